@@ -1,0 +1,51 @@
+# make serve: the main job. make test: every test. Both set up what they need once, in .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help serve test check format clean
+
+VENV ?= .venv
+PORT ?= 8000
+BIN := $(VENV)/bin
+# the newest Python of 3.11 or above that this machine has
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.serve ## the demo model (trained and logged once) behind the API, at PORT (8000)
+	@$(BIN)/fin-pyfunc demo --if-missing
+	@exec $(BIN)/fin-pyfunc serve -m models:/eurusd_rf@champion --port $(PORT) --show-example
+
+test: $(VENV)/.dev ## every test that this machine can run
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+check: $(VENV)/.dev ## lint, types and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg
+
+format: $(VENV)/.dev ## put the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what set-up and tests made; the embedded store (mlflow.db, mlartifacts) stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "fin_pyfunc needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python3)." >&2; exit 1; }
+	@echo "creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module did not work; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+# a stamp per set of packages: made again only when what it depends on has changed
+$(VENV)/.serve: $(VENV)/bin/python setup.cfg constraints.txt
+	@echo "installing fin_pyfunc (about a minute the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python setup.cfg constraints.txt
+	@echo "installing fin_pyfunc with its test and lint tools (about two minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.serve

@@ -1,0 +1,47 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def tracking_uri(command: F) -> F:
+    """`--mlflow-tracking-uri`."""
+    return click.option(
+        "--mlflow-tracking-uri",
+        "tracking_uri",
+        metavar="URI",
+        help="MLflow store or server. Default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in this folder.",
+    )(command)
+
+
+def experiment_name(command: F) -> F:
+    """`--mlflow-experiment-name`."""
+    return click.option(
+        "--mlflow-experiment-name",
+        "experiment_name",
+        metavar="NAME",
+        help="MLflow experiment. Default: MLFLOW_EXPERIMENT_NAME, else financial_ml.",
+    )(command)
+
+
+def use_store(tracking_uri: str | None) -> None:
+    """Point MLflow at the store that a command was given, quietly and with bounded waits."""
+    import logging
+    import os
+
+    import mlflow
+
+    from fin_pyfunc.serving.store import allow_file_store, bound_mlflow_waits
+
+    allow_file_store(os.environ, tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
+    bound_mlflow_waits(os.environ)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if tracking_uri:
+        mlflow.set_tracking_uri(tracking_uri)

@@ -1,0 +1,219 @@
+"""Log or save a fitted classifier. What cannot be served is refused here, never when serving."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+
+import pandas as pd
+
+from fin_pyfunc.authoring import requirements, wheel
+from fin_pyfunc.authoring.checks import checked_classes, checked_estimator, checked_sample, checked_thresholds
+from fin_pyfunc.authoring.signature import checked_signature
+from fin_pyfunc.authoring.verify import Reference, verify
+from fin_pyfunc.model import artifact, estimators
+from fin_pyfunc.model.decision import Label
+from fin_pyfunc.model.dispatch import DEVICES
+from fin_pyfunc.model.errors import NotLoggableError
+from fin_pyfunc.model.features import infer
+
+if TYPE_CHECKING:
+    from mlflow.models.model import ModelInfo
+    from mlflow.models.signature import ModelSignature
+
+#: The code file of every artifact, copied from here.
+ENTRY = Path(artifact.__file__).with_name("entry.py")
+BACKENDS = ("native",)
+
+
+class ModelOptions(TypedDict, total=False):
+    """Keywords of `log_model` and `save_model`; `log_model` says what each means."""
+
+    identifiers: Sequence[str]
+    confidence: Mapping[str, float]
+    extra: Literal["ignore", "forbid"]
+    backend: str
+    serialization: estimators.Serialization
+    classes: Sequence[Label]
+    signature: ModelSignature
+    input_example: Any
+    metadata: Mapping[str, Any]
+    pip_requirements: Sequence[str] | str
+    extra_pip_requirements: Sequence[str] | str
+    code_paths: Sequence[str]
+
+
+class LogOptions(ModelOptions, total=False):
+    """Keywords of `mlflow.pyfunc.log_model` that mean here what they mean there."""
+
+    registered_model_name: str
+    await_registration_for: int
+    params: dict[str, Any]
+    tags: dict[str, Any]
+    model_type: str
+    step: int
+    model_id: str
+    run_id: str
+
+
+def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: Unpack[LogOptions]) -> ModelInfo:
+    """Log a fitted classifier as an MLflow model that checks its features and explains its answers.
+
+    Parameters
+    ----------
+    estimator : object
+        A fitted classifier with scikit-learn's interface: `predict`, `classes_`, and `predict_proba` where it has
+        probabilities.
+    X : DataFrame of shape (n_rows, n_features + n_identifiers)
+        Training rows; a sample is enough, if it has missing values wherever a request may have them. At least one.
+    name : str, default "model"
+        Name of the logged model; ``runs:/<run_id>/<name>`` asks for it.
+    identifiers : sequence of str, default ()
+        Columns that requests may carry and that are never scored, such as ``bar_id``.
+    confidence : mapping, default {"high": 0.8, "medium": 0.6}
+        From which probability of the predicted class an answer is "high" or "medium".
+    extra : {"ignore", "forbid"}, default "ignore"
+        Whether a request may carry columns that are neither features nor identifiers.
+    backend : str, default "auto"
+        "auto", "cpu", "gpu" or a backend's name ("native"); the default for whoever loads the model.
+    serialization : {"skops", "cloudpickle"}, default "skops"
+        skops executes nothing when it is read. cloudpickle takes any object, and whoever loads it must trust it.
+    classes : sequence of label, default the estimator's `classes_`
+        Labels of `predict_proba`'s columns, where the estimator was trained on an encoding of them (0, 1, 2 standing
+        for -1, 0, 1) or has no `classes_`.
+    signature, input_example, metadata, pip_requirements, extra_pip_requirements, code_paths
+        As in `mlflow.pyfunc.log_model`. Defaults: a signature and an example made from `X`, and the requirements that
+        rebuild the environment, our own wheel among them.
+    registered_model_name, await_registration_for, params, tags, model_type, step, model_id, run_id
+        As in `mlflow.pyfunc.log_model`.
+
+    Returns
+    -------
+    ModelInfo
+        What `mlflow.pyfunc.log_model` returns.
+
+    Raises
+    ------
+    NotLoggableError
+        The estimator, the sample or an option cannot be served, and why.
+
+    Examples
+    --------
+    >>> info = fin_pyfunc.log_model(forest, X_train, identifiers=["bar_id"])  # doctest: +SKIP
+    >>> fin_pyfunc.load_model(info.model_uri).predict(X_test)  # doctest: +SKIP
+    """
+    import mlflow.pyfunc
+
+    _refuse_unknown("log_model", options, LogOptions)
+    with _packed(estimator, X, options) as arguments:
+        mlflow_own = {key: value for key, value in options.items() if key not in ModelOptions.__annotations__}
+        return mlflow.pyfunc.log_model(name=name, **arguments, **mlflow_own)
+
+
+def save_model(estimator: Any, X: pd.DataFrame, path: str | Path, **options: Unpack[ModelOptions]) -> None:
+    """Save a fitted classifier as an MLflow model in a local folder.
+
+    Parameters
+    ----------
+    estimator, X
+        As in `log_model`.
+    path : str or Path
+        The folder to make; it must not hold anything yet.
+    **options
+        As in `log_model`, less those that are about a run or the registry.
+
+    Raises
+    ------
+    NotLoggableError
+        The estimator, the sample or an option cannot be served, and why.
+    """
+    import mlflow.pyfunc
+
+    _refuse_unknown("save_model", options, ModelOptions)
+    with _packed(estimator, X, options) as arguments:
+        mlflow.pyfunc.save_model(path=str(path), **arguments)
+
+
+@contextmanager
+def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[dict[str, Any]]:
+    """Write and verify the artifact in a folder of its own; yields what MLflow is to be given."""
+    serialization = _one_of("serialization", options.get("serialization", "skops"), tuple(estimators.FILE_NAMES))
+    backend = _one_of("backend", options.get("backend", "auto"), (*DEVICES, *BACKENDS))
+    identifiers = options.get("identifiers") or ()
+    code_paths = _checked_code_paths(options.get("code_paths"))
+    checked_estimator(estimator)
+    classes = checked_classes(estimator, options.get("classes"))
+    thresholds = checked_thresholds(options.get("confidence"))
+    X = checked_sample(estimator, X, identifiers)
+    try:
+        spec = infer(X, identifiers, _one_of("extra", options.get("extra", "ignore"), ("ignore", "forbid")))
+    except ValueError as e:
+        raise NotLoggableError(f"{type(estimator).__name__} cannot be logged with this sample: {e}.") from e
+    answers = Reference.of(estimator, X, spec, classes)
+    signature = checked_signature(options.get("signature"), X, spec, classes, answers.has_proba)
+    with tempfile.TemporaryDirectory(prefix="fin_pyfunc-") as temporary:
+        folder = Path(temporary, artifact.NAME)
+        folder.mkdir()
+        file = folder / estimators.FILE_NAMES[serialization]
+        estimators.dump(estimator, file, serialization)
+        modules = requirements.modules_of(file, serialization)
+        requirements.refuse_local_modules(modules, code_paths)
+        own_wheel = wheel.build(Path(temporary))
+        example = answers.example(X)
+        manifest = artifact.Manifest(
+            format=artifact.FORMAT,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            estimator=f"{type(estimator).__module__}.{type(estimator).__qualname__}",
+            serialization=serialization,
+            files={file.name: artifact.digest(file)},
+            code={path.name: artifact.digest(path) for path in (ENTRY, own_wheel)},
+            features=spec,
+            classes=classes,
+            has_proba=answers.has_proba,
+            thresholds=thresholds,
+            backend=backend,
+            example=example,
+            libraries=requirements.library_versions(modules),
+        )
+        written = artifact.write(folder, manifest)
+        verify(folder, answers)
+        yield {
+            "python_model": str(ENTRY),
+            "artifacts": {artifact.NAME: str(folder)},
+            "code_paths": [str(own_wheel), *code_paths],
+            "signature": signature,
+            "input_example": options.get("input_example", pd.DataFrame([example.features])),
+            "model_config": {"backend": backend},
+            "metadata": {
+                **(options.get("metadata") or {}),
+                artifact.NAME: {"format": artifact.FORMAT, "manifest_sha256": written.sha256},
+            },
+            **requirements.pip_arguments(
+                own_wheel.name, modules, options.get("pip_requirements"), options.get("extra_pip_requirements")
+            ),
+        }
+
+
+def _one_of(option: str, value: Any, allowed: Sequence[Any]) -> Any:
+    if value not in allowed:
+        raise NotLoggableError(f"{option}={value!r} is not known; expected one of {', '.join(map(repr, allowed))}.")
+    return value
+
+
+def _checked_code_paths(given: Sequence[str] | None) -> list[str]:
+    if isinstance(given, str):
+        raise NotLoggableError("code_paths is text: pass a list of files and folders, code_paths=[…].")
+    return [str(path) for path in given or ()]
+
+
+def _refuse_unknown(function: str, options: Mapping[str, Any], known: type) -> None:
+    unknown = sorted(options.keys() - known.__annotations__.keys() - ModelOptions.__annotations__.keys())
+    if unknown:
+        raise TypeError(
+            f"{function}() got an unexpected keyword argument {unknown[0]!r}; it takes "
+            f"{', '.join(sorted({*ModelOptions.__annotations__, *known.__annotations__}))}."
+        )

@@ -1,0 +1,1 @@
+"""A demo model on generated FX bars."""

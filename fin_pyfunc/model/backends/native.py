@@ -1,0 +1,168 @@
+"""The estimator itself, as scikit-learn would call it: the answer every other backend is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+
+from fin_pyfunc.model.decision import Label, Probabilities, Scores
+from fin_pyfunc.model.errors import ScoringError
+from fin_pyfunc.model.features import FeatureSpec, Table
+
+#: Classifiers whose `predict` is the first maximum of their own `predict_proba`, by their source in scikit-learn 1.9;
+#: for any other, `predict` is asked too, since it may differ (SVC with probability=True, ties in gradient boosting).
+ARGMAX_CLASSIFIERS = frozenset(
+    {
+        "sklearn.ensemble._forest.RandomForestClassifier",
+        "sklearn.ensemble._forest.ExtraTreesClassifier",
+        "sklearn.tree._classes.DecisionTreeClassifier",
+        "sklearn.tree._classes.ExtraTreeClassifier",
+        "sklearn.calibration.CalibratedClassifierCV",
+    }
+)
+
+#: How far beyond 0 or 1 a probability may lie by rounding alone (exp of a log-sum, a weighted mean, float32).
+ROUNDING = 1e-6
+
+
+class NativeBackend:
+    """Scores with the fitted estimator.
+
+    Parameters
+    ----------
+    estimator : object with `predict`, and perhaps `predict_proba`
+        Fitted. Its `n_jobs` are set to 1: threads cost more than they save on few rows, and the order in which a
+        forest's threads add up makes the last bit of a probability depend on chance.
+    spec : FeatureSpec or None
+        None for a foreign model that says nothing of its features.
+    classes : sequence of Label, length k, optional
+        Labels of the columns of `predict_proba`; default the estimator's `classes_`.
+    """
+
+    name = "native"
+    device: Literal["cpu", "gpu"] = "cpu"
+
+    def __init__(self, estimator: Any, spec: FeatureSpec | None, classes: Sequence[Label] | None = None) -> None:
+        self.estimator, self._spec = estimator, spec
+        own = labels_of(estimator)
+        self._classes = list(own if classes is None else classes)
+        #: the estimator's own label of each column, which `classes` may rename
+        self._position = {label: i for i, label in enumerate(own or self._classes)}
+        self._has_proba = has_proba(estimator)
+        self._argmax = self._has_proba and _type_name(_last_step(estimator)) in ARGMAX_CLASSIFIERS
+        self._wants_names = hasattr(estimator, "feature_names_in_") or not hasattr(estimator, "n_features_in_")
+        for part in _parallel_parts(estimator):
+            part.set_params(n_jobs=1)
+
+    def score(self, table: Table) -> Scores:
+        """Class and probabilities of each row; see `Backend.score`."""
+        if not len(table):  # estimators refuse to look at no rows at all
+            none = np.empty((0, len(self._classes))) if self._has_proba else None
+            return Scores(classes=self._classes, index=np.empty(0, dtype=np.intp), probabilities=none)
+        X = self._estimator_input(table)
+        try:
+            probabilities = self.estimator.predict_proba(X) if self._has_proba else None
+            predicted = None if self._argmax else self.estimator.predict(X)
+        except Exception as e:
+            raise ScoringError(f"the estimator raised {type(e).__name__}") from e
+        checked = None if probabilities is None else self._check(probabilities, len(table))
+        if predicted is None and checked is not None:
+            return Scores(classes=self._classes, index=np.argmax(checked, axis=1), probabilities=checked)
+        return Scores(classes=self._classes, index=self._index(predicted, len(table)), probabilities=checked)
+
+    def _estimator_input(self, table: Table) -> Any:
+        """What the estimator was fitted on: a DataFrame with its names and dtypes, or a plain array."""
+        if self._spec is None:
+            return table
+        frame = self._spec.restore(table)
+        return frame if self._wants_names else frame.to_numpy()
+
+    def _check(self, probabilities: Any, n_rows: int) -> Probabilities:
+        try:
+            p = np.asarray(probabilities, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ScoringError("the estimator answered probabilities that are not a table of numbers") from None
+        if p.shape != (n_rows, len(self._classes)):
+            raise ScoringError(
+                f"the estimator answered probabilities of shape {p.shape}, expected {(n_rows, len(self._classes))}"
+            )
+        if ((p >= 0) & (p <= 1)).all():
+            return p
+        if ((p >= -ROUNDING) & (p <= 1 + ROUNDING)).all():  # NaN fails both
+            return p.clip(0, 1)
+        raise ScoringError("the estimator answered a probability that is not a number between 0 and 1")
+
+    def _index(self, predicted: Any, n_rows: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+        try:
+            labels = np.asarray(predicted).reshape(-1).tolist()
+        except ValueError:
+            raise ScoringError("the estimator answered predictions that are not one label a row") from None
+        if len(labels) != n_rows:
+            raise ScoringError(f"the estimator answered {len(labels)} predictions for {n_rows} rows")
+        try:
+            return np.fromiter((self._position[label] for label in labels), dtype=np.intp, count=n_rows)
+        except (KeyError, TypeError):
+            raise ScoringError("the estimator predicted a label that is not among its classes") from None
+
+
+def labels_of(estimator: Any) -> list[Label]:
+    """The estimator's `classes_` as Python values; empty where it has none."""
+    classes = getattr(estimator, "classes_", None)
+    if isinstance(classes, list | tuple):  # of several outputs, each its own array
+        return [label.tolist() if isinstance(label, np.ndarray | np.generic) else label for label in classes]
+    return [] if classes is None else np.asarray(classes).tolist()
+
+
+def has_proba(estimator: Any) -> bool:
+    """Whether `predict_proba` is there to be called (scikit-learn hides it where the settings rule it out)."""
+    return callable(getattr(estimator, "predict_proba", None))
+
+
+@contextmanager
+def single_threaded(estimator: Any) -> Iterator[None]:
+    """Set every `n_jobs` of an estimator to 1, and put the user's own back afterwards."""
+    before = [(part, part.n_jobs) for part in _parallel_parts(estimator)]
+    for part, _ in before:
+        part.set_params(n_jobs=1)
+    try:
+        yield
+    finally:
+        for part, n_jobs in before:
+            part.set_params(n_jobs=n_jobs)
+
+
+def _parallel_parts(estimator: Any) -> list[Any]:
+    """The estimator and what it holds, as far as it has `n_jobs`; get_params does not name the parts made by fit."""
+    parts, seen, pending = [], set(), [estimator]
+    while pending:
+        part = pending.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, list | tuple):
+            pending += part
+        elif isinstance(part, dict):
+            pending += part.values()
+        elif hasattr(part, "__dict__") and not isinstance(part, type) and _may_hold_parts(part):
+            if "n_jobs" in vars(part) and hasattr(part, "set_params"):
+                parts.append(part)
+            pending += vars(part).values()
+    return parts
+
+
+def _may_hold_parts(part: Any) -> bool:
+    return hasattr(part, "get_params") or type(part).__module__.startswith("sklearn.")
+
+
+def _last_step(estimator: Any) -> Any:
+    """The classifier at the end of a Pipeline, whose `predict` is the Pipeline's."""
+    while _type_name(estimator) == "sklearn.pipeline.Pipeline":
+        estimator = estimator.steps[-1][1]
+    return estimator
+
+
+def _type_name(estimator: Any) -> str:
+    return f"{type(estimator).__module__}.{type(estimator).__qualname__}"

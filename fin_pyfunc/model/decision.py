@@ -1,0 +1,132 @@
+"""From probabilities to what a user reads: the class, its probability, and a word for how sure the model is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+#: A class label as it was trained.
+Label = int | float | str | bool
+Probabilities = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From which probability of the predicted class an answer counts as sure.
+
+    Parameters
+    ----------
+    high : float in [0, 1], default 0.8
+    medium : float in [0, `high`], default 0.6
+        Below it the confidence is "low". Defaults are the HTTP contract's.
+    """
+
+    high: float = 0.8
+    medium: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.medium <= self.high <= 1:
+            raise ValueError("confidence thresholds must satisfy 0 <= medium <= high <= 1")
+
+    def confidence(self, probability: float) -> str:
+        """The word for one probability of the predicted class."""
+        return "high" if probability >= self.high else "medium" if probability >= self.medium else "low"
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend computes for n rows.
+
+    Parameters
+    ----------
+    classes : sequence of Label, length k
+        Labels in `predict_proba`'s column order.
+    index : ndarray of shape (n,), intp
+        Position in `classes` of each row's predicted class, as the estimator's own `predict` decides it.
+    probabilities : ndarray of shape (n, k), float64, or None
+        None where the model has no probabilities.
+    """
+
+    classes: Sequence[Label]
+    index: np.ndarray[Any, np.dtype[np.intp]]
+    probabilities: Probabilities | None
+
+
+class Decisions:
+    """The answers for n rows, in whichever form they are wanted.
+
+    Parameters
+    ----------
+    scores : Scores
+    thresholds : Thresholds
+    backend : str
+        Name of the backend that computed the scores.
+    """
+
+    __slots__ = ("_chosen", "backend", "scores", "thresholds")
+
+    def __init__(self, scores: Scores, thresholds: Thresholds, backend: str) -> None:
+        self.scores, self.thresholds, self.backend = scores, thresholds, backend
+        p = scores.probabilities
+        self._chosen: list[float] | None = None if p is None else p[np.arange(len(p)), scores.index].tolist()
+
+    def __len__(self) -> int:
+        return len(self.scores.index)
+
+    @property
+    def predictions(self) -> list[Label]:
+        """The predicted label of each row."""
+        classes = self.scores.classes
+        return [classes[i] for i in self.scores.index.tolist()]
+
+    @property
+    def confidences(self) -> list[str]:
+        """One of "high", "medium" and "low" a row, or "unknown" where the model has no probabilities."""
+        if self._chosen is None:
+            return ["unknown"] * len(self)
+        return [self.thresholds.confidence(p) for p in self._chosen]
+
+    @property
+    def distributions(self) -> list[dict[str, float]] | None:
+        """Each row's whole distribution, keyed by the label as text."""
+        if self.scores.probabilities is None:
+            return None
+        names = label_names(self.scores.classes)
+        return [dict(zip(names, row, strict=True)) for row in self.scores.probabilities.tolist()]
+
+    def one(self, return_proba: bool = True) -> dict[str, Any]:
+        """The first row's answer: the four keys of ``POST /predict``, in their order."""
+        chosen, distributions = self._chosen, self.distributions if return_proba else None
+        return {
+            "prediction": self.scores.classes[self.scores.index[0]],
+            "probability": chosen[0] if return_proba and chosen is not None else None,
+            "probabilities": None if distributions is None else distributions[0],
+            "confidence": "unknown" if chosen is None else self.thresholds.confidence(chosen[0]),
+        }
+
+    def frame(self, return_proba: bool = True, index: pd.Index[Any] | None = None) -> pd.DataFrame:
+        """All answers as a DataFrame: `prediction`, `probability`, `confidence` and one `probability_<label>` a class.
+
+        The probability columns are left out when `return_proba` is false or the model has none.
+        """
+        p = self.scores.probabilities if return_proba else None
+        columns: dict[str, Any] = {"prediction": _labels(self.scores.classes)[self.scores.index]}
+        if p is not None:
+            columns["probability"] = np.asarray(self._chosen, dtype=np.float64)
+        columns["confidence"] = np.asarray(self.confidences, dtype=object)
+        if p is not None:
+            columns |= {f"probability_{name}": p[:, i] for i, name in enumerate(label_names(self.scores.classes))}
+        return pd.DataFrame(columns, index=index)
+
+
+def _labels(classes: Sequence[Label]) -> np.ndarray[Any, Any]:
+    """Labels as an array of their own type; NumPy would make text of ["a", 1], and 1 of True beside 2."""
+    kinds = {type(label) for label in classes}
+    return np.array(classes, dtype=None if len(kinds) == 1 or kinds <= {int, float} else object)
+
+
+def label_names(classes: Sequence[Label]) -> list[str]:
+    """Labels as text, as JSON would write them: -1 is "-1", True is "true"."""
+    return [label if isinstance(label, str) else msgspec.json.encode(label).decode() for label in classes]

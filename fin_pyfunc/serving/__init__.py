@@ -1,0 +1,1 @@
+"""The server side: a thin ASGI shim in front of MLflow's own scoring server."""

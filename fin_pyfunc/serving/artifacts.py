@@ -1,0 +1,91 @@
+"""The artifact store: whether a model is there, and its files brought here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fin_pyfunc.model.errors import ArtifactError, StoreUnavailableError
+from fin_pyfunc.serving.files import local_path
+from fin_pyfunc.serving.store import Store
+
+DAMAGED = "The files of this model are missing from the artifact store or are no model; restore them or log it again."
+_UNAVAILABLE = "The artifact store does not answer, so the model could not be fetched; try again later."
+# What artifact stores say of a file that is not there, once MLflow has made one message of many failures.
+_GONE = re.compile(
+    r"404 Client Error|RESOURCE_DOES_NOT_EXIST|NoSuch(Key|Bucket)|No such (file|artifact)|Not ?Found", re.IGNORECASE
+)
+
+
+def below(artifact_uri: str, path: str) -> str:
+    """The artifact URI of a path below another."""
+    from mlflow.utils.uri import append_to_uri_path
+
+    location: str = append_to_uri_path(artifact_uri, path)
+    return location
+
+
+def has_mlmodel(store: Store, location: str) -> bool:
+    """Whether there is a model's folder at an artifact URI.
+
+    Raises
+    ------
+    StoreUnavailableError
+        The artifact store does not answer.
+    """
+    if (path := local_path(location)) is not None:
+        return (path / "MLmodel").is_file()
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with store.asking(DAMAGED) as client:
+        tracking_uri = client.tracking_uri
+    try:
+        repository = get_artifact_repository(location, tracking_uri=tracking_uri, registry_uri=store.registry_uri)
+        return any(file.path == "MLmodel" for file in repository.list_artifacts(None))
+    except Exception as exc:  # each cloud's library raises its own
+        if _GONE.search(str(exc)):
+            return False
+        raise StoreUnavailableError(_UNAVAILABLE) from exc
+
+
+def download(store: Store, location: str, folder: Path) -> Path:
+    """Download a model's folder.
+
+    Parameters
+    ----------
+    store : Store
+        Whose server the artifacts may go through.
+    location : str
+        An artifact URI; neither ``models:/`` nor ``runs:/``.
+    folder : Path
+        An empty folder of the caller's, to download into.
+
+    Returns
+    -------
+    Path
+        The model's folder, in `folder`.
+
+    Raises
+    ------
+    ArtifactError
+        There is nothing there, or no model.
+    StoreUnavailableError
+        The artifact store does not answer.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    with store.asking(DAMAGED) as client:
+        tracking_uri = client.tracking_uri
+    try:
+        path = Path(
+            download_artifacts(
+                artifact_uri=location, dst_path=str(folder), tracking_uri=tracking_uri, registry_uri=store.registry_uri
+            )
+        )
+    except Exception as exc:  # each cloud's library raises its own
+        if _GONE.search(str(exc)):
+            raise ArtifactError(DAMAGED) from exc
+        raise StoreUnavailableError(_UNAVAILABLE) from exc
+    if not (path / "MLmodel").is_file():
+        raise ArtifactError(DAMAGED)
+    return path

@@ -1,0 +1,163 @@
+"""Models in memory: found by what a URI resolves to, loaded once however many ask, the least recently used let go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+from fin_pyfunc.model.errors import StoreUnavailableError
+from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.resolver import Resolved, Resolver
+from fin_pyfunc.serving.uris import parse
+
+logger = logging.getLogger("fin_pyfunc.server")
+T = TypeVar("T")
+
+
+class _Resolution(NamedTuple):
+    resolved: Resolved
+    fresh_until: float
+
+
+class ModelCache:
+    """Loaded models of one worker. Everything but resolving and loading happens on the event loop, so no locks.
+
+    Parameters
+    ----------
+    resolver : Resolver
+    load : callable
+        Resolved -> LoadedModel; runs on a thread.
+    max_models : int
+        Models kept besides the pinned one; 0 keeps none.
+    refresh_seconds : float
+        How long an alias, `latest` or a file may go on standing for what it stood for.
+    max_uris : int, default 10,000
+        How many URIs are remembered, so that made-up ones cannot fill the memory.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        load: Callable[[Resolved], LoadedModel],
+        max_models: int,
+        refresh_seconds: float,
+        max_uris: int = 10_000,
+    ) -> None:
+        self._resolver, self._load = resolver, load
+        self._max_models, self._refresh_seconds, self._max_uris = max_models, refresh_seconds, max_uris
+        self._models: OrderedDict[str, LoadedModel] = OrderedDict()
+        self._resolutions: OrderedDict[str, _Resolution] = OrderedDict()
+        self._in_flight: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        self._pinned: str | None = None
+        # two: one slow download must not keep every other model from loading
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="load")
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def peek(self, uri: str) -> LoadedModel | None:
+        """The model for a URI if it is in memory and its resolution still fresh; never waits."""
+        known = self._resolutions.get(uri)
+        if known is None or known.fresh_until < time.monotonic():
+            return None
+        return self._models.get(known.resolved.model_id)
+
+    async def get(self, uri: str, *, argument: bool = False) -> LoadedModel:
+        """The model for a URI, loaded if need be.
+
+        Parameters
+        ----------
+        uri : str
+        argument : bool, default False
+            The URI is the operator's own, so whatever MLflow takes goes.
+
+        Raises
+        ------
+        ModelUriError, ModelForbiddenError, ModelNotFoundError, StoreUnavailableError, ArtifactError, BackendError
+        """
+        resolved = await self._resolve(uri, argument)
+        model = self._models.get(resolved.model_id)
+        if model is None:
+            model = await self._once(("load", resolved.model_id), lambda: self._load_and_keep(resolved))
+        else:
+            self._models.move_to_end(resolved.model_id)
+        return model
+
+    def pin(self, model: LoadedModel) -> None:
+        """Keep this model whatever else is asked for."""
+        self._pinned = model.resolved.model_id
+        self._models[self._pinned] = model
+
+    def close(self) -> None:
+        """Stop loading and remove what was downloaded."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._resolver.close()
+
+    async def _resolve(self, uri: str, argument: bool) -> Resolved:
+        known = self._resolutions.get(uri)
+        if known is not None and known.fresh_until >= time.monotonic():
+            self._resolutions.move_to_end(uri)
+            return known.resolved
+        return await self._once(("resolve", uri), lambda: self._resolve_and_keep(uri, argument))
+
+    async def _resolve_and_keep(self, uri: str, argument: bool) -> Resolved:
+        known = self._resolutions.get(uri)
+        try:
+            resolved = await self._on_thread(self._resolve_now, uri, argument)
+        except StoreUnavailableError:
+            if known is None or known.resolved.model_id not in self._models:
+                raise
+            # the store cannot say what the URI stands for now: go on with what is here, and ask again later
+            logger.warning("MLflow does not answer; %s goes on as %s", uri, known.resolved.model_id)
+            resolved = known.resolved
+        fresh_for = self._refresh_seconds if resolved.mutable else float("inf")
+        self._resolutions[uri] = _Resolution(resolved, time.monotonic() + fresh_for)
+        self._resolutions.move_to_end(uri)
+        while len(self._resolutions) > self._max_uris:
+            self._resolutions.popitem(last=False)
+        return resolved
+
+    def _resolve_now(self, uri: str, argument: bool) -> Resolved:
+        return self._resolver.resolve_argument(uri) if argument else self._resolver.resolve(parse(uri))
+
+    async def _load_and_keep(self, resolved: Resolved) -> LoadedModel:
+        started = time.perf_counter()
+        model = await self._on_thread(self._load, resolved)
+        logger.info("loaded %s for %s in %.2f s", resolved.model_id, resolved.uri, time.perf_counter() - started)
+        self._models[resolved.model_id] = model
+        self._evict()
+        return model
+
+    def _evict(self) -> None:
+        unpinned = [model_id for model_id in self._models if model_id != self._pinned]
+        for model_id in unpinned[: max(0, len(unpinned) - self._max_models)]:
+            evicted = self._models.pop(model_id)
+            logger.info("evicted %s", model_id)
+            self._threads.submit(self._resolver.discard, evicted.resolved)
+
+    async def _once(self, key: tuple[str, str], work: Callable[[], Awaitable[T]]) -> T:
+        """Do the work once for all who ask while it is under way; one caller who gives up does not stop it."""
+        task = self._in_flight.get(key)
+        if task is None:
+            task = asyncio.ensure_future(_awaited(work))
+            self._in_flight[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        result: T = await asyncio.shield(task)
+        return result
+
+    def _forget(self, key: tuple[str, str], task: asyncio.Task[Any]) -> None:
+        del self._in_flight[key]
+        if not task.cancelled():
+            task.exception()  # seen, even if every caller has gone
+
+    async def _on_thread(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+
+
+async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
+    return await work()

@@ -1,0 +1,87 @@
+"""The model that answers where a request names none: loaded and warmed in the background when a worker starts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from fin_pyfunc.model.errors import FinPyfuncError, StoreUnavailableError
+from fin_pyfunc.serving.cache import ModelCache
+from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
+from fin_pyfunc.serving.loader import LoadedModel, warm_up
+
+logger = logging.getLogger("fin_pyfunc.server")
+
+#: Seconds between attempts while MLflow does not answer.
+RETRY_SECONDS = 2.0
+
+
+class DefaultModel:
+    """The server's default model, if it has one.
+
+    Parameters
+    ----------
+    cache : ModelCache
+    uri : str or None
+        What `-m` said: whatever MLflow takes.
+    """
+
+    def __init__(self, cache: ModelCache, uri: str | None) -> None:
+        self._cache, self.uri = cache, uri
+        self._refusal = "it is being loaded"
+        #: why it will never load, where waiting does not help; the worker then ends with this sentence
+        self.fatal: str | None = None
+        self.loaded: LoadedModel | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has scored its warm-up row, or there is none to wait for."""
+        return self.uri is None or self.loaded is not None
+
+    async def start(self) -> None:
+        """Load until it works or cannot; MLflow being away is waited out."""
+        while self.uri is not None and self.loaded is None:
+            try:
+                self.loaded = await self._load(self.uri)
+            except StoreUnavailableError as e:
+                self._refusal = str(e)
+                logger.warning("the default model %s is not loaded yet: %s", self.uri, e)
+                await asyncio.sleep(RETRY_SECONDS)
+            except FinPyfuncError as e:
+                self.fatal = self._refusal = str(e)
+                return
+
+    async def get(self) -> LoadedModel:
+        """The default model as it is now; an alias is followed.
+
+        Raises
+        ------
+        RequestError
+            422 where the server has none, 503 while it is not loaded.
+        """
+        if self.uri is None:
+            raise RequestError(
+                422, "This server has no default model: name one with the key 'model_uri', or start the server with -m."
+            )
+        if self.loaded is None:
+            raise RequestError(
+                503, f"The server's default model is not ready: {self._refusal.rstrip('.')}.", RETRY_AFTER
+            )
+        current = self._cache.peek(self.uri)
+        if current is None:
+            current = await self._cache.get(self.uri, argument=True)
+        if current is not self.loaded:
+            self._cache.pin(current)
+            self.loaded = current
+        return current
+
+    async def _load(self, uri: str) -> LoadedModel:
+        loaded = await self._cache.get(uri, argument=True)
+        await asyncio.get_running_loop().run_in_executor(None, warm_up, loaded)
+        self._cache.pin(loaded)
+        manifest: Any = loaded.model.manifest
+        logger.info(
+            "default model %s is ready (%s)", uri, manifest.estimator if manifest else "not logged by fin_pyfunc"
+        )
+        return loaded

@@ -1,0 +1,93 @@
+"""From what went wrong to a status and one sentence: the only place that knows both."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import msgspec
+
+from fin_pyfunc.model.errors import (
+    ArtifactError,
+    BackendError,
+    FeatureError,
+    FinPyfuncError,
+    ModelForbiddenError,
+    ModelNotFoundError,
+    ModelUriError,
+    ScoringError,
+    StoreUnavailableError,
+)
+from fin_pyfunc.serving.schemas import Error, FeatureProblem
+
+logger = logging.getLogger("fin_pyfunc.server")
+
+
+class RequestError(FinPyfuncError):
+    """A request that HTTP itself has words for.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status.
+    detail : str
+        One sentence: what is wrong and what to do.
+    headers : dict of str to str, optional
+        Such as ``Allow`` or ``Retry-After``.
+    """
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.headers = status, headers or {}
+
+
+class Answer(NamedTuple):
+    """What a client gets."""
+
+    status: int
+    body: Error
+    headers: dict[str, str]
+
+
+#: Seconds after which it is worth asking again, where waiting helps.
+RETRY_AFTER = {"Retry-After": "1"}
+
+_STATUS: tuple[tuple[type[FinPyfuncError], int], ...] = (
+    (FeatureError, 422),
+    (ModelUriError, 422),
+    (ModelForbiddenError, 403),
+    (ModelNotFoundError, 404),
+    (StoreUnavailableError, 503),
+    (ScoringError, 500),
+    (ArtifactError, 500),
+    (BackendError, 500),
+)
+
+
+def answer(error: Exception, request_id: str) -> Answer:
+    """The answer to a request that failed; what is not the client's doing goes to the log with its trace.
+
+    Parameters
+    ----------
+    error : Exception
+    request_id : str
+        What the client is told in ``X-Request-ID``, so that the two can be brought together.
+    """
+    if isinstance(error, RequestError):
+        return Answer(error.status, Error(detail=str(error)), error.headers)
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if status == 500:
+        logger.error("request %s failed", request_id, exc_info=error)
+        said = f"{error}" if isinstance(error, FinPyfuncError) else "an unexpected error"
+        detail = (
+            f"Prediction failed: {said.rstrip('.')}; the server's log has the cause under this answer's X-Request-ID."
+        )
+        return Answer(500, Error(detail=detail), {})
+    headers = RETRY_AFTER if status == 503 else {}
+    return Answer(status, Error(detail=str(error), errors=_problems(error)), headers)
+
+
+def _problems(error: Exception) -> list[FeatureProblem] | msgspec.UnsetType:
+    if not isinstance(error, FeatureError):
+        return msgspec.UNSET
+    return [FeatureProblem(row=p.row, feature=p.feature, problem=p.problem) for p in error.problems]

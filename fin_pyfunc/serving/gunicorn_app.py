@@ -1,0 +1,102 @@
+"""gunicorn with uvicorn's worker around `create_app`: what `fin-pyfunc serve` starts."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from starlette.types import ASGIApp
+from uvicorn_worker import UvicornWorker
+
+from fin_pyfunc.serving.app import create_app
+from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.server import ReadyHook
+from fin_pyfunc.serving.settings import Settings
+
+#: gunicorn's own name for how a worker that cannot load its application ends; the arbiter then stops as a whole.
+APP_LOAD_ERROR = 4
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(process)d] %(message)s"
+
+
+class Worker(UvicornWorker):  # type: ignore[misc] # no types
+    """uvicorn's worker, silent about its version and patient for as long as a drain may take."""
+
+    CONFIG_KWARGS = {"loop": "auto", "http": "auto", "server_header": False, "access_log": False}  # noqa: RUF012
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
+
+
+class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
+    """gunicorn, configured from our settings instead of from its own command line.
+
+    Parameters
+    ----------
+    settings : Settings
+    on_ready : callable, optional
+        Called by the first worker that is ready, with its default model or None.
+    """
+
+    def __init__(self, settings: Settings, on_ready: ReadyHook | None = None) -> None:
+        self._settings, self._on_ready = settings, on_ready
+        #: set by the first worker whose default model is ready: from then on a worker that cannot load waits, not ends
+        self._has_served = multiprocessing.Value("b", 0)
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Tell gunicorn what our settings say."""
+        s = self._settings
+        options: dict[str, Any] = {
+            "bind": f"[{s.host}]:{s.port}" if ":" in s.host else f"{s.host}:{s.port}",
+            "workers": s.workers,
+            "worker_class": f"{Worker.__module__}.{Worker.__qualname__}",
+            "loglevel": s.log_level,
+            "graceful_timeout": s.drain_seconds,
+            "timeout": 60,
+            "keepalive": 75,
+            "proc_name": "fin-pyfunc",
+            # the application is made before the fork, so that workers share the memory of its imports; it opens nothing
+            "preload_app": True,
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> ASGIApp:
+        """The application, made once in the arbiter."""
+        _warm_imports()
+        return create_app(self._settings, on_ready=self._note_served, on_fatal=self._end_if_never_served)
+
+    def _note_served(self, default: LoadedModel | None) -> None:
+        with self._has_served.get_lock():
+            first, self._has_served.value = not self._has_served.value, 1
+        if first and self._on_ready is not None:
+            self._on_ready(default)
+
+    def _end_if_never_served(self) -> None:
+        """A default model that can never load ends the start; later, the server goes on serving what it has."""
+        if not self._has_served.value:
+            sys.exit(APP_LOAD_ERROR)
+
+
+def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
+    """Serve until a signal says stop; parameters as `GunicornApp` takes them."""
+    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    for noisy in ("alembic", "httpx", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    GunicornApp(settings, on_ready).run()
+
+
+def _warm_imports() -> None:
+    """Import before the fork what every worker needs, without opening anything."""
+    import mlflow.artifacts
+    import mlflow.pyfunc
+    import mlflow.pyfunc.scoring_server
+    import mlflow.tracking
+
+    import fin_pyfunc.model.wrapper  # noqa: F401

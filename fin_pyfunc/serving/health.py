@@ -1,0 +1,85 @@
+"""Whether this worker can score: MLflow is asked in the background, so that the answer never waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from fin_pyfunc.model.device import gpu_available
+from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.serving.cache import ModelCache
+from fin_pyfunc.serving.default_model import DefaultModel
+from fin_pyfunc.serving.schemas import Health
+from fin_pyfunc.serving.store import Store
+
+logger = logging.getLogger("fin_pyfunc.server")
+
+
+class HealthProbe:
+    """What `/health`, `/health/live` and `/health/ready` know.
+
+    Parameters
+    ----------
+    store : Store
+        Asked every `probe_seconds`, on a thread of its own.
+    cache : ModelCache
+    default : DefaultModel
+    probe_seconds : float
+    """
+
+    def __init__(self, store: Store, cache: ModelCache, default: DefaultModel, probe_seconds: float) -> None:
+        self._store, self._cache, self._default, self._probe_seconds = store, cache, default, probe_seconds
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="probe")
+        self._mlflow_connected = False
+        self._gpu_available = False
+        self.draining = False
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        loop = asyncio.get_running_loop()
+        self._gpu_available = await loop.run_in_executor(self._thread, gpu_available)
+        while True:
+            before, self._mlflow_connected = (
+                self._mlflow_connected,
+                await loop.run_in_executor(self._thread, self._ping),
+            )
+            if before != self._mlflow_connected:
+                logger.info("MLflow %s", "answers" if self._mlflow_connected else "does not answer any more")
+            await asyncio.sleep(self._probe_seconds)
+
+    def health(self) -> Health:
+        """The body of `GET /health`."""
+        in_memory = len(self._cache)
+        if self._default.uri is not None:
+            can_score = self._default.loaded is not None
+        else:
+            can_score = in_memory > 0 or self._mlflow_connected
+        status = "unhealthy" if not can_score else "healthy" if self._mlflow_connected else "degraded"
+        return Health(
+            status=status,
+            mlflow_connected=self._mlflow_connected,
+            gpu_available=self._gpu_available,
+            cached_models=in_memory,
+        )
+
+    def not_ready(self) -> str | None:
+        """Why `/health/ready` says no, or None."""
+        if self.draining:
+            return "The server is draining: it finishes what it has accepted and takes no more."
+        return (
+            None
+            if self._default.is_ready
+            else "The server's default model has not scored its warm-up row yet: try again."
+        )
+
+    def close(self) -> None:
+        """Stop asking."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _ping(self) -> bool:
+        try:
+            self._store.ping()
+        except FinPyfuncError:
+            return False
+        return True

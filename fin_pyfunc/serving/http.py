@@ -1,0 +1,103 @@
+"""The little of HTTP that the hot path needs: read a body within bounds, send JSON, answer an error."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from fin_pyfunc.serving.errors import RequestError, answer
+
+encode = msgspec.json.Encoder().encode
+#: A caller's request id is kept if it is one to three ordinary words: it ends up in headers, logs and records.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class ClientDisconnected(Exception):  # noqa: N818 - nobody is left to be told of an error
+    """The client went away before its request was read."""
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of this (lower-case) name."""
+    return next((value for key, value in scope["headers"] if key == name), None)
+
+
+def request_id(scope: Scope) -> str:
+    """The caller's request id if it sent a well-formed one, else a new one; the same however often it is asked for."""
+    state: dict[str, Any] = scope.setdefault("state", {})
+    if "request_id" not in state:
+        sent = header(scope, b"x-request-id")
+        state["request_id"] = sent.decode() if sent and _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+    return str(state["request_id"])
+
+
+def require_method(scope: Scope, method: str) -> None:
+    """Refuse any other method with a 405 that names this one."""
+    if scope["method"] != method:
+        raise RequestError(405, f"This route takes {method} only: send the request as {method}.", {"Allow": method})
+
+
+def require_json(scope: Scope) -> None:
+    """Refuse a body that does not say it is JSON."""
+    sent = header(scope, b"content-type") or b""
+    if sent.partition(b";")[0].strip().lower() != b"application/json":
+        raise RequestError(415, "The body must be JSON: send it with the header 'Content-Type: application/json'.")
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises
+    ------
+    RequestError
+        413, before more than `max_bytes` are held.
+    ClientDisconnected
+    """
+    declared = header(scope, b"content-length")
+    if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > max_bytes):
+        raise _too_large(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+    """Send one whole JSON answer; header values are text of ours or checked text of the caller's."""
+    raw = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    raw += [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(scope: Scope, send: Send, error: Exception) -> None:
+    """Answer an error as the contract words it."""
+    said = answer(error, request_id(scope))
+    await send_json(send, said.status, encode(said.body), said.headers)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a sentence."""
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _too_large(max_bytes: int) -> RequestError:
+    return RequestError(
+        413,
+        f"The body is larger than this server takes ({max_bytes} bytes): send fewer rows at a time, "
+        "or raise deployment.api.limits.max_body_bytes.",
+        {"Connection": "close"},
+    )

@@ -1,0 +1,432 @@
+"""/openapi.json, made from the types that decode the requests: one table of routes and its helpers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from fin_pyfunc._version import __version__
+from fin_pyfunc.serving.schemas import (
+    BatchRequest,
+    BatchResponse,
+    Error,
+    Health,
+    ModelList,
+    PredictRequest,
+    PredictResponse,
+    Root,
+)
+
+Json = dict[str, Any]
+
+REF = "#/components/schemas/{name}"
+TYPES = (PredictRequest, PredictResponse, BatchRequest, BatchResponse, Health, ModelList, Error, Root)
+
+TAGS = {
+    "Prediction": "The class of one row or of many, with its probability and confidence.",
+    "Models": "Which models can be asked.",
+    "Health": "For load balancers and orchestrators.",
+    "MLflow": "MLflow's own scoring protocol, for the server's default model.",
+    "About": "Where to go from here.",
+}
+
+ERRORS = {
+    401: "No credential, or a wrong one.",
+    403: "A model URI or an action that the policy does not allow.",
+    404: "No such model, version, alias, run, experiment or route.",
+    405: "The route does not take this method.",
+    413: "The body or the batch is too large.",
+    415: "The content type is not one that the route takes.",
+    422: "Malformed JSON; a missing, unknown or mistyped key; a parameter out of its range; a feature that is missing, "
+    "null where training had none, of the wrong type, NaN or infinite.",
+    429: "The rate limit is reached; `Retry-After` says for how long.",
+    500: "The estimator itself raised; the id in `X-Request-ID` finds the trace in the log.",
+    503: "Not ready, draining, overloaded (with `Retry-After`), or MLflow is needed and does not answer.",
+    504: "The request's time limit passed.",
+}
+
+HEADERS = {
+    "X-Request-ID": (
+        "The request's id: the caller's own, if it was sent and well formed.",
+        "4f1c2d3e5b6a47988f0e1d2c3b4a5968",
+    ),
+    "X-Model-URI": ("The model that was asked.", "models:/eurusd_rf@champion"),
+    "X-Model-ID": ("The immutable thing that the URI resolved to.", "models:/m-0123456789abcdef0123456789abcdef"),
+    "X-Model-Backend": ("What computed the answer.", "native"),
+    "Retry-After": ("Seconds to wait before asking again.", 1),
+}
+LINEAGE = ("X-Request-ID", "X-Model-URI", "X-Model-ID", "X-Model-Backend")
+
+#: The guide's bars; DEMO is one with every feature of the demo model.
+BARS = [
+    {"bar_id": 12345, "bidPrice": 1.1, "askPrice": 1.1005},
+    {"bar_id": 12346, "bidPrice": 1.1001, "askPrice": 1.1006},
+]
+BAR = BARS[0] | {"spread": 0.0005, "return_1": 0.001, "return_5": 0.002}
+DEMO = {"bar_id": 12345, "bidPrice": 1.1, "askPrice": 1.10012, "spread": 0.00012, "return_1": 0.00002}
+DEMO |= {"return_5": -0.0001, "order_flow_imbalance": 0.31, "volatility_20": 0.00011, "momentum_20": 0.0003}
+RUN = {"model_uri": "runs:/abc123def456/model"}
+CHAMPION = {"model_uri": "models:/eurusd_rf@champion"}
+PREDICT = {
+    "The demo model": CHAMPION | {"features": DEMO, "return_proba": True},
+    "The model of a run": RUN | {"features": BAR, "return_proba": True},
+    "The default model": {"features": DEMO},
+}
+SCORED = {
+    "prediction": 1,
+    "probability": 0.85,
+    "probabilities": {"-1": 0.05, "0": 0.1, "1": 0.85},
+    "confidence": "high",
+}
+PREDICTED = {
+    "With probabilities": SCORED,
+    "Without probabilities": SCORED | {"probability": None, "probabilities": None},
+}
+BATCH = {
+    "The demo model": CHAMPION | {"features_list": [DEMO, DEMO | {"bar_id": 12346}], "return_proba": True},
+    "The model of a run": RUN | {"features_list": BARS, "return_proba": False},
+}
+SPREAD_OUT = [{"-1": 0.05, "0": 0.1, "1": 0.85}, {"-1": 0.62, "0": 0.2, "1": 0.18}]
+BATCHED = {
+    "Without probabilities": {"predictions": [1, -1], "probabilities": None, "count": 2},
+    "With probabilities": {
+        "predictions": [1, -1],
+        "probabilities": SPREAD_OUT,
+        "count": 2,
+        "confidences": ["high", "medium"],
+    },
+}
+UP = {"status": "healthy", "mlflow_connected": True, "gpu_available": False, "cached_models": 2}
+HEALTH_EXAMPLES = {
+    "Healthy": UP,
+    "Degraded": UP | {"status": "degraded", "mlflow_connected": False},
+    "Unhealthy": UP | {"status": "unhealthy", "mlflow_connected": False, "cached_models": 0},
+}
+LISTED: Json = {"model_uri": "runs:/abc123/model", "run_id": "abc123", "experiment_id": "1"}
+LISTED |= {
+    "metrics": {"accuracy": 0.85, "sharpe_ratio": 1.5},
+    "params": {"n_estimators": 200},
+    "tags": {"asset": "EURUSD"},
+}
+MODELS = {"One run": {"models": [LISTED], "count": 1}}
+ROOT = {"message": "fin-pyfunc", "version": __version__, "docs": "/docs", "health": "/health"}
+CSV = ",".join(DEMO) + "\n" + ",".join(map(str, DEMO.values())) + "\n"
+INVOCATIONS = {
+    "Split": {
+        "dataframe_split": {"columns": list(DEMO), "data": [list(DEMO.values())]},
+        "params": {"return_proba": True},
+    },
+    "Records": {"dataframe_records": [DEMO]},
+}
+ANSWER = {"predictions": [{"prediction": 1, "probability": 0.85, "confidence": "high"}]}
+
+#: MLflow's own bodies, which MLflow decodes and encodes.
+INVOCATIONS_SCHEMA: Json = {
+    "type": "object",
+    "properties": {
+        "dataframe_split": {"type": "object", "description": "`columns`, `data` and, optionally, `index`."},
+        "dataframe_records": {"type": "array", "items": {"type": "object"}},
+        "instances": {"description": "Rows as TensorFlow Serving takes them."},
+        "inputs": {"description": "Columns as TensorFlow Serving takes them."},
+        "params": {"type": "object", "description": "Inference parameters of the model's signature."},
+    },
+    "oneOf": [{"required": [key]} for key in ("dataframe_split", "dataframe_records", "instances", "inputs")],
+}
+ANSWER_SCHEMA: Json = {"type": "object", "properties": {"predictions": {"type": "array"}}, "required": ["predictions"]}
+
+#: A sentence as each status would carry it.
+REFUSALS: dict[int, dict[str, Json]] = {
+    401: {"No credential": {"detail": "This request has no credential; send an API key."}},
+    403: {"Not allowed": {"detail": "This server does not load models of this kind; ask its operator to allow it."}},
+    404: {"No such model": {"detail": "There is no such model version; list the models with GET /models."}},
+    405: {"Wrong method": {"detail": "This route does not take this method; it takes POST."}},
+    413: {"Too large": {"detail": "The batch has more rows than this server takes; send it in parts."}},
+    415: {"Content type": {"detail": "The content type is not one of this route; send application/json."}},
+    422: {
+        "Feature missing": {
+            "detail": "1 feature problem: feature 'spread' is missing; "
+            "see the model's features with 'fin-pyfunc inspect'.",
+            "errors": [{"row": 0, "feature": "spread", "problem": "missing"}],
+        },
+        "Malformed JSON": {"detail": "The body is not JSON; send a JSON object."},
+    },
+    429: {"Rate limit": {"detail": "Too many requests; ask again after the time in Retry-After."}},
+    500: {
+        "Estimator raised": {"detail": "Prediction failed: the model raised an error; tell its owner the X-Request-ID."}
+    },
+    503: {"MLflow is down": {"detail": "MLflow does not answer; try again later."}},
+    504: {"Time limit": {"detail": "The request took longer than this server allows; send fewer rows."}},
+}
+
+ANY = (429, 503)
+GUARDED = (401, 403, *ANY)
+SCORING = (*GUARDED, 404, 413, 415, 422, 500, 504)
+
+Content = Mapping[str, Json]
+
+
+class Operation(NamedTuple):
+    """One method of one path."""
+
+    method: str
+    path: str
+    tag: str
+    summary: str
+    description: str
+    answer: str
+    content: Content
+    errors: tuple[int, ...] = ()
+    body: Content | None = None
+    parameters: tuple[Json, ...] = ()
+    headers: tuple[str, ...] = ("X-Request-ID",)
+    #: Statuses that carry the same body as 200.
+    also: Mapping[int, str] = {}
+
+
+def _json(kind: type[msgspec.Struct], shown: Mapping[str, Any]) -> Content:
+    """Content of a JSON body of one of the schemas, with examples by their summary."""
+    return {"application/json": {"schema": {"$ref": REF.format(name=kind.__name__)}} | _examples(shown)}
+
+
+def _examples(shown: Mapping[str, Any]) -> Json:
+    if len(shown) == 1:
+        return {"example": next(iter(shown.values()))}
+    named = {title.lower().replace(" ", "-"): {"summary": title, "value": value} for title, value in shown.items()}
+    return {"examples": named}
+
+
+def _query(name: str, description: str, schema: Json) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+HEALTH = _json(Health, HEALTH_EXAMPLES)
+UNHEALTHY = {503: "Nothing can be scored."}
+NOT_READY = {503: "The default model has not scored its warm-up row yet, or the server is draining."}
+PING: Content = {"application/json": {"schema": {"type": "string"}, "example": "\n"}}
+
+OPERATIONS = (
+    Operation(
+        "post",
+        "/predict",
+        "Prediction",
+        "Classify one row",
+        "The class of one row of features. `confidence` is worked out from the probability of the predicted class "
+        "whether or not probabilities are asked for.",
+        "The predicted class.",
+        _json(PredictResponse, PREDICTED),
+        errors=SCORING,
+        body=_json(PredictRequest, PREDICT),
+        headers=LINEAGE,
+    ),
+    Operation(
+        "post",
+        "/predict/batch",
+        "Prediction",
+        "Classify many rows",
+        "All or nothing: one bad row refuses the batch, and every bad row is named by its index. The answer for a row "
+        "never depends on the rows beside it.",
+        "The predicted class of each row, in the order of the request.",
+        _json(BatchResponse, BATCHED),
+        errors=SCORING,
+        body=_json(BatchRequest, BATCH),
+        headers=LINEAGE,
+    ),
+    Operation(
+        "get",
+        "/models",
+        "Models",
+        "List the logged models",
+        "One entry a run that has a logged model, newest first. Tags that MLflow sets for itself are left out.",
+        "The runs of the experiment that have a model.",
+        _json(ModelList, MODELS),
+        errors=(*GUARDED, 404, 422, 504),
+        parameters=(
+            _query(
+                "experiment_name",
+                "The experiment to list. Default: the one the server is configured with.",
+                {"type": "string", "examples": ["financial_ml"]},
+            ),
+            _query(
+                "limit",
+                "How many entries at most.",
+                {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+            ),
+        ),
+    ),
+    Operation(
+        "get",
+        "/health",
+        "Health",
+        "Whether this worker can score",
+        "`healthy`: can score, and MLflow answers. `degraded`: MLflow does not answer, but at least one model is in "
+        "memory and scores. `unhealthy`: nothing can be scored. It never waits for MLflow.",
+        "Healthy or degraded.",
+        HEALTH,
+        also=UNHEALTHY,
+    ),
+    Operation(
+        "get",
+        "/health/live",
+        "Health",
+        "Whether the process is alive",
+        "200 as long as the event loop turns.",
+        "Alive.",
+        HEALTH,
+    ),
+    Operation(
+        "get",
+        "/health/ready",
+        "Health",
+        "Whether to send requests here",
+        "200 once the default model, if there is one, has scored its warm-up row.",
+        "Ready.",
+        HEALTH,
+        also=NOT_READY,
+    ),
+    Operation(
+        "post",
+        "/invocations",
+        "MLflow",
+        "Score rows in MLflow's own protocol",
+        "Rows for the default model as JSON (`dataframe_split`, `dataframe_records`, `instances` or `inputs`), "
+        "CSV with a header line, or Parquet. `params` holds inference parameters such as `return_proba`.",
+        "One record a row.",
+        {"application/json": {"schema": ANSWER_SCHEMA, "example": ANSWER}},
+        errors=SCORING,
+        body={
+            "application/json": {"schema": INVOCATIONS_SCHEMA} | _examples(INVOCATIONS),
+            "text/csv": {"schema": {"type": "string"}, "example": CSV},
+            "application/vnd.apache.parquet": {},
+        },
+    ),
+    Operation(
+        "get",
+        "/ping",
+        "MLflow",
+        "Whether the default model is loaded",
+        "As MLflow answers it: an empty line.",
+        "Loaded.",
+        PING,
+        errors=(404,),
+    ),
+    Operation(
+        "head",
+        "/ping",
+        "MLflow",
+        "Whether the default model is loaded, without a body",
+        "The status of `GET /ping`.",
+        "Loaded.",
+        {},
+    ),
+    Operation(
+        "get",
+        "/version",
+        "MLflow",
+        "MLflow's version",
+        "As MLflow answers it: the bare version number.",
+        "The version of MLflow that serves.",
+        {"application/json": {"schema": {"type": "string"}, "example": "3.17.2"}},
+    ),
+    Operation(
+        "get",
+        "/",
+        "About",
+        "Where to go from here",
+        "The server's version and the paths of its documentation and health.",
+        "The server's name card.",
+        _json(Root, {"Root": ROOT}),
+    ),
+)
+
+
+def openapi(version: str) -> Json:
+    """Describe the HTTP API.
+
+    Parameters
+    ----------
+    version : str
+        Version of the server, for ``info.version``.
+
+    Returns
+    -------
+    dict
+        An OpenAPI 3.1 document, ready to be encoded as JSON; a new one each call.
+    """
+    paths: dict[str, Json] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "fin-pyfunc",
+            "version": version,
+            "summary": "Classifiers logged with MLflow, asked over HTTP.",
+            "description": "Every error is `application/json` with a `detail` of one sentence that says what is wrong "
+            "and what to do. A path that is not listed here is answered 404, a method that is not listed 405.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        # relative to this document, so that it holds behind a proxy's prefix too
+        "servers": [{"url": ".", "description": "This server"}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": msgspec.json.schema_components(TYPES, ref_template=REF)[1],
+            "responses": {str(status): _error(status) for status in ERRORS},
+            "headers": {name: _header(*about) for name, about in HEADERS.items()},
+            "parameters": {"X-Request-ID": _request_id()},
+        },
+    }
+
+
+def _operation(op: Operation) -> Json:
+    headers = {name: _ref("headers", name) for name in op.headers}
+    answers = {200: op.answer, **op.also}
+    responses: Json = {str(status): _answer(text, headers, op.content) for status, text in answers.items()}
+    responses |= {str(status): _ref("responses", str(status)) for status in op.errors}
+    described: Json = {
+        "operationId": _operation_id(op),
+        "tags": [op.tag],
+        "summary": op.summary,
+        "description": op.description,
+        "parameters": [*op.parameters, _ref("parameters", "X-Request-ID")],
+    }
+    if op.body is not None:
+        described["requestBody"] = {"required": True, "content": dict(op.body)}
+    return described | {"responses": dict(sorted(responses.items()))}
+
+
+def _operation_id(op: Operation) -> str:
+    return "_".join([op.method, *(part for part in op.path.split("/") if part)] if op.path != "/" else ["get", "root"])
+
+
+def _answer(text: str, headers: Json, content: Content) -> Json:
+    return {"description": text, "headers": headers} | ({"content": dict(content)} if content else {})
+
+
+def _error(status: int) -> Json:
+    names = ("X-Request-ID", "Retry-After") if status in ANY else ("X-Request-ID",)
+    return _answer(
+        ERRORS[status],
+        {name: _ref("headers", name) for name in names},
+        _json(Error, REFUSALS[status]),
+    )
+
+
+def _header(description: str, example: Any) -> Json:
+    kind = "integer" if isinstance(example, int) else "string"
+    return {"description": description, "schema": {"type": kind}, "example": example}
+
+
+def _request_id() -> Json:
+    return {
+        "name": "X-Request-ID",
+        "in": "header",
+        "description": "An id of the caller's for this request; it comes back in the answer and stands in the log.",
+        "schema": {"type": "string"},
+    }
+
+
+def _ref(kind: str, name: str) -> Json:
+    return {"$ref": f"#/components/{kind}/{name}"}

@@ -1,0 +1,86 @@
+"""Rows in, decisions out: find the model, wait for a place, score off the event loop, within the time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fin_pyfunc.model.decision import Decisions
+from fin_pyfunc.serving.cache import ModelCache
+from fin_pyfunc.serving.default_model import DefaultModel
+from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
+from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.settings import Limits
+
+#: More scoring threads than this only take turns: an estimator holds the interpreter most of the time.
+MAX_DEFAULT_THREADS = 4
+
+
+class Predictor:
+    """Predicts for every route of one worker.
+
+    Parameters
+    ----------
+    cache : ModelCache
+    default : DefaultModel
+        Answers where a request names no model.
+    limits : Limits
+        `max_waiting`, `request_seconds` and `score_threads` of the settings.
+    """
+
+    def __init__(self, cache: ModelCache, default: DefaultModel, limits: Limits) -> None:
+        self._cache, self._default, self._limits = cache, default, limits
+        threads = limits.score_threads or min(MAX_DEFAULT_THREADS, os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="score")
+        self._waiting = 0
+
+    async def predict(self, uri: str | None, rows: Sequence[Mapping[str, Any]]) -> tuple[LoadedModel, Decisions]:
+        """Classify rows.
+
+        Parameters
+        ----------
+        uri : str or None
+            The model as the client named it; None for the server's default.
+        rows : sequence of mapping
+
+        Returns
+        -------
+        LoadedModel, Decisions
+            What answered, and what it answered.
+
+        Raises
+        ------
+        RequestError
+            422 without a model to ask, 503 where too many wait already, 504 when the time is up.
+        FinPyfuncError
+            Whatever finding, loading or scoring the model raised.
+        """
+        if self._waiting >= self._limits.max_waiting:
+            raise RequestError(503, "The server is working on as many requests as it takes: try again.", RETRY_AFTER)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._limits.request_seconds):
+                loaded = await self.find(uri)
+                loop = asyncio.get_running_loop()
+                return loaded, await loop.run_in_executor(self._threads, loaded.model.decide, rows)
+        except TimeoutError:
+            raise RequestError(
+                504,
+                f"The request took longer than the {self._limits.request_seconds:g} s it may take: send fewer rows at a "
+                "time, or raise deployment.api.limits.request_seconds.",
+            ) from None
+        finally:
+            self._waiting -= 1
+
+    async def find(self, uri: str | None) -> LoadedModel:
+        """The model that a request asks for."""
+        if uri is None:
+            return await self._default.get()
+        return self._cache.peek(uri) or await self._cache.get(uri)
+
+    def close(self) -> None:
+        """Take no more work."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

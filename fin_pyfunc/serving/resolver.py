@@ -1,0 +1,368 @@
+"""From a model URI to the one immutable thing it means, and from there to files on this machine."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fin_pyfunc.model.errors import (
+    ArtifactError,
+    ModelForbiddenError,
+    ModelNotFoundError,
+    ModelUriError,
+)
+from fin_pyfunc.serving.artifacts import DAMAGED, below, download, has_mlmodel
+from fin_pyfunc.serving.files import digest, identify, local_path
+from fin_pyfunc.serving.store import Store, allow_file_store, bound_mlflow_waits
+from fin_pyfunc.serving.uris import FILE_KINDS, ModelUri, parse
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = ["Resolved", "Resolver", "allow_file_store", "bound_mlflow_waits"]
+
+#: The operator's settings, as the messages name them.
+TRUST_SETTING = "deployment.api.models.trust"
+ROOTS_SETTING = "deployment.api.models.file_roots"
+
+_LIST = "list what there is with GET /models or 'fin-pyfunc models'."
+_NO_FILE = "There is no model at the file URI asked for; send that of a folder with an MLmodel or of a model file."
+_NO_PATH = (
+    "There is no model at the path given; name a folder with an MLmodel, or a .pkl, .joblib, .skops or .onnx file."
+)
+#: How many registry versions that are copies of one another are followed.
+_MAX_COPIES = 10
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a model URI means now.
+
+    Parameters
+    ----------
+    uri : str
+        What was asked for.
+    model_id : str
+        The immutable thing: ``models:/m-<id>``, ``runs:/<run_id>/<path>``, ``models:/<name>/<version>`` or
+        ``sha256:<hex>``.
+    location : str
+        Where its files are: an artifact URI that MLflow downloads, or a local path.
+    run_id : str, optional
+        The run that logged it.
+    mutable : bool
+        Whether the URI may mean something else later (an alias, latest, a file).
+    kind : {"mlflow", "pickle", "joblib", "skops", "onnx"}
+        A folder with an MLmodel, or the kind of bare file.
+    """
+
+    uri: str
+    model_id: str
+    location: str
+    run_id: str | None
+    mutable: bool
+    kind: str
+
+
+class _Fetched(NamedTuple):
+    folder: Path  # ours to remove
+    path: Path  # the model in it
+
+
+class Resolver:
+    """Resolves model URIs against one MLflow store and the file system, and fetches what they mean.
+
+    Safe to use from many threads. Nothing here goes by MLflow's process-wide tracking URI. That rules out downloading
+    a ``models:/`` URI: MLflow's ``ModelsArtifactRepository`` builds its client from the process-wide registry URI
+    whatever it is passed, and writes a file into the model's folder. So a model is downloaded from its artifact
+    location.
+
+    Parameters
+    ----------
+    tracking_uri, registry_uri : str, optional
+        As `fin_pyfunc.serving.store.Store` takes them.
+    file_roots : sequence of Path
+        The folders below which a client's ``file:`` URI may point; default none.
+    trust : str
+        ``"all"`` lets a client's ``file:`` URI name a pickle; default ``"store"``.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | None,
+        registry_uri: str | None = None,
+        file_roots: Sequence[Path] = (),
+        trust: str = "store",
+    ) -> None:
+        self._store = Store(tracking_uri, registry_uri)
+        self._roots = tuple(Path(root).resolve() for root in file_roots)
+        self._trust = trust
+        self._lock = threading.Lock()
+        self._root: Path | None = None
+        self._fetched: dict[str, _Fetched] = {}
+        self._fetching: dict[str, threading.Lock] = {}
+
+    def resolve(self, uri: ModelUri) -> Resolved:
+        """Find what a client's URI means now; opens nothing but the file of a permitted ``file:`` URI.
+
+        Parameters
+        ----------
+        uri : ModelUri
+
+        Returns
+        -------
+        Resolved
+
+        Raises
+        ------
+        ModelNotFoundError
+            No such run, model, version, alias or file.
+        ModelForbiddenError
+            A file outside every root, or a pickle without trust in all.
+        StoreUnavailableError
+            MLflow does not answer.
+        """
+        if uri.kind == "file":
+            return self._file(uri)
+        text = str(uri)
+        if uri.kind == "logged":
+            return self._logged(text, uri.model_id)
+        if uri.kind == "run":
+            return self._run(text, uri.run_id, uri.name)
+        return self._registered(text, uri)
+
+    def resolve_argument(self, text: str) -> Resolved:
+        """Find what the operator's own argument means: whatever MLflow takes, and a local path.
+
+        Not subject to the strict grammar, the file roots or trust. Anything that is neither local nor a run's or the
+        registry's is downloaded here, because its identity is the digest of its files.
+
+        Parameters
+        ----------
+        text : str
+            Such as ``models:/eurusd_rf@champion``, ``./model``, ``s3://bucket/model``.
+
+        Returns
+        -------
+        Resolved
+
+        Raises
+        ------
+        ModelNotFoundError, ArtifactError, StoreUnavailableError
+            As `resolve` and `fetch` do.
+        """
+        try:
+            uri: ModelUri | None = parse(text)
+        except ModelUriError:
+            uri = _lenient(text)
+        if uri is not None and uri.kind != "file":
+            return self.resolve(uri)
+        if (path := local_path(text)) is not None:
+            kind, model_id = identify(path, path.suffix, _NO_PATH)
+            return Resolved(text, model_id, str(path), None, mutable=True, kind=kind)
+        remote = Resolved(text, "", text, None, mutable=True, kind="mlflow")
+        fetched = self._download(text)
+        found = replace(remote, model_id=digest(fetched.path))
+        with self._lock:
+            kept = self._fetched.setdefault(found.model_id, fetched)
+        if kept is not fetched:
+            shutil.rmtree(fetched.folder, ignore_errors=True)
+        return found
+
+    def fetch(self, resolved: Resolved) -> Path:
+        """Bring a model's files to this machine.
+
+        Parameters
+        ----------
+        resolved : Resolved
+
+        Returns
+        -------
+        Path
+            The folder, or the bare file. What is local already is not copied; anything else is downloaded, once for
+            however many ask, into a private folder that is gone after `discard` or `close`.
+
+        Raises
+        ------
+        ArtifactError
+            The files are missing, or are not those that were resolved.
+        StoreUnavailableError
+            The artifact store does not answer.
+        """
+        if (path := local_path(resolved.location)) is not None:
+            is_there = path.is_file() if resolved.kind != "mlflow" else (path / "MLmodel").is_file()
+            if not is_there:
+                raise ArtifactError(DAMAGED)
+            return path
+        with self._lock:
+            fetching = self._fetching.setdefault(resolved.model_id, threading.Lock())
+        with fetching:
+            with self._lock:
+                if (kept := self._fetched.get(resolved.model_id)) is not None:
+                    return kept.path
+            fetched = self._download(resolved.location)
+            if resolved.model_id.startswith("sha256:") and digest(fetched.path) != resolved.model_id:
+                shutil.rmtree(fetched.folder, ignore_errors=True)
+                raise ArtifactError("The files of this model have changed since it was resolved; ask for it again.")
+            with self._lock:
+                self._fetched[resolved.model_id] = fetched
+            return fetched.path
+
+    def discard(self, resolved: Resolved) -> None:
+        """Remove what `fetch` downloaded for one model, if anything."""
+        with self._lock:
+            fetched = self._fetched.pop(resolved.model_id, None)
+            self._fetching.pop(resolved.model_id, None)
+        if fetched is not None:
+            shutil.rmtree(fetched.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove everything that `fetch` downloaded."""
+        with self._lock:
+            root, self._root = self._root, None
+            self._fetched.clear()
+            self._fetching.clear()
+        if root is not None:
+            shutil.rmtree(root, ignore_errors=True)
+
+    def _logged(self, text: str, model_id: str, *, mutable: bool = False) -> Resolved:
+        with self._store.asking(f"There is no logged model of the id asked for; {_LIST}") as client:
+            model = client.get_logged_model(model_id)
+        return _of_logged(text, model, mutable=mutable)
+
+    def _run(self, text: str, run_id: str, path: str) -> Resolved:
+        no_run = f"There is no run of the id asked for; {_LIST}"
+        with self._store.asking(no_run) as client:
+            run = client.get_run(run_id)
+            if run.info.lifecycle_stage != "active":
+                raise ModelNotFoundError(no_run)
+            if (model := _logged_by(client, run, path)) is not None:
+                return _of_logged(text, model)
+        location = below(run.info.artifact_uri, path)
+        if not has_mlmodel(self._store, location):
+            raise ModelNotFoundError(f"The run asked for has no model of that name; {_LIST}")
+        return Resolved(text, f"runs:/{run_id}/{path}", location, run_id, mutable=False, kind="mlflow")
+
+    def _registered(self, text: str, uri: ModelUri) -> Resolved:
+        mutable = uri.kind != "version"
+        with self._store.asking(_unregistered(uri)) as client:
+            version = _version(client, uri)
+            if version is None:
+                raise ModelNotFoundError(_unregistered(uri))
+            source = _source(client, version)
+            if found := re.fullmatch(r"models:/(m-[0-9a-f]{32})", source):
+                return self._logged(text, found[1], mutable=mutable)
+            if source.startswith("runs:/"):
+                run_id, _, path = source.removeprefix("runs:/").lstrip("/").partition("/")
+                resolved = replace(self._run(text, run_id, path), mutable=mutable)
+                if resolved.model_id.startswith("models:/"):
+                    return resolved
+                location = resolved.location
+            else:
+                location = client.get_model_version_download_uri(version.name, version.version)
+        model_id = f"models:/{version.name}/{version.version}"
+        return Resolved(text, model_id, location, version.run_id or None, mutable, "mlflow")
+
+    def _file(self, uri: ModelUri) -> Resolved:
+        outside = f"A file URI must lie below a folder that '{ROOTS_SETTING}' allows; use runs:/ or models:/."
+        try:
+            path = Path(uri.path).resolve()
+        except (OSError, RuntimeError) as exc:  # a link that leads to itself
+            raise ModelForbiddenError(outside) from exc
+        if not any(path.is_relative_to(root) for root in self._roots):
+            raise ModelForbiddenError(outside)
+        if FILE_KINDS.get(Path(uri.path).suffix) in ("pickle", "joblib") and self._trust != "all":
+            raise ModelForbiddenError(
+                f"Loading a pickle runs whatever code is in it, so .pkl and .joblib files need '{TRUST_SETTING}' "
+                "set to 'all' by the operator; send a .skops or .onnx file instead."
+            )
+        kind, model_id = identify(path, Path(uri.path).suffix, _NO_FILE, self._roots)
+        return Resolved(str(uri), model_id, str(path), None, mutable=True, kind=kind)
+
+    def _download(self, location: str) -> _Fetched:
+        folder = Path(tempfile.mkdtemp(dir=self._private_root()))
+        try:
+            return _Fetched(folder, download(self._store, location, folder))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _private_root(self) -> Path:
+        with self._lock:
+            if self._root is None:
+                self._root = Path(tempfile.mkdtemp(prefix="fin_pyfunc-"))  # 0700
+                weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
+            return self._root
+
+
+def _lenient(text: str) -> ModelUri | None:
+    # what MLflow takes of the registry beyond the strict grammar: any name, any case of "latest", a stage
+    if found := re.fullmatch(r"models:/([^/]+)/(\d+)", text, re.ASCII):
+        return ModelUri(kind="version", name=found[1], version=int(found[2]))
+    if found := re.fullmatch(r"models:/([^/]+)/([^/]+)", text):
+        stage = "" if found[2].lower() == "latest" else found[2]
+        return ModelUri(kind="latest", name=found[1], alias=stage)
+    if found := re.fullmatch(r"models:/([^/]+)@([^/@]+)", text):
+        return ModelUri(kind="alias", name=found[1], alias=found[2])
+    return None
+
+
+def _version(client: MlflowClient, uri: ModelUri) -> Any:
+    if uri.kind == "version":
+        return client.get_model_version(uri.name, str(uri.version))
+    if uri.kind == "alias":
+        return client.get_model_version_by_alias(uri.name, uri.alias)
+    # not get_latest_versions, which is deprecated; this is what it reads
+    versions = client.get_registered_model(uri.name).latest_versions or []
+    stage = uri.alias.lower()
+    wanted = [version for version in versions if not stage or version.current_stage.lower() == stage]
+    return max(wanted, key=lambda version: int(version.version), default=None)
+
+
+def _unregistered(uri: ModelUri) -> str:
+    what = {"version": f"model version {uri.version}", "alias": "alias", "latest": "model version"}[uri.kind]
+    return f"No {what} of the name asked for is registered; {_LIST}"
+
+
+def _source(client: MlflowClient, version: Any) -> str:
+    # a version that was copied from another names it as its source
+    from mlflow.exceptions import MlflowException
+
+    for _ in range(_MAX_COPIES):
+        source: str = version.source or ""
+        if (found := re.fullmatch(r"models:/([^/]+)/(\d+)", source)) is None:
+            return source
+        try:
+            version = client.get_model_version(found[1], found[2])
+        except MlflowException:  # the original is gone; the copy's own files are not
+            return source
+    return source
+
+
+def _logged_by(client: MlflowClient, run: Any, name: str) -> Any:
+    if re.search(r"[/:.%\"']", name):  # MLflow allows none of these in a logged model's name
+        return None
+    token = None
+    while True:
+        page = client.search_logged_models(
+            [run.info.experiment_id],
+            filter_string=f"source_run_id = '{run.info.run_id}' AND name = '{name}'",
+            order_by=[{"field_name": "creation_timestamp", "ascending": False}],
+            max_results=1,
+            page_token=token,
+        )
+        if page:
+            return page[0]
+        if not (token := page.token):
+            return None
+
+
+def _of_logged(text: str, model: Any, *, mutable: bool = False) -> Resolved:
+    location = model.artifact_location
+    return Resolved(text, f"models:/{model.model_id}", location, model.source_run_id or None, mutable, "mlflow")

@@ -1,0 +1,83 @@
+"""What one worker holds while it serves, and how that starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from fin_pyfunc.serving.cache import ModelCache
+from fin_pyfunc.serving.catalog import Catalog
+from fin_pyfunc.serving.default_model import DefaultModel
+from fin_pyfunc.serving.health import HealthProbe
+from fin_pyfunc.serving.loader import LoadedModel, load
+from fin_pyfunc.serving.predictor import Predictor
+from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
+from fin_pyfunc.serving.settings import Settings
+from fin_pyfunc.serving.store import Store
+
+#: Called with the default model, or None where the server has none.
+ReadyHook = Callable[[LoadedModel | None], None]
+logger = logging.getLogger("fin_pyfunc.server")
+
+
+class Server:
+    """The parts of one worker, each made once.
+
+    Parameters
+    ----------
+    settings : Settings
+    on_ready : callable, optional
+        Called once the default model, if any, answers.
+    on_fatal : callable, optional
+        Called once it is certain that the default model cannot be loaded; what it raises ends the worker.
+    """
+
+    def __init__(self, settings: Settings, on_ready: ReadyHook | None = None, on_fatal: Callable[[], None] | None = None) -> None:
+        self._on_ready, self._on_fatal = on_ready, on_fatal
+        uri = settings.mlflow.tracking_uri
+        roots = [Path(root) for root in settings.models.file_roots]
+        resolver = Resolver(uri, file_roots=roots, trust=settings.models.trust)
+        self.settings = settings
+        self.cache = ModelCache(
+            resolver,
+            partial(load, resolver, backend=settings.backend),
+            max_models=settings.cache.max_models if settings.cache.enabled else 0,
+            refresh_seconds=settings.models.refresh_seconds,
+        )
+        self.default = DefaultModel(self.cache, settings.model_uri)
+        self.predictor = Predictor(self.cache, self.default, settings.limits)
+        self.health = HealthProbe(Store(uri), self.cache, self.default, settings.mlflow.probe_seconds)
+        self.catalog = Catalog(uri, settings.mlflow.experiment_name)
+
+    @asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Start what runs in the background; stop it, and remove what was downloaded, at the end."""
+        allow_file_store(os.environ, self.settings.mlflow.tracking_uri)
+        bound_mlflow_waits(os.environ)
+        background = [asyncio.create_task(self.health.run()), asyncio.create_task(self._start_default())]
+        try:
+            yield
+        finally:
+            self.health.draining = True
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            self.predictor.close()
+            self.health.close()
+            self.cache.close()
+
+    async def _start_default(self) -> None:
+        await self.default.start()
+        if self.default.fatal is not None:
+            logger.error("the default model %s cannot be loaded: %s", self.default.uri, self.default.fatal)
+            if self._on_fatal is not None:
+                self._on_fatal()
+        elif self._on_ready is not None:
+            self._on_ready(self.default.loaded)

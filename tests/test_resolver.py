@@ -1,0 +1,484 @@
+"""Model URIs against real stores: SQLite and a file store in this process, and an ``mlflow server`` over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from sklearn.linear_model import LogisticRegression
+
+from fin_pyfunc.model.errors import (
+    ArtifactError,
+    FinPyfuncError,
+    ModelForbiddenError,
+    ModelNotFoundError,
+    StoreUnavailableError,
+)
+from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
+from fin_pyfunc.serving.store import Store
+from fin_pyfunc.serving.uris import parse
+from tests.conftest import MlflowServer, SqliteStore, free_port, start_mlflow_server, stop_process
+
+X = np.arange(20.0).reshape(10, 2)
+Y = [0, 1] * 5
+NOBODY = "0" * 32
+
+
+class Logged(NamedTuple):
+    """A store that holds one model in each of MLflow's layouts."""
+
+    tracking_uri: str
+    run_id: str
+    model_id: str
+    is_local: bool
+
+
+def save(folder: Path) -> Path:
+    mlflow.sklearn.save_model(LogisticRegression().fit(X, Y), folder, pip_requirements=["scikit-learn"])
+    return folder
+
+
+def log(tracking_uri: str, saved: Path, artifact_location: str | None, *, is_local: bool) -> Logged:
+    client = MlflowClient(tracking_uri)
+    experiment = client.create_experiment("resolver", artifact_location=artifact_location)
+    before = mlflow.get_tracking_uri()  # registering a logged model goes by the process-wide URI
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        with mlflow.start_run(experiment_id=experiment) as run:
+            info = mlflow.sklearn.log_model(
+                LogisticRegression().fit(X, Y), name="model", pip_requirements=["scikit-learn"]
+            )
+        run_id = run.info.run_id
+        client.log_artifacts(run_id, str(saved), "old/model")
+        client.log_artifact(run_id, __file__, "plain")
+        client.create_registered_model("rf")
+        client.create_model_version("rf", f"models:/{info.model_id}", run_id)
+        client.create_model_version("rf", f"{client.get_run(run_id).info.artifact_uri}/old/model", run_id)
+        client.create_model_version("rf", f"runs:/{run_id}/old/model", run_id)
+        client.create_model_version("rf", f"runs:/{run_id}/model", run_id)
+        client.set_registered_model_alias("rf", "champion", "1")
+        if is_local:
+            client.copy_model_version("models:/rf/1", "rf_live")
+        client.create_registered_model("empty")
+    finally:
+        mlflow.set_tracking_uri(before)
+    return Logged(tracking_uri, run_id, info.model_id, is_local)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("saved") / "model")
+
+
+@pytest.fixture(scope="module")
+def file_store_allowed() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        yield
+
+
+@pytest.fixture(scope="module")
+def in_sqlite(sqlite_store: SqliteStore, saved: Path) -> Logged:
+    return log(sqlite_store.tracking_uri, saved, sqlite_store.artifact_root.as_uri(), is_local=True)
+
+
+@pytest.fixture(scope="module")
+def in_files(saved: Path, tmp_path_factory: pytest.TempPathFactory, file_store_allowed: None) -> Logged:
+    return log((tmp_path_factory.mktemp("file-store") / "mlruns").as_uri(), saved, None, is_local=True)
+
+
+@pytest.fixture(scope="module")
+def in_server(mlflow_server: MlflowServer, saved: Path) -> Logged:
+    return log(mlflow_server.uri, saved, None, is_local=False)
+
+
+@pytest.fixture(scope="module", params=["in_sqlite", "in_files", "in_server"])
+def logged(request: pytest.FixtureRequest) -> Logged:
+    found: Logged = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def resolver(logged: Logged) -> Iterator[Resolver]:
+    with contextlib.closing(Resolver(logged.tracking_uri)) as found:
+        yield found
+
+
+def refused(call: Any, error: type[FinPyfuncError]) -> str:
+    with pytest.raises(error) as caught:
+        call()
+    message = str(caught.value)
+    assert type(caught.value) is error
+    assert message.endswith(".")
+    assert message.count(". ") == 0
+    assert "/tmp" not in message  # no path of the server
+    return message
+
+
+@pytest.mark.parametrize(
+    ("text", "mutable"),
+    [
+        ("runs:/{run}/model", False),
+        ("models:/{model}", False),
+        ("models:/rf/1", False),
+        ("models:/rf/4", False),
+        ("models:/rf@champion", True),
+        ("models:/rf/latest", True),
+    ],
+)
+def test_every_uri_that_leads_to_a_logged_model_has_its_id(
+    logged: Logged, resolver: Resolver, text: str, mutable: bool
+) -> None:
+    text = text.format(run=logged.run_id, model=logged.model_id)
+    found = resolver.resolve(parse(text))
+    assert (found.uri, found.model_id, found.run_id) == (text, f"models:/{logged.model_id}", logged.run_id)
+    assert (found.mutable, found.kind) == (mutable, "mlflow")
+
+
+def test_a_version_copied_to_another_name_is_still_the_logged_model(in_sqlite: Logged) -> None:
+    found = Resolver(in_sqlite.tracking_uri).resolve(parse("models:/rf_live/1"))
+    assert found.model_id == f"models:/{in_sqlite.model_id}"
+
+
+def test_a_model_among_a_runs_artifacts_is_known_by_run_and_path(logged: Logged, resolver: Resolver) -> None:
+    text = f"runs:/{logged.run_id}/old/model"
+    found = resolver.resolve(parse(text))
+    assert (found.model_id, found.run_id, found.mutable, found.kind) == (text, logged.run_id, False, "mlflow")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_version_of_a_runs_artifacts_is_known_by_name_and_number(
+    logged: Logged, resolver: Resolver, version: int
+) -> None:
+    found = resolver.resolve(parse(f"models:/rf/{version}"))
+    assert (found.model_id, found.run_id) == (f"models:/rf/{version}", logged.run_id)
+    assert (resolver.fetch(found) / "MLmodel").is_file()
+
+
+@pytest.mark.parametrize("text", ["runs:/{run}/model", "runs:/{run}/old/model", "models:/rf/2", "models:/rf@champion"])
+def test_what_is_fetched_predicts(logged: Logged, resolver: Resolver, text: str) -> None:
+    folder = resolver.fetch(resolver.resolve(parse(text.format(run=logged.run_id))))
+    model = mlflow.pyfunc.load_model(str(folder))
+    assert list(model.predict(X)) == list(LogisticRegression().fit(X, Y).predict(X))
+
+
+def test_local_artifacts_are_used_where_they_lie(in_sqlite: Logged, sqlite_store: SqliteStore) -> None:
+    resolver = Resolver(in_sqlite.tracking_uri)
+    found = resolver.resolve(parse(f"models:/{in_sqlite.model_id}"))
+    folder = resolver.fetch(found)
+    assert folder.is_relative_to(sqlite_store.artifact_root)
+    assert not (folder / "registered_model_meta").exists()
+    resolver.discard(found)
+    resolver.close()
+    assert (folder / "MLmodel").is_file()
+
+
+def test_a_download_is_private_shared_and_removed(in_server: Logged) -> None:
+    resolver = Resolver(in_server.tracking_uri)
+    found = resolver.resolve(parse("models:/rf@champion"))
+    with ThreadPoolExecutor(8) as threads:
+        folders = set(threads.map(lambda _: resolver.fetch(found), range(16)))
+    (folder,) = folders
+    for above in (folder.parent, folder.parent.parent):
+        assert stat.S_IMODE(above.stat().st_mode) == 0o700
+    resolver.discard(found)
+    assert not folder.parent.exists()
+    again = resolver.fetch(found)
+    resolver.close()
+    assert not again.parent.parent.exists()
+
+
+def test_many_threads_resolve_at_once(logged: Logged, resolver: Resolver) -> None:
+    uris = [parse(t) for t in (f"runs:/{logged.run_id}/model", "models:/rf@champion", "models:/rf/1")] * 8
+    with ThreadPoolExecutor(8) as threads:
+        found = {r.model_id for r in threads.map(resolver.resolve, uris)}
+    assert found == {f"models:/{logged.model_id}"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"runs:/{NOBODY}/model",
+        "runs:/{run}/nobody",
+        "runs:/{run}/old",
+        "runs:/{run}/plain",
+        "runs:/{run}/old/model/MLmodel",
+        "models:/nobody/1",
+        "models:/rf/77",
+        "models:/nobody@champion",
+        "models:/rf@nobody",
+        "models:/nobody/latest",
+        "models:/empty/latest",
+        "models:/it's/1",
+        f"models:/m-{NOBODY}",
+    ],
+)
+def test_what_the_store_does_not_hold_is_not_found(logged: Logged, resolver: Resolver, text: str) -> None:
+    message = refused(lambda: resolver.resolve(parse(text.format(run=logged.run_id))), ModelNotFoundError)
+    assert "nobody" not in message
+    assert "fin-pyfunc models" in message
+
+
+def test_an_unknown_version_says_how_to_list_what_there_is(in_sqlite: Logged) -> None:
+    message = refused(lambda: Resolver(in_sqlite.tracking_uri).resolve(parse("models:/rf/7")), ModelNotFoundError)
+    assert message == (
+        "No model version 7 of the name asked for is registered; "
+        "list what there is with GET /models or 'fin-pyfunc models'."
+    )
+
+
+def test_an_alias_that_moves_means_the_other_model_next_time(in_sqlite: Logged) -> None:
+    client, resolver = MlflowClient(in_sqlite.tracking_uri), Resolver(in_sqlite.tracking_uri)
+    client.set_registered_model_alias("rf", "moving", "1")
+    before = resolver.resolve(parse("models:/rf@moving"))
+    client.set_registered_model_alias("rf", "moving", "2")
+    after = resolver.resolve(parse("models:/rf@moving"))
+    assert (before.model_id, after.model_id) == (f"models:/{in_sqlite.model_id}", "models:/rf/2")
+
+
+def test_a_model_whose_files_are_gone_is_an_artifact_error(
+    in_sqlite: Logged, sqlite_store: SqliteStore, in_server: Logged, saved: Path
+) -> None:
+    client = MlflowClient(in_sqlite.tracking_uri)
+    version = client.create_model_version("rf", (sqlite_store.artifact_root / "gone").as_uri())
+    resolver = Resolver(in_sqlite.tracking_uri)
+    refused(lambda: resolver.fetch(resolver.resolve(parse(f"models:/rf/{version.version}"))), ArtifactError)
+    client.delete_model_version("rf", version.version)
+
+    served = MlflowClient(in_server.tracking_uri)
+    version = served.create_model_version("rf", "mlflow-artifacts:/gone/model")
+    resolver = Resolver(in_server.tracking_uri)
+    refused(lambda: resolver.fetch(resolver.resolve(parse(f"models:/rf/{version.version}"))), ArtifactError)
+    served.delete_model_version("rf", version.version)
+
+
+# --- file URIs
+
+
+@pytest.fixture
+def files(tmp_path: Path, saved: Path) -> Path:
+    root = tmp_path / "models"
+    shutil.copytree(saved, root / "rf")
+    for name in ("a.pkl", "a.joblib", "a.skops", "a.onnx", "a.txt"):
+        (root / name).write_bytes(b"not a model, and never loaded here")
+    return root
+
+
+def test_a_file_is_known_by_its_content(files: Path) -> None:
+    resolver = Resolver(None, file_roots=[files], trust="all")
+    for name, kind in {"a.pkl": "pickle", "a.joblib": "joblib", "a.skops": "skops", "a.onnx": "onnx"}.items():
+        found = resolver.resolve(parse((files / name).as_uri()))
+        assert (found.kind, found.mutable, found.run_id) == (kind, True, None)
+        assert resolver.fetch(found) == files / name
+    before = resolver.resolve(parse((files / "rf").as_uri()))
+    assert before.kind == "mlflow"
+    assert before.model_id.startswith("sha256:")
+    assert before == resolver.resolve(parse((files / "rf").as_uri()))
+    (files / "rf" / "MLmodel").open("a").write("\n")
+    assert resolver.resolve(parse((files / "rf").as_uri())).model_id != before.model_id
+
+
+def test_no_file_is_permitted_unless_below_a_root(files: Path, tmp_path: Path) -> None:
+    uri = parse((files / "a.onnx").as_uri())
+    refused(lambda: Resolver(None).resolve(uri), ModelForbiddenError)
+    refused(lambda: Resolver(None, file_roots=[tmp_path / "model"]).resolve(uri), ModelForbiddenError)
+    # forbidden and absent look alike
+    refused(lambda: Resolver(None).resolve(parse("file:///nowhere/a.onnx")), ModelForbiddenError)
+
+
+def test_a_link_does_not_lead_out_of_a_root(files: Path, tmp_path: Path, saved: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "out.onnx").symlink_to(files / "a.onnx")
+    (inside / "loop.onnx").symlink_to(inside / "loop.onnx")
+    shutil.copytree(saved, inside / "rf")
+    (inside / "rf" / "data").symlink_to(files / "a.onnx")
+    shutil.copytree(saved, inside / "rf2")
+    (inside / "rf2" / "folder").symlink_to(files)
+    resolver = Resolver(None, file_roots=[inside], trust="all")
+    for name in ("out.onnx", "rf", "rf2"):
+        refused(lambda name=name: resolver.resolve(parse((inside / name).as_uri())), ModelForbiddenError)
+    with pytest.raises((ModelForbiddenError, ModelNotFoundError)):
+        resolver.resolve(parse((inside / "loop.onnx").as_uri()))
+    (inside / "same.onnx").symlink_to(inside / "real.onnx")
+    (inside / "real.onnx").write_bytes(b"x")
+    assert resolver.resolve(parse((inside / "same.onnx").as_uri())).kind == "onnx"
+
+
+def test_a_pipe_in_a_models_folder_is_refused_and_not_read(files: Path) -> None:
+    os.mkfifo(files / "rf" / "pipe")
+    os.mkfifo(files / "pipe.onnx")
+    resolver = Resolver(None, file_roots=[files])
+    refused(lambda: resolver.resolve(parse((files / "rf").as_uri())), ModelForbiddenError)
+    refused(lambda: resolver.resolve(parse((files / "pipe.onnx").as_uri())), ModelNotFoundError)
+
+
+@pytest.mark.parametrize("name", ["a.pkl", "a.joblib", "nobody.pkl"])
+def test_a_pickle_needs_the_operators_trust(files: Path, name: str) -> None:
+    resolver = Resolver(None, file_roots=[files])
+    message = refused(lambda: resolver.resolve(parse((files / name).as_uri())), ModelForbiddenError)
+    assert "deployment.api.models.trust" in message
+
+
+@pytest.mark.parametrize("name", ["nobody.onnx", "nobody", "a.txt", "rf/MLmodel", "."])
+def test_a_permitted_file_that_is_no_model_is_not_found(files: Path, name: str) -> None:
+    resolver = Resolver(None, file_roots=[files])
+    refused(lambda: resolver.resolve(parse((files / name).as_uri())), ModelNotFoundError)
+
+
+# --- the operator's argument
+
+
+def test_the_operators_argument_may_be_any_path(
+    files: Path, monkeypatch: pytest.MonkeyPatch, in_sqlite: Logged
+) -> None:
+    monkeypatch.chdir(files)
+    resolver = Resolver(in_sqlite.tracking_uri)
+    for text in ("rf", "./rf", str(files / "rf"), (files / "rf").as_uri()):
+        found = resolver.resolve_argument(text)
+        assert resolver.fetch(found) == files / "rf"
+        assert (found.uri, found.kind) == (text, "mlflow")
+        assert found.model_id.startswith("sha256:")
+    assert resolver.resolve_argument("a.pkl").kind == "pickle"
+    for text in ("nobody", "a.txt", "", "."):
+        refused(lambda text=text: resolver.resolve_argument(text), ModelNotFoundError)
+
+
+def test_the_operators_argument_may_be_any_uri(logged: Logged, resolver: Resolver) -> None:
+    wanted = f"models:/{logged.model_id}"
+    for text in ("models:/rf@champion", "models:/rf/Latest", f"runs:/{logged.run_id}/model", wanted):
+        assert resolver.resolve_argument(text).model_id == wanted
+    refused(lambda: resolver.resolve_argument("models:/rf/Production"), ModelNotFoundError)
+
+
+def test_an_artifact_uri_is_downloaded_and_known_by_its_content(in_server: Logged) -> None:
+    resolver = Resolver(in_server.tracking_uri)
+    location = resolver.resolve(parse("models:/rf/2")).location
+    found = resolver.resolve_argument(location)
+    folder = resolver.fetch(found)
+    assert (folder / "MLmodel").is_file()
+    assert found.model_id.startswith("sha256:")
+    assert resolver.resolve_argument(location).model_id == found.model_id
+    resolver.discard(found)
+    assert not folder.exists()
+    assert (resolver.fetch(found) / "MLmodel").is_file()
+    refused(lambda: resolver.resolve_argument("mlflow-artifacts:/gone/model"), ArtifactError)
+    resolver.close()
+
+
+# --- a store that does not answer
+
+
+def test_a_refused_connection_is_a_store_that_is_unavailable() -> None:
+    resolver = Resolver(f"http://127.0.0.1:{free_port()}")
+    for text in (f"runs:/{NOBODY}/model", "models:/rf/1", "models:/rf@champion", "models:/rf/latest"):
+        refused(lambda text=text: resolver.resolve(parse(text)), StoreUnavailableError)
+    refused(lambda: resolver.resolve_argument("mlflow-artifacts:/1/model"), StoreUnavailableError)
+
+
+def test_a_server_that_goes_down_and_comes_back(tmp_path: Path, saved: Path) -> None:
+    server = start_mlflow_server(tmp_path)
+    try:
+        there = log(server.uri, saved, None, is_local=False)
+        resolver = Resolver(server.uri)
+        found = resolver.resolve(parse("models:/rf@champion"))
+        Store(server.uri).ping()
+    finally:
+        stop_process(server.process)
+    refused(lambda: resolver.resolve(parse("models:/rf@champion")), StoreUnavailableError)
+    refused(lambda: resolver.fetch(found), StoreUnavailableError)
+    refused(Store(server.uri).ping, StoreUnavailableError)
+    assert found.model_id == f"models:/{there.model_id}"
+
+
+@pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Service Unavailable", "404 Not Found"])
+def test_a_server_that_is_not_mlflow_or_is_broken_is_unavailable(status: str) -> None:
+    # the bytes of a real HTTP server of ours, not MLflow's: a proxy's error page
+    program = (
+        "import http.server, sys\n"
+        "class H(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(int(sys.argv[2])); self.send_header('Retry-After', '3600'); self.end_headers()\n"
+        "        self.wfile.write(b'<html>no</html>')\n"
+        "    do_POST = do_GET\n"
+        "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_forever()\n"
+    )
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-c", program, str(port), status[:3]], stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+        resolver = Resolver(f"http://127.0.0.1:{port}")
+        refused(lambda: resolver.resolve(parse("models:/rf/1")), StoreUnavailableError)
+    finally:
+        stop_process(process)
+
+
+def test_a_locked_damaged_or_vanished_sqlite_file_is_unavailable(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    path.write_bytes(b"this is not a database, and MLflow would try it for a hundred seconds" * 50)
+    refused(lambda: Resolver(f"sqlite:///{path}").resolve(parse("models:/rf/1")), StoreUnavailableError)
+    path.unlink()
+    resolver = Resolver(f"sqlite:///{path}")
+    refused(lambda: resolver.resolve(parse("models:/rf/1")), ModelNotFoundError)  # MLflow makes a new store
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        refused(lambda: resolver.resolve(parse("models:/rf/1")), StoreUnavailableError)
+    refused(lambda: resolver.resolve(parse("models:/rf/1")), ModelNotFoundError)
+    path.unlink()
+    refused(lambda: resolver.resolve(parse("models:/rf/1")), StoreUnavailableError)
+
+
+def test_a_file_store_that_is_not_allowed_says_which_variable_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "false")
+    resolver = Resolver((tmp_path / "mlruns").as_uri())
+    message = refused(lambda: resolver.resolve(parse("models:/rf/1")), StoreUnavailableError)
+    assert "MLFLOW_ALLOW_FILE_STORE" in message
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("file:./mlruns", {"MLFLOW_ALLOW_FILE_STORE": "true"}),
+        ("./mlruns", {"MLFLOW_ALLOW_FILE_STORE": "true"}),
+        ("sqlite:///mlflow.db", {}),
+        ("http://127.0.0.1:5000", {}),
+        ("databricks", {}),
+        (None, {}),
+    ],
+)
+def test_a_file_store_is_allowed_where_one_is_configured(uri: str | None, expected: dict[str, str]) -> None:
+    environ: dict[str, str] = {}
+    allow_file_store(environ, uri)
+    assert environ == expected
+    environ = {"MLFLOW_ALLOW_FILE_STORE": "false"}
+    allow_file_store(environ, uri)
+    assert environ == {"MLFLOW_ALLOW_FILE_STORE": "false"}
+
+
+def test_waits_are_bounded_unless_the_operator_has_said() -> None:
+    environ = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "77"}
+    bound_mlflow_waits(environ)
+    assert environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+    assert environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
+    assert environ["MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER"] == "false"
+    from mlflow import environment_variables as known  # a misspelt name would bound nothing
+
+    assert all(hasattr(known, name) for name in environ)
