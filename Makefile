@@ -19,7 +19,7 @@ serve: $(VENV)/.serve ## the demo model (trained and logged once) behind the API
 	@exec $(BIN)/fin-pyfunc serve -m models:/eurusd_rf@champion --port $(PORT) --show-example
 
 test: $(VENV)/.dev ## every test that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## lint, types and the import rules
 	$(BIN)/ruff check .

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import http.server
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -49,6 +54,14 @@ def sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> SqliteStore:
     return SqliteStore(f"sqlite:///{folder / 'mlflow.db'}", root)
 
 
+@contextlib.contextmanager
+def tracking_to(uri: str) -> Iterator[None]:
+    """Let MLflow's module-level functions log to `uri`; unlike ``set_tracking_uri`` it leaves nothing behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield
+
+
 def start_mlflow_server(folder: Path) -> MlflowServer:
     """Start ``mlflow server`` with its own store and artifacts in `folder`, and wait until it answers."""
     port = free_port()
@@ -86,3 +99,61 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     server = start_mlflow_server(tmp_path_factory.mktemp("mlflow-server"))
     yield server
     stop_process(server.process)
+
+
+class MlflowProxy(http.server.ThreadingHTTPServer):
+    """Hands each request on to a real MLflow server, counts them, and can be gone while the server is not."""
+
+    daemon_threads = True
+
+    def __init__(self, target: str, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Forward)
+        self.target = urlsplit(target).netloc
+        self.uri = f"http://127.0.0.1:{self.server_port}"
+        self.count = 0
+        self._thread = threading.Thread(target=self.serve_forever)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+class _Forward(http.server.BaseHTTPRequestHandler):
+    server: MlflowProxy
+
+    def _forward(self) -> None:
+        self.server.count += 1
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        connection = http.client.HTTPConnection(self.server.target, timeout=60)
+        connection.request(self.command, self.path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.headers["Content-Type"])
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = _forward  # noqa: N815  (the names that http.server looks for)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (its name there)
+        pass
+
+
+@pytest.fixture
+def mlflow_proxy(mlflow_server: MlflowServer) -> Iterator[MlflowProxy]:
+    proxy = MlflowProxy(mlflow_server.uri)
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One logged model of each kind, in a SQLite store of their own (a `tests.shelf.Shelf`)."""
+    from tests.shelf import fill  # it imports MLflow, which most tests can do without
+
+    folder = tmp_path_factory.mktemp("shelf")
+    return fill(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts", folder)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
 import mlflow
 import msgspec
@@ -20,9 +16,9 @@ from sklearn.linear_model import LogisticRegression
 
 from fin_pyfunc.model.errors import ModelNotFoundError, StoreUnavailableError
 from fin_pyfunc.serving.catalog import Catalog
-from fin_pyfunc.serving.resolver import Resolver
+from fin_pyfunc.serving.resolver import Resolver, allow_file_store
 from fin_pyfunc.serving.uris import parse
-from tests.conftest import MlflowServer, SqliteStore, free_port
+from tests.conftest import MlflowProxy, MlflowServer, SqliteStore, free_port, tracking_to
 
 EXPERIMENT = "catalog"
 LIMITS = (1, 2, 3, 100)
@@ -54,19 +50,14 @@ def fill(tracking_uri: str, artifact_location: str | None) -> Filled:
     client._record_logged_model(tagged, Model(artifact_path="old/model", run_id=tagged))
     for i in range(5):
         start(f"none {i}")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(tracking_uri)
-    try:
-        with mlflow.start_run(run_id=start("logged")):
-            mlflow.log_params({"n": 200, "rate": 0.1, "deep": "true", "big": "1e3", "nan": "NaN", "inf": "Infinity"})
-            mlflow.log_params({"name": "rf", "none": "null", "py": True, "list": "[1]", "huge": "9" * 400})
-            mlflow.log_metrics({"accuracy": 0.85, "nan": float("nan"), "inf": float("inf"), "neg": -float("inf")})
-            mlflow.set_tags({"asset": "EURUSD", "mlflow.note.content": "ours to leave out"})
-            X = np.arange(20.0).reshape(10, 2)
-            estimator = LogisticRegression().fit(X, [0, 1] * 5)
-            mlflow.sklearn.log_model(estimator, name="model", pip_requirements=["scikit-learn"])
-    finally:
-        mlflow.set_tracking_uri(before)
+    with tracking_to(tracking_uri), mlflow.start_run(run_id=start("logged")):
+        mlflow.log_params({"n": 200, "rate": 0.1, "deep": "true", "big": "1e3", "nan": "NaN", "inf": "Infinity"})
+        mlflow.log_params({"name": "rf", "none": "null", "py": True, "list": "[1]", "huge": "9" * 400})
+        mlflow.log_metrics({"accuracy": 0.85, "nan": float("nan"), "inf": float("inf"), "neg": -float("inf")})
+        mlflow.set_tags({"asset": "EURUSD", "mlflow.note.content": "ours to leave out"})
+        X = np.arange(20.0).reshape(10, 2)
+        estimator = LogisticRegression().fit(X, [0, 1] * 5)
+        mlflow.sklearn.log_model(estimator, name="model", pip_requirements=["scikit-learn"])
     several = start("several")
     for name in ("first", "second"):
         create(name, several)
@@ -89,8 +80,12 @@ def in_sqlite(sqlite_store: SqliteStore) -> Filled:
 @pytest.fixture(scope="module")
 def in_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-        yield fill((tmp_path_factory.mktemp("file-store") / "mlruns").as_uri(), None)
+        uri = (tmp_path_factory.mktemp("file-store") / "mlruns").as_uri()
+        environ: dict[str, str] = {}
+        allow_file_store(environ, uri)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        yield fill(uri, None)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +101,7 @@ def filled(request: pytest.FixtureRequest) -> Filled:
 
 def test_every_run_with_a_model_is_listed_newest_first(filled: Filled) -> None:
     found = Catalog(filled.tracking_uri, EXPERIMENT).list_models(None, 100)
-    ids = {name: run_id for name, run_id in filled.runs.items()}
+    ids = filled.runs
     assert [entry.model_uri for entry in found.models] == [
         f"runs:/{ids['several']}/second",
         f"runs:/{ids['logged']}/model",
@@ -176,57 +171,12 @@ def test_mlflow_that_does_not_answer_is_unavailable() -> None:
         Catalog(f"http://127.0.0.1:{free_port()}", EXPERIMENT).list_models()
 
 
-class CountingProxy(http.server.ThreadingHTTPServer):
-    """Hands each request on to a real MLflow server, and counts them."""
-
-    daemon_threads = True
-
-    def __init__(self, target: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.target = urlsplit(target).netloc
-        self.count = 0
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: CountingProxy
-
-    def _forward(self) -> None:
-        self.server.count += 1
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        connection = http.client.HTTPConnection(self.server.target, timeout=60)
-        connection.request(self.command, self.path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.headers["Content-Type"])
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_POST = _forward  # noqa: N815  (the names that http.server looks for)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def proxy(mlflow_server: MlflowServer) -> Iterator[CountingProxy]:
-    server = CountingProxy(mlflow_server.uri)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def test_mlflow_is_asked_four_times_however_many_runs_there_are(
-    mlflow_server: MlflowServer, proxy: CountingProxy
+    mlflow_server: MlflowServer, mlflow_proxy: MlflowProxy
 ) -> None:
     client = MlflowClient(mlflow_server.uri)
     experiment = client.create_experiment("many")
-    catalog = Catalog(f"http://127.0.0.1:{proxy.server_port}", "many")
+    catalog = Catalog(f"http://127.0.0.1:{mlflow_proxy.server_port}", "many")
     catalog.list_models()  # the client's first question may ask more
     made, asked = 0, {}
     for upto in (1, 30):
@@ -235,9 +185,9 @@ def test_mlflow_is_asked_four_times_however_many_runs_there_are(
             logged = client.create_logged_model(experiment, name="model", source_run_id=run_id)
             client.finalize_logged_model(logged.model_id, "READY")
         made = upto
-        proxy.count = 0
+        mlflow_proxy.count = 0
         assert catalog.list_models(None, 1000).count == upto
-        asked[upto] = proxy.count
+        asked[upto] = mlflow_proxy.count
     assert asked == {1: 4, 30: 4}
 
 

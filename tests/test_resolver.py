@@ -31,7 +31,7 @@ from fin_pyfunc.model.errors import (
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.uris import parse
-from tests.conftest import MlflowServer, SqliteStore, free_port, start_mlflow_server, stop_process
+from tests.conftest import MlflowProxy, MlflowServer, SqliteStore, free_port, stop_process, tracking_to
 
 X = np.arange(20.0).reshape(10, 2)
 Y = [0, 1] * 5
@@ -55,9 +55,8 @@ def save(folder: Path) -> Path:
 def log(tracking_uri: str, saved: Path, artifact_location: str | None, *, is_local: bool) -> Logged:
     client = MlflowClient(tracking_uri)
     experiment = client.create_experiment("resolver", artifact_location=artifact_location)
-    before = mlflow.get_tracking_uri()  # registering a logged model goes by the process-wide URI
-    mlflow.set_tracking_uri(tracking_uri)
-    try:
+    # MLflow goes by the process-wide URI when a logged model is registered
+    with tracking_to(tracking_uri):
         with mlflow.start_run(experiment_id=experiment) as run:
             info = mlflow.sklearn.log_model(
                 LogisticRegression().fit(X, Y), name="model", pip_requirements=["scikit-learn"]
@@ -65,8 +64,7 @@ def log(tracking_uri: str, saved: Path, artifact_location: str | None, *, is_loc
         run_id = run.info.run_id
         client.log_artifacts(run_id, str(saved), "old/model")
         client.log_artifact(run_id, __file__, "plain")
-        client.create_registered_model("rf")
-        client.create_model_version("rf", f"models:/{info.model_id}", run_id)
+        mlflow.register_model(f"models:/{info.model_id}", "rf")
         client.create_model_version("rf", f"{client.get_run(run_id).info.artifact_uri}/old/model", run_id)
         client.create_model_version("rf", f"runs:/{run_id}/old/model", run_id)
         client.create_model_version("rf", f"runs:/{run_id}/model", run_id)
@@ -74,8 +72,6 @@ def log(tracking_uri: str, saved: Path, artifact_location: str | None, *, is_loc
         if is_local:
             client.copy_model_version("models:/rf/1", "rf_live")
         client.create_registered_model("empty")
-    finally:
-        mlflow.set_tracking_uri(before)
     return Logged(tracking_uri, run_id, info.model_id, is_local)
 
 
@@ -85,20 +81,19 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def file_store_allowed() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-        yield
-
-
-@pytest.fixture(scope="module")
 def in_sqlite(sqlite_store: SqliteStore, saved: Path) -> Logged:
     return log(sqlite_store.tracking_uri, saved, sqlite_store.artifact_root.as_uri(), is_local=True)
 
 
 @pytest.fixture(scope="module")
-def in_files(saved: Path, tmp_path_factory: pytest.TempPathFactory, file_store_allowed: None) -> Logged:
-    return log((tmp_path_factory.mktemp("file-store") / "mlruns").as_uri(), saved, None, is_local=True)
+def in_files(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
+    uri = (tmp_path_factory.mktemp("file-store") / "mlruns").as_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        environ: dict[str, str] = {}
+        allow_file_store(environ, uri)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        yield log(uri, saved, None, is_local=True)
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +255,8 @@ def test_a_model_whose_files_are_gone_is_an_artifact_error(
     client.delete_model_version("rf", version.version)
 
     served = MlflowClient(in_server.tracking_uri)
-    version = served.create_model_version("rf", "mlflow-artifacts:/gone/model")
+    root = served.get_run(in_server.run_id).info.artifact_uri
+    version = served.create_model_version("rf", f"{root}/gone", in_server.run_id)
     resolver = Resolver(in_server.tracking_uri)
     refused(lambda: resolver.fetch(resolver.resolve(parse(f"models:/rf/{version.version}"))), ArtifactError)
     served.delete_model_version("rf", version.version)
@@ -390,19 +386,20 @@ def test_a_refused_connection_is_a_store_that_is_unavailable() -> None:
     refused(lambda: resolver.resolve_argument("mlflow-artifacts:/1/model"), StoreUnavailableError)
 
 
-def test_a_server_that_goes_down_and_comes_back(tmp_path: Path, saved: Path) -> None:
-    server = start_mlflow_server(tmp_path)
-    try:
-        there = log(server.uri, saved, None, is_local=False)
-        resolver = Resolver(server.uri)
-        found = resolver.resolve(parse("models:/rf@champion"))
-        Store(server.uri).ping()
-    finally:
-        stop_process(server.process)
-    refused(lambda: resolver.resolve(parse("models:/rf@champion")), StoreUnavailableError)
+def test_a_server_that_goes_down_and_comes_back(in_server: Logged) -> None:
+    proxy = MlflowProxy(in_server.tracking_uri)
+    resolver, uri = Resolver(proxy.uri), parse("models:/rf@champion")
+    found = resolver.resolve(uri)
+    Store(proxy.uri).ping()
+    proxy.stop()
+    refused(lambda: resolver.resolve(uri), StoreUnavailableError)
     refused(lambda: resolver.fetch(found), StoreUnavailableError)
-    refused(Store(server.uri).ping, StoreUnavailableError)
-    assert found.model_id == f"models:/{there.model_id}"
+    refused(Store(proxy.uri).ping, StoreUnavailableError)
+    proxy = MlflowProxy(in_server.tracking_uri, proxy.server_port)
+    assert resolver.resolve(uri) == found
+    assert (resolver.fetch(found) / "MLmodel").is_file()
+    resolver.close()
+    proxy.stop()
 
 
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Service Unavailable", "404 Not Found"])
@@ -456,8 +453,8 @@ def test_a_file_store_that_is_not_allowed_says_which_variable_allows_it(
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
-        ("file:./mlruns", {"MLFLOW_ALLOW_FILE_STORE": "true"}),
-        ("./mlruns", {"MLFLOW_ALLOW_FILE_STORE": "true"}),
+        ("file:./mlruns", {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_TRACKING_URI": "file:./mlruns"}),
+        ("./mlruns", {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_TRACKING_URI": "./mlruns"}),
         ("sqlite:///mlflow.db", {}),
         ("http://127.0.0.1:5000", {}),
         ("databricks", {}),
@@ -470,7 +467,7 @@ def test_a_file_store_is_allowed_where_one_is_configured(uri: str | None, expect
     assert environ == expected
     environ = {"MLFLOW_ALLOW_FILE_STORE": "false"}
     allow_file_store(environ, uri)
-    assert environ == {"MLFLOW_ALLOW_FILE_STORE": "false"}
+    assert environ["MLFLOW_ALLOW_FILE_STORE"] == "false"
 
 
 def test_waits_are_bounded_unless_the_operator_has_said() -> None:

@@ -294,6 +294,30 @@ def test_a_path_that_is_no_file_is_refused(tmp_path: Path, path: str) -> None:
     assert "the configuration file cannot be read (" in refusal(f"{tmp_path}/{path}")
 
 
+def test_an_unquoted_off_is_off(tmp_path: Path) -> None:
+    assert load(api(tmp_path, "auth: {mode: off}"), environ={}).auth.mode == "off"
+
+
+def test_keys_without_a_key_file_are_refused(tmp_path: Path) -> None:
+    said = refusal(api(tmp_path, "auth: {mode: keys}"))
+    assert said.startswith("deployment.api.auth.keys_file: ")
+    assert "fin-pyfunc keys add" in said
+
+
+@pytest.mark.parametrize(
+    "text", ["100", "100/fortnight", "0/second", "-1/second", "1/second;2/minute", "fast", "9" * 5000 + "/day"]
+)
+def test_a_rate_that_is_none_is_refused_with_its_key(text: str) -> None:
+    said = refusal(overrides={"rate.requests": text})
+    assert said.startswith("deployment.api.rate.requests: expected one rate, such as 100/second")
+    assert len(said) < 200
+
+
+@pytest.mark.parametrize("text", ["100/second", "5 per 10 minutes", "1/day"])
+def test_a_rate_is_one_of_the_limits_library(text: str) -> None:
+    assert load(overrides={"rate.requests": text}, environ={}).rate.requests == text
+
+
 # --- the environment and the command line -----------------------------------------------------------------------------
 
 
@@ -426,6 +450,9 @@ VALUES: dict[str, Callable[[Setting], st.SearchStrategy[Any]]] = {
     "one": lambda s: st.sampled_from(s.type.removeprefix("one of ").split(", ")),
     "non-empty": lambda s: TEXT,
     "list": lambda s: st.lists(TEXT, max_size=3),
+    # and for settings whose type says less than what they take
+    "auth.mode": lambda s: st.sampled_from(("off", "external")),
+    "rate.requests": lambda s: st.builds("{}/{}".format, st.integers(1, 10**6), st.sampled_from(("second", "5 hours"))),
 }
 
 
@@ -440,7 +467,7 @@ def sources(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
     for name in draw(st.lists(st.sampled_from(sorted(ALL)), unique=True, max_size=8)):
         for source, said in found.items():
             if draw(st.booleans()) and (source != "mlflow's" or name in MLFLOW):
-                said[name] = draw(VALUES[ALL[name].type.split()[0]](ALL[name]))
+                said[name] = draw(VALUES[name if name in VALUES else ALL[name].type.split()[0]](ALL[name]))
     return found
 
 

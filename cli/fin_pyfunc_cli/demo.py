@@ -34,4 +34,6 @@ def demo(
         logged = log_demo(
             name, alias, experiment, trees, on_trees=bar.update, on_step=lambda step: click.echo(f"\n{step}", nl=False)
         )
-    click.echo(f"registered models:/{name}@{alias}, version {logged.version}: accuracy {logged.accuracy:.2f} on held-out bars")
+    click.echo(
+        f"registered models:/{name}@{alias}, version {logged.version}: accuracy {logged.accuracy:.2f} on held-out bars"
+    )

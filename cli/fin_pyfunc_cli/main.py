@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 
 from fin_pyfunc import __version__
-from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.model.errors import FinPyfuncError, StoreUnavailableError
 from fin_pyfunc_cli.demo import demo
+from fin_pyfunc_cli.inspect import inspect
+from fin_pyfunc_cli.keys import keys
+from fin_pyfunc_cli.log import log
+from fin_pyfunc_cli.models import models
+from fin_pyfunc_cli.predict import predict
 from fin_pyfunc_cli.serve import serve
+
+#: As a shell says it of a process that Ctrl-C ended.
+INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -21,26 +30,39 @@ def cli() -> None:
     """
 
 
-for command in (demo, serve):
+for command in (demo, inspect, keys, log, models, predict, serve):
     cli.add_command(command)
 
 
-def main() -> None:
-    """Run a command; an error is one line on stderr and a non-zero exit, never a traceback."""
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command; an error is one line on stderr and a non-zero exit, never a traceback.
+
+    Parameters
+    ----------
+    args : sequence of str, optional
+        Default: the process's own.
+    """
     try:
-        cli(standalone_mode=False)
-    except click.ClickException as e:
+        cli(args, prog_name="fin-pyfunc", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as e:
         e.show()
         sys.exit(e.exit_code)
-    except click.Abort:
+    except click.ClickException as e:
+        context = getattr(e, "ctx", None)
+        _fail(e.format_message() + (f" See '{context.command_path} --help'." if context else ""), e.exit_code)
+    except (click.Abort, KeyboardInterrupt):
         click.echo("Aborted.", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except StoreUnavailableError as e:
+        away = str(e).startswith("MLflow does not answer")  # the rest of that sentence is for a server's clients
+        hint = "MLflow does not answer; check that it runs, and --mlflow-tracking-uri or MLFLOW_TRACKING_URI."
+        _fail(hint if away else str(e))
     except (FinPyfuncError, OSError) as e:
         _fail(str(e))
     except Exception as e:  # a defect, or a library's own error: still one line
-        _fail(f"{type(e).__name__}: {' '.join(str(e).split())}")
+        _fail(f"{type(e).__name__}: {e}")
 
 
-def _fail(message: str) -> None:
-    click.echo(f"Error: {message}", err=True)
-    sys.exit(1)
+def _fail(message: str, exit_code: int = 1) -> None:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(exit_code)

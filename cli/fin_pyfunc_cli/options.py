@@ -9,6 +9,9 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: The experiment where neither an option nor the environment names one.
+DEFAULT_EXPERIMENT = "financial_ml"
+
 
 def tracking_uri(command: F) -> F:
     """`--mlflow-tracking-uri`."""
@@ -28,6 +31,18 @@ def experiment_name(command: F) -> F:
         metavar="NAME",
         help="MLflow experiment. Default: MLFLOW_EXPERIMENT_NAME, else financial_ml.",
     )(command)
+
+
+def as_json(command: F) -> F:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def experiment(name: str | None) -> str:
+    """The experiment that a command is about."""
+    import os
+
+    return name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
 
 
 def use_store(tracking_uri: str | None) -> None:

@@ -17,7 +17,9 @@ from fin_pyfunc_cli import options
 @click.option("--host", help="Address to listen on. Default: 127.0.0.1.")
 @click.option("--port", type=int, help="Port to listen on. Default: 8000.")
 @click.option("--workers", type=int, help="Worker processes. Default: 1.")
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="YAML file, such as configs/deployment/api.yaml.")
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), help="YAML file, such as configs/deployment/api.yaml."
+)
 @options.tracking_uri
 @options.experiment_name
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical. Default: info.")

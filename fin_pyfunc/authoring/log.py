@@ -13,7 +13,7 @@ import pandas as pd
 
 from fin_pyfunc.authoring import requirements, wheel
 from fin_pyfunc.authoring.checks import checked_classes, checked_estimator, checked_sample, checked_thresholds
-from fin_pyfunc.authoring.signature import checked_signature
+from fin_pyfunc.authoring.signature import checked_signature, example_frame
 from fin_pyfunc.authoring.verify import Reference, verify
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.decision import Label
@@ -186,7 +186,7 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
             "artifacts": {artifact.NAME: str(folder)},
             "code_paths": [str(own_wheel), *code_paths],
             "signature": signature,
-            "input_example": options.get("input_example", pd.DataFrame([example.features])),
+            "input_example": options.get("input_example", example_frame(example.features, signature)),
             "model_config": {"backend": backend},
             "metadata": {
                 **(options.get("metadata") or {}),

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import platform
 import sys
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 from fin_pyfunc.model.errors import NotLoggableError
-from fin_pyfunc.model.estimators import Serialization
+from fin_pyfunc.model.estimators import Serialization, skops_nodes
 
 #: Distributions that every artifact needs; the others come from what the estimator is made of.
 BASE = ("mlflow", "numpy", "pandas", "scikit-learn", "skops", "cloudpickle")
@@ -22,7 +21,9 @@ BASE = ("mlflow", "numpy", "pandas", "scikit-learn", "skops", "cloudpickle")
 
 def modules_of(file: Path, serialization: Serialization) -> set[str]:
     """Dotted names of the modules that an estimator file takes its classes and functions from."""
-    return set(_skops_modules(file)) if serialization == "skops" else _pickle_modules(file)
+    if serialization == "cloudpickle":
+        return _pickle_modules(file)
+    return {module for node in skops_nodes(file) if isinstance(module := node.get("__module__"), str)}
 
 
 def refuse_local_modules(modules: set[str], code_paths: Sequence[str]) -> None:
@@ -33,7 +34,7 @@ def refuse_local_modules(modules: set[str], code_paths: Sequence[str]) -> None:
     NotLoggableError
     """
     carried = {Path(path).stem for path in code_paths}
-    known = set(packages_distributions()) | set(sys.stdlib_module_names) | {"builtins", "__main__"} | carried
+    known = set(_installed()) | set(sys.stdlib_module_names) | {"builtins", "__main__"} | carried
     local = sorted({module for module in modules if module.partition(".")[0] not in known})
     if local:
         raise NotLoggableError(
@@ -73,7 +74,7 @@ def _requirements(given: Sequence[str] | str) -> list[str]:
 
 
 def _distributions(modules: set[str]) -> Iterator[str]:
-    installed = packages_distributions()
+    installed = _installed()
     for top in {module.partition(".")[0] for module in modules}:
         # a namespace such as "google" belongs to many; those that own a module of the estimator are few and named here
         owners = set(installed.get(top, []))
@@ -81,17 +82,15 @@ def _distributions(modules: set[str]) -> Iterator[str]:
             yield owners.pop()
 
 
-def _skops_modules(file: Path) -> Iterator[str]:
-    with zipfile.ZipFile(file) as archive:
-        pending = [json.loads(archive.read("schema.json"))]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            if isinstance(node.get("__module__"), str):
-                yield node["__module__"]
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)
+def _installed() -> Mapping[str, list[str]]:
+    """Distributions by the top-level modules they bring."""
+    folders = [folder for folder in sys.path if Path(folder).is_dir()]
+    return _installed_in(tuple((folder, Path(folder).stat().st_mtime_ns) for folder in folders))
+
+
+@lru_cache(maxsize=1)
+def _installed_in(folders: tuple[tuple[str, int], ...]) -> Mapping[str, list[str]]:  # noqa: ARG001 - what it depends on
+    return packages_distributions()  # reads every installed file list: most of the time that logging takes
 
 
 class _Recorder(pickle.Unpickler):

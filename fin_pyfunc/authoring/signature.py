@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -36,6 +36,13 @@ def checked_signature(
             "add it, or leave signature out and one is made from X."
         )
     return given
+
+
+def example_frame(row: Mapping[str, Any], signature: ModelSignature) -> pd.DataFrame:
+    """One row as MLflow's schema lets it pass: it takes no integer, boolean or null column for a double."""
+    frame = pd.DataFrame([dict(row)])
+    doubles = [c.name for c in signature.inputs.inputs if getattr(c.type, "name", None) == "double"]
+    return frame.astype({name: "float64" for name in doubles if name in frame})
 
 
 def _infer(X: pd.DataFrame, spec: FeatureSpec, classes: Sequence[Label], has_proba: bool) -> ModelSignature:

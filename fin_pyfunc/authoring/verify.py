@@ -59,7 +59,8 @@ class Reference:
             scores = _asked(self.estimator, middle[self.spec.names], self.spec, self.scores.classes)
         p = scores.probabilities
         return Example(
-            features=_json_rows(middle)[0],
+            # an identifier may hold anything; the example is one that every way of asking can send
+            features={k: v for k, v in _json_rows(middle)[0].items() if v is None or isinstance(v, str | int | float)},
             prediction=scores.classes[scores.index[0]],
             probabilities=None if p is None else p[0].tolist(),
         )
@@ -92,7 +93,7 @@ def _asked(estimator: Any, X: pd.DataFrame, spec: FeatureSpec, classes: Sequence
     try:
         return NativeBackend(estimator, spec, classes).score(X)
     except ScoringError as e:
-        cause = f" ({e.__cause__})" if e.__cause__ else ""
+        cause = f" ({str(e.__cause__).strip().splitlines()[0]})" if str(e.__cause__ or "").strip() else ""
         raise NotLoggableError(f"the estimator fails on the sample itself: {e}{cause}.") from e
 
 

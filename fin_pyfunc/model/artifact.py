@@ -151,11 +151,17 @@ def _decode(content: bytes) -> Manifest:
         while isinstance(version, int) and version in RAISE:
             values = RAISE[version](values)
             version = values["format"]
-        return msgspec.convert(values, Manifest)
-    except msgspec.MsgspecError as e:
+        manifest = msgspec.convert(values, Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise ArtifactError(
             f"The model's {MANIFEST} is not one that fin_pyfunc writes ({e}): log the model again."
         ) from e
+    if manifest.format != FORMAT:
+        raise ArtifactError(
+            f"The model's {MANIFEST} is not one that fin_pyfunc writes (there is no format {manifest.format}): "
+            "log the model again."
+        )
+    return manifest
 
 
 def _recorded_digest(folder: Path) -> str | None:

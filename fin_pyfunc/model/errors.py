@@ -56,7 +56,8 @@ class FeatureError(FinPyfuncError):
         if self.total > 1:
             found += f", and {self.total - 1} more"
         where = "" if self.rows == (0,) else f" in {_rows(self.rows)}"
-        return f"{self.total} feature {_plural(self.total, 'problem')}{where}: {found}; see the model's features with 'fin-pyfunc inspect'."
+        count = f"{self.total} feature {_plural(self.total, 'problem')}"
+        return f"{count}{where}: {found}; see the model's features with 'fin-pyfunc inspect'."
 
 
 class ModelUriError(FinPyfuncError):
@@ -73,6 +74,11 @@ class ModelForbiddenError(FinPyfuncError):
 
 class ArtifactError(FinPyfuncError):
     """The files of a logged model are missing, damaged or not what their manifest says."""
+
+    @classmethod
+    def missing_package(cls, error: ModuleNotFoundError) -> ArtifactError:
+        """The model needs a package that is not installed."""
+        return cls(f"The model needs the Python package {error.name!r}: install the model's requirements here.")
 
 
 class FormatError(ArtifactError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
-from collections.abc import Callable
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +22,15 @@ FILE_NAMES: dict[Serialization, str] = {"skops": "estimator.skops", "cloudpickle
 TRUSTED_TYPES_VARIABLE = "FIN_PYFUNC_TRUSTED_TYPES"
 
 #: Types beyond skops' own list that fitted classifiers of scikit-learn, LightGBM and XGBoost are made of. All of them
-#: only hold data; none runs code of the file's choosing when it is rebuilt. The file's own list of types is never used.
+#: only hold data or look at an array; none runs code of the file's choosing. The file's own list of types is unused.
+#: scikit-learn does not check the node indices of a `Tree` when it predicts: a file's digest is what vouches for those.
 TRUSTED_TYPES = frozenset(
     {
         "collections.OrderedDict",
         "collections.defaultdict",
         "lightgbm.basic.Booster",
         "lightgbm.sklearn.LGBMClassifier",
+        "numpy.dtype",
         "sklearn._loss.link.Interval",
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
@@ -39,15 +44,29 @@ TRUSTED_TYPES = frozenset(
         ),
         *(f"sklearn.neighbors._kd_tree.KDTree{bits}" for bits in ("", "32", "64")),
         *(f"sklearn.neighbors._ball_tree.BallTree{bits}" for bits in ("", "32", "64")),
+        *(f"sklearn.feature_selection._univariate_selection.{score}" for score in ("chi2", "f_classif")),
+        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+        *(
+            f"sklearn.gaussian_process.kernels.{kernel}"
+            for kernel in ("ConstantKernel", "Matern", "Product", "RBF", "RationalQuadratic", "Sum", "WhiteKernel")
+        ),
+        "sklearn.metrics._scorer._PassthroughScorer",
+        *(f"sklearn.model_selection._split.{name}" for name in ("KFold", "StratifiedKFold", "TimeSeriesSplit")),
         "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
         "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
         "sklearn.tree._tree.Tree",
         "sklearn.utils._bunch.Bunch",
+        "sklearn.utils.validation.check_array",
         "xgboost.core.Booster",
         "xgboost.sklearn.XGBClassifier",
         "xgboost.sklearn.XGBRFClassifier",
     }
 )  # fmt: skip
+
+
+#: functools.partial calls what the file names, so it is trusted only around this function, which looks at an array:
+#: that is how HistGradientBoosting holds the columns beside its categories.
+PARTIAL, PARTIAL_OF = "functools.partial", ("sklearn.utils.validation", "check_array", "FunctionNode")
 
 
 def dump(estimator: Any, path: Path, serialization: Serialization) -> None:
@@ -113,7 +132,35 @@ def unknown_types(path: Path) -> list[str]:
     """Types in a skops file that neither skops, this project nor the operator trusts."""
     import skops.io
 
-    return sorted(set(skops.io.get_untrusted_types(file=path)) - _trusted())
+    unknown = set(skops.io.get_untrusted_types(file=path)) - _trusted()
+    if PARTIAL in unknown and _partials_are_harmless(path):
+        unknown.remove(PARTIAL)
+    return sorted(unknown)
+
+
+def skops_nodes(path: Path) -> Iterator[dict[str, Any]]:
+    """Every JSON object of a skops file's schema; those with `__class__` and `__module__` stand for an object."""
+    with zipfile.ZipFile(path) as archive:
+        pending = [json.loads(archive.read("schema.json"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            yield node
+            pending += node.values()
+        elif isinstance(node, list):
+            pending += node
+
+
+def _partials_are_harmless(path: Path) -> bool:
+    """Whether every functools.partial of a skops file calls `PARTIAL_OF` and nothing else."""
+    called: list[Any] = []
+    meanings: dict[Any, set[Any]] = defaultdict(set)  # skops reads a node whose id it has met as the object it has met
+    for node in skops_nodes(path):
+        what = tuple(map(node.get, ("__module__", "__class__", "__loader__")))
+        meanings[node.get("__id__")].add(what)
+        if what[2] == "PartialNode":
+            called.append(node.get("content", {}).get("func", {}).get("__id__"))
+    return all(meanings[func] == {PARTIAL_OF} for func in called)
 
 
 def require_pickle_allowed() -> None:
@@ -152,7 +199,7 @@ def _load_skops(path: Path) -> Any:
             f"The estimator file needs types that are not trusted here: {', '.join(unknown[:5])}; "
             f"if you know them, name them in {TRUSTED_TYPES_VARIABLE}."
         )
-    return skops.io.load(path, trusted=sorted(_trusted()))
+    return skops.io.load(path, trusted=sorted({*_trusted(), PARTIAL}))
 
 
 def _reading(path: Path, read: Callable[[Path], Any]) -> Any:
@@ -161,10 +208,7 @@ def _reading(path: Path, read: Callable[[Path], Any]) -> Any:
     except ArtifactError:
         raise
     except ModuleNotFoundError as e:
-        raise ArtifactError(
-            f"The model needs the Python package {e.name!r}, which is not installed here: install the model's "
-            "requirements."
-        ) from e
+        raise ArtifactError.missing_package(e) from e
     except Exception as e:
         raise ArtifactError(
             f"The estimator file could not be read ({type(e).__name__}): it is damaged, or was written by "

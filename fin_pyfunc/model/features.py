@@ -380,6 +380,10 @@ def _json_name(value: Any) -> str:
     return next((name for kind, name in _JSON_NAMES.items() if isinstance(value, kind)), "something else")
 
 
+def _row_of(problem: Problem) -> int:
+    return problem.row
+
+
 class _Problems:
     """Problems found so far: the first ones kept, all of them counted."""
 
@@ -396,8 +400,9 @@ class _Problems:
             self.total += 1
             self.rows.add(row)
             found = Problem(row, feature, problem)
-            if len(self.kept) < MAX_PROBLEMS or found < self.kept[-1]:  # the first by row, however they are found
-                insort(self.kept, found)
+            # the first by row, however they are found; within a row in the order of the features
+            if len(self.kept) < MAX_PROBLEMS or row < self.kept[-1].row:
+                insort(self.kept, found, key=_row_of)
                 del self.kept[MAX_PROBLEMS:]
 
     def raise_if_any(self) -> None:

@@ -161,12 +161,13 @@ def load_model(model_uri: str, *, backend: str | None = None) -> FinPyfuncModel:
         The backend asked for cannot be had here.
     """
     import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
 
     config = None if backend is None else {"backend": backend}
     loaded = mlflow.pyfunc.load_model(model_uri, model_config=config)
     try:
         model = loaded.unwrap_python_model()
-    except AttributeError:  # MLflow's word for a flavour without a PythonModel
+    except MlflowException:  # a flavour without a PythonModel
         model = None
     if not isinstance(model, FinPyfuncModel):
         raise ArtifactError(

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from starlette.applications import Starlette
+from limits import parse
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from fin_pyfunc.serving import pages
 from fin_pyfunc.serving.endpoints import Predict, PredictBatch
+from fin_pyfunc.serving.keys import KeyFile, Scope
+from fin_pyfunc.serving.middleware.auth import Authenticate
 from fin_pyfunc.serving.middleware.boundary import Boundary
+from fin_pyfunc.serving.middleware.rate_limit import RateLimit
 from fin_pyfunc.serving.mlflow_app import Invocations
-from fin_pyfunc.serving.routes import health, list_models, live, no_such_route, ping, ready, root, version, wrong_method
+from fin_pyfunc.serving.routes import Routes
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
 
 #: Headers that a browser's script may read from another origin.
 EXPOSED = ["X-Request-ID", "X-Model-URI", "X-Model-ID", "X-Model-Backend", "Retry-After"]
+#: What a key must be allowed; any other route is open (`middleware.auth.OPEN`) or takes every key.
+SCOPES = {
+    "/predict": Scope.PREDICT,
+    "/predict/batch": Scope.PREDICT,
+    "/invocations": Scope.PREDICT,
+    "/models": Scope.MODELS,
+}
 
 
 def create_app(
@@ -36,7 +49,13 @@ def create_app(
     Returns
     -------
     ASGI application
-        It opens no store, thread or file before its lifespan starts, so that it can be made before a fork.
+        It opens no store, thread or file before its lifespan starts, so that it can be made before a fork; with
+        ``auth.mode: keys`` it has read the key file.
+
+    Raises
+    ------
+    KeyFileError
+        The key file is missing, unreadable or damaged.
     """
     server = Server(settings, on_ready, on_fatal)
     hot: dict[str, ASGIApp] = {
@@ -44,22 +63,29 @@ def create_app(
         "/predict/batch": PredictBatch(server.predictor, settings.limits),
         "/invocations": Invocations(server.default, settings.limits),
     }
-    rest = Starlette(
+    other = Routes(server)
+    rest = Router(
         routes=[
-            Route("/", root),
-            Route("/health", health),
-            Route("/health/live", live),
-            Route("/health/ready", ready),
-            Route("/models", list_models),
-            Route("/ping", ping),
-            Route("/version", version),
+            Route("/", other.root),
+            Route("/health", other.health),
+            Route("/health/live", other.live),
+            Route("/health/ready", other.ready),
+            Route("/models", other.models),
+            Route("/ping", other.ping),
+            Route("/version", other.version),
             *pages.routes(),
         ],
-        exception_handlers={404: no_such_route, 405: wrong_method},
+        redirect_slashes=False,
         lifespan=server.lifespan,
     )
-    rest.state.server = server
-    app: ASGIApp = Boundary(Shim(hot, rest))
+    app: ASGIApp = Shim(hot, rest)
+    if settings.rate.requests is not None:
+        app = RateLimit(app, parse(settings.rate.requests), SCOPES)
+    if settings.auth.mode == "keys":
+        keyfile = KeyFile(Path(settings.auth.keys_file or ""))
+        keyfile.load()
+        app = Authenticate(app, keyfile, SCOPES)
+    app = Boundary(app)
     cors = settings.cors
     if cors.allow_origins:
         app = CORSMiddleware(
@@ -74,12 +100,19 @@ def create_app(
 
 
 class Shim:
-    """Sends the hot routes straight to their endpoints and everything else to Starlette."""
+    """Sends the hot routes straight to their endpoints and everything else to Starlette's router."""
 
     def __init__(self, hot: dict[str, ASGIApp], rest: ASGIApp) -> None:
         self._hot, self._rest = hot, rest
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        app = self._hot.get(scope["path"], self._rest) if scope["type"] == "http" else self._rest
-        await app(scope, receive, send)
+        path = scope.get("path", "")
+        app = self._hot.get(path)
+        if app is None:
+            if path.endswith("\n") and scope["type"] == "http":
+                # the router's patterns would take it for the path before it, whose scope and rate it was not held to
+                raise HTTPException(404)
+            # with an "app" in its scope the router raises its 404 and 405 for the boundary to word
+            return await self._rest({**scope, "app": self}, receive, send)
+        return await app(scope, receive, send)

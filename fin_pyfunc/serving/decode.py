@@ -72,14 +72,14 @@ def _refuse_features(body: bytes) -> None:
 
 def _unreadable(value: object) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if value != value else "infinite or too large for a 64-bit float"
+        return "NaN" if value != value else "infinite or too large for float64"
     if isinstance(value, dict | list):
         return f"must be a number, text, boolean or null, not {'a list' if isinstance(value, list) else 'an object'}"
     return None
 
 
 def _sentence(message: str, expected: type[msgspec.Struct]) -> str:
-    """msgspec's message in the contract's words: it may name keys, never values."""
+    """Msgspec's message in the contract's words: it may name keys, never values."""
     keys = ", ".join(f"'{name}'" for name in expected.__struct_fields__)
     match = _PATH.search(message)
     where = _place(match["path"]) if match else "the body"
@@ -97,7 +97,7 @@ def _sentence(message: str, expected: type[msgspec.Struct]) -> str:
 
 
 def _place(path: str) -> str:
-    """ "$.features_list[3].x" in words; "[...]" stands for a key that msgspec does not name."""
+    """A path such as `$.features_list[3].x` in words; `[...]` stands for a key that msgspec does not name."""
     if path == "$":
         return "the body"
     top = re.match(r"\$\.(\w+)(?:\[(\d+)\])?(.*)", path)

@@ -6,6 +6,7 @@ import logging
 from typing import NamedTuple
 
 import msgspec
+from starlette.exceptions import HTTPException
 
 from fin_pyfunc.model.errors import (
     ArtifactError,
@@ -75,6 +76,8 @@ def answer(error: Exception, request_id: str) -> Answer:
     """
     if isinstance(error, RequestError):
         return Answer(error.status, Error(detail=str(error)), error.headers)
+    if isinstance(error, HTTPException):
+        return _routing(error)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status == 500:
         logger.error("request %s failed", request_id, exc_info=error)
@@ -85,6 +88,15 @@ def answer(error: Exception, request_id: str) -> Answer:
         return Answer(500, Error(detail=detail), {})
     headers = RETRY_AFTER if status == 503 else {}
     return Answer(status, Error(detail=str(error), errors=_problems(error)), headers)
+
+
+def _routing(error: HTTPException) -> Answer:
+    """The router's 404 and 405."""
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        methods = ", ".join(sorted(headers.get("Allow", "").replace(",", " ").split()))
+        return Answer(405, Error(detail=f"This route takes {methods} only: see /docs."), {"Allow": methods})
+    return Answer(error.status_code, Error(detail="There is no such route: see /docs for those there are."), headers)
 
 
 def _problems(error: Exception) -> list[FeatureProblem] | msgspec.UnsetType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import sys
 from typing import Any
 
@@ -13,12 +14,14 @@ from uvicorn_worker import UvicornWorker
 
 from fin_pyfunc.serving.app import create_app
 from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.middleware.auth import warn_if_exposed
 from fin_pyfunc.serving.server import ReadyHook
 from fin_pyfunc.serving.settings import Settings
 
 #: gunicorn's own name for how a worker that cannot load its application ends; the arbiter then stops as a whole.
 APP_LOAD_ERROR = 4
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(process)d] %(message)s"
+#: gunicorn's own, so that its lines and ours read alike.
+LOG_FORMAT, DATE_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]"
 
 
 class Worker(UvicornWorker):  # type: ignore[misc] # no types
@@ -29,6 +32,7 @@ class Worker(UvicornWorker):  # type: ignore[misc] # no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
+        logging.getLogger("uvicorn.error").setLevel(max(self.log.error_log.level, logging.WARNING))
 
 
 class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
@@ -81,22 +85,20 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
     def _end_if_never_served(self) -> None:
         """A default model that can never load ends the start; later, the server goes on serving what it has."""
         if not self._has_served.value:
-            sys.exit(APP_LOAD_ERROR)
+            logging.shutdown()
+            # at once: uvicorn logs a SystemExit from a task as a crash, and after a signal the arbiter starts another
+            os._exit(APP_LOAD_ERROR)
 
 
 def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
     """Serve until a signal says stop; parameters as `GunicornApp` takes them."""
-    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, datefmt=DATE_FORMAT, stream=sys.stderr)
     for noisy in ("alembic", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    warn_if_exposed(settings)
     GunicornApp(settings, on_ready).run()
 
 
 def _warm_imports() -> None:
     """Import before the fork what every worker needs, without opening anything."""
-    import mlflow.artifacts
-    import mlflow.pyfunc
-    import mlflow.pyfunc.scoring_server
-    import mlflow.tracking
-
     import fin_pyfunc.model.wrapper  # noqa: F401

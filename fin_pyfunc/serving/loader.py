@@ -1,5 +1,6 @@
 """From a resolved model to one in memory. Ours, an `mlflow.sklearn` model, another pyfunc or a bare estimator file: \
-afterwards they are all alike."""
+afterwards they are all alike.
+"""
 
 from __future__ import annotations
 
@@ -90,13 +91,11 @@ def _load_pyfunc(path: Path, backend: str | None) -> PyFuncModel:
     except FinPyfuncError:
         raise
     except ModuleNotFoundError as e:
-        raise ArtifactError(
-            f"The model needs the Python package {e.name!r}, which is not installed here: install the model's requirements."
-        ) from e
+        raise ArtifactError.missing_package(e) from e
     except Exception as e:
         raise ArtifactError(
-            f"MLflow could not load the model ({type(e).__name__}): its files are damaged, or it needs other versions of "
-            "its libraries than are installed here."
+            f"MLflow could not load the model ({type(e).__name__}): its files are damaged, or it needs other versions "
+            "of its libraries than are installed here."
         ) from e
 
 

@@ -105,8 +105,8 @@ def _mended(status: int, content_type: str, raised: list[Exception]) -> Exceptio
             return RequestError(status, "MLflow's scoring server could not answer in time: send fewer rows at a time.")
         return RequestError(
             422,
-            f"The body could not be read as {content_type}: JSON has one of the keys dataframe_split, dataframe_records, "
-            "instances or inputs; CSV has a header line; see MLflow's documentation of /invocations.",
+            f"The body could not be read as {content_type}: JSON has one of the keys dataframe_split, "
+            "dataframe_records, instances or inputs; CSV has a header line; see MLflow's documentation of /invocations.",
         )
     error = raised[0]
     if isinstance(error, MlflowException):

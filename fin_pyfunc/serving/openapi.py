@@ -24,6 +24,17 @@ Json = dict[str, Any]
 REF = "#/components/schemas/{name}"
 TYPES = (PredictRequest, PredictResponse, BatchRequest, BatchResponse, Health, ModelList, Error, Root)
 
+#: With authentication on; without it, no route asks for one.
+SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as `Authorization: Bearer <key>`."},
+    "api-key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "An API key in a header of its own.",
+    },
+}
+
 TAGS = {
     "Prediction": "The class of one row or of many, with its probability and confidence.",
     "Models": "Which models can be asked.",
@@ -261,7 +272,8 @@ OPERATIONS = (
         "Health",
         "Whether this worker can score",
         "`healthy`: can score, and MLflow answers. `degraded`: MLflow does not answer, but at least one model is in "
-        "memory and scores. `unhealthy`: nothing can be scored. It never waits for MLflow.",
+        "memory and scores. `unhealthy`: nothing can be scored. It never waits for MLflow. With authentication on, a "
+        "caller without a valid credential is told the status only, here and below.",
         "Healthy or degraded.",
         HEALTH,
         also=UNHEALTHY,
@@ -328,6 +340,7 @@ OPERATIONS = (
         "As MLflow answers it: the bare version number.",
         "The version of MLflow that serves.",
         {"application/json": {"schema": {"type": "string"}, "example": "3.17.2"}},
+        errors=(401,),
     ),
     Operation(
         "get",
@@ -376,6 +389,7 @@ def openapi(version: str) -> Json:
             "responses": {str(status): _error(status) for status in ERRORS},
             "headers": {name: _header(*about) for name, about in HEADERS.items()},
             "parameters": {"X-Request-ID": _request_id()},
+            "securitySchemes": SECURITY,
         },
     }
 
@@ -392,6 +406,8 @@ def _operation(op: Operation) -> Json:
         "description": op.description,
         "parameters": [*op.parameters, _ref("parameters", "X-Request-ID")],
     }
+    if 401 in op.errors:
+        described["security"] = [{}, *({name: []} for name in SECURITY)]  # none, where authentication is off
     if op.body is not None:
         described["requestBody"] = {"required": True, "content": dict(op.body)}
     return described | {"responses": dict(sorted(responses.items()))}

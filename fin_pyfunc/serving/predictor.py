@@ -69,8 +69,8 @@ class Predictor:
         except TimeoutError:
             raise RequestError(
                 504,
-                f"The request took longer than the {self._limits.request_seconds:g} s it may take: send fewer rows at a "
-                "time, or raise deployment.api.limits.request_seconds.",
+                f"The request took longer than the {self._limits.request_seconds:g} s it may take: send fewer rows "
+                "at a time, or raise deployment.api.limits.request_seconds.",
             ) from None
         finally:
             self._waiting -= 1

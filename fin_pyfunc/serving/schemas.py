@@ -26,7 +26,7 @@ ModelUri = Annotated[
 Features = Annotated[
     dict[str, Value],
     Meta(
-        description="One row: feature name to value, in any order. The model's own features are listed by `fin-pyfunc inspect`.",
+        description="One row: feature name to value, in any order. `fin-pyfunc inspect` lists the model's own features.",
         examples=[{"bar_id": 12345, "bidPrice": 1.1, "askPrice": 1.1005, "spread": 0.0005}],
     ),
 ]
@@ -34,9 +34,7 @@ ReturnProba = Annotated[bool, Meta(description="Fill `probability` and `probabil
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Confidence = Annotated[
     str,
-    Meta(
-        description="`high`, `medium` or `low` by the predicted class's probability; `unknown` where the model has none."
-    ),
+    Meta(description="`high`, `medium` or `low` by the predicted class's probability; `unknown` where there is none."),
 ]
 
 

@@ -10,8 +10,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from starlette.applications import Starlette
-
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.catalog import Catalog
 from fin_pyfunc.serving.default_model import DefaultModel
@@ -39,7 +37,9 @@ class Server:
         Called once it is certain that the default model cannot be loaded; what it raises ends the worker.
     """
 
-    def __init__(self, settings: Settings, on_ready: ReadyHook | None = None, on_fatal: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, on_ready: ReadyHook | None = None, on_fatal: Callable[[], None] | None = None
+    ) -> None:
         self._on_ready, self._on_fatal = on_ready, on_fatal
         uri = settings.mlflow.tracking_uri
         roots = [Path(root) for root in settings.models.file_roots]
@@ -57,7 +57,7 @@ class Server:
         self.catalog = Catalog(uri, settings.mlflow.experiment_name)
 
     @asynccontextmanager
-    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, _: object) -> AsyncIterator[None]:
         """Start what runs in the background; stop it, and remove what was downloaded, at the end."""
         allow_file_store(os.environ, self.settings.mlflow.tracking_uri)
         bound_mlflow_waits(os.environ)

@@ -6,51 +6,41 @@ reference in the documentation are all read off them.
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 import msgspec.inspect as inspect
-import yaml
 from msgspec import Meta
 
-from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.serving.settings_sources import (
+    MAX_FILE_BYTES,
+    MLFLOW_VARIABLES,
+    BadValueError,
+    from_environment,
+    from_file,
+    from_overrides,
+    from_text,
+)
+from fin_pyfunc.serving.settings_wording import PREFIX, ROOT, Setting, SettingsError, got, with_article, words
 
-#: Where the settings stand in a configuration file.
-ROOT = "deployment.api"
-#: Two underscores, because Kubernetes gives every pod FIN_PYFUNC_PORT=tcp://… when a service is called fin-pyfunc.
-PREFIX = "FIN_PYFUNC__"
-#: MLflow's own variables that are heeded, weaker than ours for the same setting.
-MLFLOW_VARIABLES = {"MLFLOW_TRACKING_URI": "mlflow.tracking_uri", "MLFLOW_EXPERIMENT_NAME": "mlflow.experiment_name"}
-#: The largest configuration file that is read, in bytes.
-MAX_FILE_BYTES = 1 << 20
-
-_MAX_SHOWN = 10
-_REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(?::(?P<default>[^}]*))?\}", re.ASCII)
-_BOOLEANS = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
+__all__ = [
+    "MAX_FILE_BYTES",
+    "MLFLOW_VARIABLES",
+    "PREFIX",
+    "ROOT",
+    "Setting",
+    "Settings",
+    "SettingsError",
+    "fields",
+    "load",
+]
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Count = Annotated[int, Meta(ge=1)]
-
-
-class SettingsError(FinPyfuncError):
-    """One or more settings are wrong, or the configuration file cannot be read.
-
-    Parameters
-    ----------
-    problems : sequence of str
-        What was found, each with the full name of its key or variable; the first 10 are shown, all are kept.
-    """
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
-        more = len(self.problems) - _MAX_SHOWN
-        super().__init__("; ".join(self.problems[:_MAX_SHOWN]) + (f"; and {more} more" if more > 0 else ""))
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -146,6 +136,53 @@ class Limits(_Section, frozen=True):
     ] = None
 
 
+class Auth(_Section, frozen=True):
+    """Who may call."""
+
+    mode: Annotated[
+        Literal["off", "keys", "external"],
+        Meta(description="Who checks callers: nobody, this server by API keys, or (`external`) a proxy before it."),
+    ] = "off"
+    keys_file: Annotated[
+        _Text | None, Meta(description="File of API keys that `fin-pyfunc keys` makes; the mode `keys` needs it.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.mode == "keys" and self.keys_file is None:
+            raise SettingsError(
+                [
+                    f"{ROOT}.auth.keys_file: {ROOT}.auth.mode is keys, which needs a key file; "
+                    "make one with 'fin-pyfunc keys add NAME --scope predict --file keys.json' and name it here"
+                ]
+            )
+
+
+class Rate(_Section, frozen=True):
+    """How often one caller may ask."""
+
+    requests: Annotated[
+        _Text | None,
+        Meta(
+            description="Requests that one caller, an API key or else an address, may send to each worker, "
+            "such as `100/second`; 429 beyond; null is no limit."
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.requests is None:
+            return
+        from limits import parse_many  # a tenth of a second, for those who set a rate
+
+        try:
+            rates = parse_many(self.requests)
+        except ValueError:
+            rates = []
+        if len(rates) != 1 or rates[0].amount < 1:
+            raise SettingsError(
+                [f"{ROOT}.rate.requests: expected one rate, such as 100/second, 5000/minute or 1/day, got another text"]
+            )
+
+
 class Settings(_Section, frozen=True):
     """Everything that can be set for the server, under ``deployment.api`` in a configuration file."""
 
@@ -170,43 +207,11 @@ class Settings(_Section, frozen=True):
     ] = 30
     mlflow: Annotated[Mlflow, Meta(description="Where models come from.")] = Mlflow()
     cors: Annotated[Cors, Meta(description="Which web pages of other origins may call the API.")] = Cors()
+    auth: Annotated[Auth, Meta(description="Who may call.")] = Auth()
+    rate: Annotated[Rate, Meta(description="How often one caller may ask.")] = Rate()
     cache: Annotated[Cache, Meta(description="Models kept in memory.")] = Cache()
     models: Annotated[Models, Meta(description="Which models a request may name.")] = Models()
     limits: Annotated[Limits, Meta(description="How much one request, and one worker, takes on.")] = Limits()
-
-
-class Setting(NamedTuple):
-    """One setting, for the documentation and for whatever else lists them."""
-
-    name: str  #: dotted, below ``deployment.api``
-    type: str  #: in words, such as ``integer from 0 to 65535``
-    default: object
-    description: str
-    annotation: Any  #: what msgspec converts to
-    kind: inspect.Type  #: the same without its description
-
-    @property
-    def key(self) -> str:
-        """Full name in a configuration file."""
-        return f"{ROOT}.{self.name}"
-
-    @property
-    def variable(self) -> str:
-        """Name in the environment."""
-        return PREFIX + self.name.upper().replace(".", "__")
-
-
-class _Given(NamedTuple):
-    """A value that one source has for one setting."""
-
-    name: str
-    value: object
-    is_text: bool  # to be converted from text; else it has its type already
-    origin: str
-
-
-class _BadValueError(ValueError):
-    """What is wrong with one value, without its key."""
 
 
 def fields(section: type[msgspec.Struct] = Settings, prefix: str = "") -> Iterator[Setting]:
@@ -219,10 +224,10 @@ def fields(section: type[msgspec.Struct] = Settings, prefix: str = "") -> Iterat
         if isinstance(kind.type, inspect.StructType):
             yield from fields(kind.type.cls, f"{prefix}{field.name}.")
         else:
-            words = _words(kind.type)
+            described = words(kind.type)
             if isinstance(kind.type, inspect.LiteralType):  # msgspec sorts them; severities have an order of their own
-                words = "one of " + ", ".join(get_args(get_args(hints[field.name])[0]))
-            yield Setting(prefix + field.name, words, field.default, description, hints[field.name], kind.type)
+                described = "one of " + ", ".join(get_args(get_args(hints[field.name])[0]))
+            yield Setting(prefix + field.name, described, field.default, description, hints[field.name], kind.type)
 
 
 def load(
@@ -257,18 +262,20 @@ def load(
     values: dict[str, object] = {}
     # lazily, strongest first: when the file's turn comes, `values` holds what the others gave
     for given in chain(
-        _from_overrides(overrides or {}, known, problems),
-        _from_environment(environ, known, problems),
-        () if config is None else _from_file(config, environ, known, problems, values),
+        from_overrides(overrides or {}, known, problems),
+        from_environment(environ, known, problems),
+        () if config is None else from_file(config, environ, known, problems, values),
     ):
         setting = known[given.name]
         try:
-            value = _from_text(str(given.value), setting) if given.is_text else given.value
+            value = from_text(str(given.value), setting) if given.is_text else given.value
             value = msgspec.convert(value, setting.annotation)
-        except _BadValueError as error:
+        except BadValueError as error:
             problems.append(f"{setting.key}: {error} (from {given.origin})")
         except msgspec.ValidationError:
-            problems.append(f"{setting.key}: expected {_a(setting.type)}, got {_got(value)} (from {given.origin})")
+            problems.append(
+                f"{setting.key}: expected {with_article(setting.type)}, got {got(value)} (from {given.origin})"
+            )
         else:
             values.setdefault(given.name, value)
     if problems:
@@ -278,221 +285,3 @@ def load(
         section, _, leaf = name.rpartition(".")
         (nested.setdefault(section, {}) if section else nested)[leaf] = value
     return msgspec.convert(nested, Settings)
-
-
-def _from_overrides(
-    overrides: Mapping[str, object], known: Mapping[str, Setting], problems: list[str]
-) -> Iterator[_Given]:
-    for name, value in overrides.items():
-        if name not in known:
-            problems.append(f"{ROOT}.{name}: unknown key{_hint(name, known)} (from the command line)")
-        elif value is not None:
-            yield _Given(name, value, False, "the command line")
-
-
-def _from_environment(
-    environ: Mapping[str, str], known: Mapping[str, Setting], problems: list[str]
-) -> Iterator[_Given]:
-    names = {setting.variable: name for name, setting in known.items()}
-    for variable in sorted(environ):
-        if variable in names:
-            origin = f"the environment variable {variable}"
-            yield _Given(names[variable], environ[variable], True, origin)
-        elif variable.startswith(PREFIX):
-            problems.append(f"{variable}: unknown setting in the environment{_hint(variable, names)}")
-    for variable, name in MLFLOW_VARIABLES.items():
-        if environ.get(variable):  # an empty one is none, as it is for MLflow
-            yield _Given(name, environ[variable], True, f"the environment variable {variable}")
-
-
-def _from_file(
-    path: Path | str,
-    environ: Mapping[str, str],
-    known: Mapping[str, Setting],
-    problems: list[str],
-    taken: Collection[str],
-) -> Iterator[_Given]:
-    inner = {name.rpartition(".")[0] for name in known} - {""}
-
-    def walk(section: Mapping[object, object], prefix: str) -> Iterator[_Given]:
-        for key, value in section.items():
-            name = prefix + _shown(key)
-            if name in inner and isinstance(value, dict | None):  # a section of comments only is null
-                yield from walk(value or {}, name + ".")
-            elif name in inner:
-                problems.append(f"{ROOT}.{name}: expected a mapping of settings, got {_got(value)} (from {path})")
-            elif name not in known:
-                siblings = [n.removeprefix(prefix).partition(".")[0] for n in known if n.startswith(prefix)]
-                elsewhere = [n for n in known if n.endswith("." + _shown(key))]
-                problems.append(f"{ROOT}.{name}: unknown key{_hint(_shown(key), siblings, elsewhere)} (from {path})")
-            else:
-                try:
-                    yield _Given(name, *_interpolate(value, environ), str(path))
-                except _BadValueError as error:
-                    if name not in taken:
-                        problems.append(f"{ROOT}.{name}: {error} (from {path})")
-
-    yield from walk(_section(path), "")
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, which takes a key given twice for the mistake that it is."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key '{_shown(key.value)}' stands there twice", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-        return node
-
-
-def _section(path: Path | str) -> Mapping[object, object]:
-    """The ``deployment.api`` mapping of a file."""
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a usable path"
-        raise SettingsError([f"{path}: the configuration file cannot be read ({reason.lower()})"]) from None
-    if len(content) > MAX_FILE_BYTES:
-        raise SettingsError([f"{path}: a configuration file may have at most {MAX_FILE_BYTES} bytes"])
-    try:
-        node = _Loader(content).get_single_data()
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise SettingsError([f"{path}: not valid YAML, {line}{' '.join(str(error.problem).split())}"]) from None
-    except RecursionError:
-        raise SettingsError([f"{path}: not valid YAML, nested too deeply"]) from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError):
-        # not text at all, or a scalar that PyYAML's own constructors stumble over, such as the date 2024-13-45
-        raise SettingsError([f"{path}: not valid YAML, a character or a scalar in it cannot be read"]) from None
-    for name in ROOT.split("."):
-        if not isinstance(node, dict) or name not in node:
-            raise SettingsError(
-                [f"{path}: has no '{ROOT}' section; put the settings under '{ROOT.replace('.', ': ')}'"]
-            )
-        node = node[name]
-    if not isinstance(node, dict | None):
-        raise SettingsError([f"{ROOT}: expected a mapping of settings, got {_got(node)} (from {path})"])
-    return node or {}
-
-
-def _interpolate(value: object, environ: Mapping[str, str]) -> tuple[object, bool]:
-    """A scalar, or a list's items, with ``${…}`` put in; and whether the outcome is text yet to be converted."""
-    if isinstance(value, list):
-        return [_interpolate(item, environ)[0] if isinstance(item, str) else item for item in value], False
-    if not isinstance(value, str) or "${" not in value:
-        return value, False
-
-    def put(match: re.Match[str]) -> str:
-        found, default = environ.get(match["name"]), match["default"]
-        if default is not None and default.startswith("-"):
-            raise _BadValueError(
-                f"write ${{{match['name']}:default}}, without the '-' that a shell has after the colon"
-            )
-        if found:
-            return found
-        if default is None:
-            raise _BadValueError(
-                f"needs the environment variable {match['name']}, which is not set; "
-                f"set it, or give a default as in ${{{match['name']}:default}}"
-            )
-        return default
-
-    if "${" in _REFERENCE.sub("", value):
-        raise _BadValueError("holds a '${' that is neither ${NAME} nor ${NAME:default}")
-    return _REFERENCE.sub(put, value), True
-
-
-def _from_text(text: str, setting: Setting) -> object:
-    """Text of the environment as a value of the setting's type, or as it is where it cannot be one."""
-    kind = setting.kind
-    if isinstance(kind, inspect.UnionType):
-        if not text:
-            return None
-        kind = next(k for k in kind.types if not isinstance(k, inspect.NoneType))
-    try:
-        if isinstance(kind, inspect.BoolType):
-            return _BOOLEANS.get(text.strip().lower(), text)
-        if isinstance(kind, inspect.IntType):
-            return int(text)
-        if isinstance(kind, inspect.FloatType):
-            return float(text)
-        if isinstance(kind, inspect.VarTupleType):
-            if text.lstrip().startswith("["):
-                return msgspec.json.decode(text)
-            return [item.strip() for item in text.split(",") if item.strip()]
-    except msgspec.DecodeError:
-        raise _BadValueError(
-            "expected items with commas between them, or a JSON list, got a broken JSON list"
-        ) from None
-    except ValueError:
-        pass  # the check that follows says what was expected
-    return text
-
-
-def _words(kind: inspect.Type) -> str:
-    match kind:
-        case inspect.UnionType():
-            return " or ".join(_words(k) for k in kind.types)
-        case inspect.NoneType():
-            return "null"
-        case inspect.BoolType():
-            return "boolean"
-        case inspect.StrType():
-            return "non-empty string" if kind.min_length else "string"
-        case inspect.LiteralType():
-            return "one of " + ", ".join(map(str, kind.values))
-        case inspect.VarTupleType():
-            return f"list of {_words(kind.item_type)}s"
-        case inspect.IntType() | inspect.FloatType():
-            noun = "integer" if isinstance(kind, inspect.IntType) else "number"
-            low = f"at least {kind.ge}" if kind.ge is not None else f"more than {kind.gt}"
-            if kind.le is None:
-                return f"{noun} of {low}"
-            return (
-                f"{noun} from {kind.ge} to {kind.le}" if kind.ge is not None else f"{noun} of {low}, at most {kind.le}"
-            )
-    raise TypeError(f"no words for a setting of {kind}")
-
-
-def _a(words: str) -> str:
-    return words if words.startswith("one of") else f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
-def _got(value: object) -> str:
-    """What a value is, and the value only where it cannot be a secret."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return f"{value}" if abs(value) < 1e15 else "a number out of range"
-        case str():
-            return "a string" if value else "an empty string"
-        case list() | tuple():
-            odd = [
-                _got(v) if not isinstance(v, list | tuple) else "a list"
-                for v in value
-                if not v or not isinstance(v, str)
-            ]
-            return f"a list that holds {odd[0]}" if odd else "a list"
-        case dict():
-            return "a mapping"
-    return _a(type(value).__name__)
-
-
-def _shown(key: object) -> str:
-    text = str(key)[:60]
-    return text if text.isprintable() else ascii(text)
-
-
-def _hint(name: str, names: Collection[str], exact: Sequence[str] = ()) -> str:
-    close = exact or difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""

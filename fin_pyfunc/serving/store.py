@@ -56,15 +56,21 @@ def bound_mlflow_waits(environ: MutableMapping[str, str]) -> None:
 def allow_file_store(environ: MutableMapping[str, str], tracking_uri: str | None) -> None:
     """Let MLflow 3.7 and later use the file store that the operator configured, such as ``file:./mlruns``.
 
+    MLflow's file registry, whichever client asks it, reads a version's logged model from the store that
+    ``MLFLOW_TRACKING_URI`` names, and makes an empty ``mlflow.db`` in the working directory where it names none. So
+    that variable is set to the file store too.
+
     Parameters
     ----------
     environ : mutable mapping of str to str
-        Changed in place: ``MLFLOW_ALLOW_FILE_STORE=true``, unless the variable is there already.
+        Changed in place: ``MLFLOW_ALLOW_FILE_STORE=true``, unless the variable is there already, and
+        ``MLFLOW_TRACKING_URI``.
     tracking_uri : str, optional
         Nothing is changed unless this is a ``file:`` URI or a plain path.
     """
     if tracking_uri and urlsplit(tracking_uri).scheme in ("", "file") and not tracking_uri.startswith("databricks"):
         environ.setdefault(ALLOW_FILE_STORE, "true")
+        environ["MLFLOW_TRACKING_URI"] = tracking_uri
 
 
 class Store:

@@ -1,0 +1,91 @@
+"""`fin-pyfunc inspect`: what is known of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from fin_pyfunc_cli import options, text
+
+if TYPE_CHECKING:
+    from fin_pyfunc.serving.inspection import Report
+
+
+@click.command()
+@click.argument("uri")
+@options.as_json
+@options.tracking_uri
+def inspect(uri: str, as_json: bool, tracking_uri: str | None) -> None:
+    """Show what is known of the model at URI, and check its files.
+
+    URI is whatever MLflow takes, a local folder, or an estimator file. No code of the model is run.
+
+    Example: fin-pyfunc inspect models:/eurusd_rf@champion
+    """
+    options.use_store(tracking_uri)
+    import mlflow
+    import msgspec
+
+    from fin_pyfunc.serving.inspection import inspect as look_at
+
+    report = look_at(uri, mlflow.get_tracking_uri())
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        click.echo("\n".join(_sections(report)))
+
+
+def _sections(report: Report) -> Iterator[str]:
+    yield text.table(_facts(report))
+    if report.features is not None:
+        yield f"\nfeatures ({len(report.features)})"
+        rows = [(f.name, f.kind, "null allowed" if f.nullable else "", _known(f.categories)) for f in report.features]
+        yield text.table(rows, "  ")
+    yield "\nfiles"
+    checked = {True: "digest ok", False: "digest not recorded"}
+    yield text.table(((f.name, f"{f.size:,} bytes", f.sha256, checked[f.checked]) for f in report.files), "  ")
+    if report.libraries:
+        yield "\nlibraries"
+        versions = [(lib.name, lib.logged, _here(lib.logged, lib.installed)) for lib in report.libraries]
+        yield text.table(versions, "  ")
+
+
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
+    thresholds, backend = report.thresholds, report.backend
+    yield "model", report.model_id
+    yield "run", report.run_id or "-"
+    yield (
+        "logged by",
+        {"fin_pyfunc": "fin_pyfunc", "mlflow": "MLflow alone", "file": "nobody: a bare file"}[report.source],
+    )
+    yield "estimator", report.estimator or "not known"
+    yield "created", report.created or "not known"
+    if report.serialization:
+        yield "serialization", report.serialization
+    yield "classes", "not known" if report.classes is None else ", ".join(map(str, report.classes))
+    if report.has_proba is not None:
+        yield "probabilities", "yes" if report.has_proba else "no"
+    if thresholds is not None:
+        yield "confidence", f"high from {thresholds.high:g}, medium from {thresholds.medium:g}, else low"
+    yield "identifiers", ", ".join(report.identifiers) or "-"
+    if report.extra is not None:
+        yield "extra columns", {"ignore": "ignored", "forbid": "refused"}.get(report.extra, report.extra)
+    if report.features is None:
+        yield "features", "not known"
+    yield "backends here", ", ".join(backend.available) or f"not known: {backend.reason}"
+    if backend.chosen:
+        yield "chosen here", backend.chosen + (f" (asked for: {backend.default})" if backend.default else "")
+    yield "GPU", backend.gpu
+
+
+def _known(categories: list[str | int | float | bool] | None) -> str:
+    if categories is None:
+        return ""
+    more = f" and {len(categories) - 5} more" if len(categories) > 5 else ""
+    return "one of " + ", ".join(map(str, categories[:5])) + more
+
+
+def _here(logged: str, installed: str | None) -> str:
+    return "same here" if installed == logged else f"{installed} here" if installed else "not installed here"

@@ -1,0 +1,106 @@
+"""A real `fin-pyfunc serve` process for the tests, ended by its process id."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+COMMAND = [sys.executable, "-m", "fin_pyfunc_cli", "serve"]
+
+
+class Serving:
+    """A server that runs, and what it has said so far."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:
+        self.process, self.url, self._log_file = process, url, log_file
+
+    def log(self) -> str:
+        return self._log_file.read_text()
+
+    def wait_for(self, path: str, status: int = 200, seconds: float = 60) -> requests.Response:
+        """Ask until the answer has this status."""
+        deadline = time.monotonic() + seconds
+        answered: requests.Response | None = None
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()}")
+            try:
+                answered = requests.get(self.url + path, timeout=10)
+                if answered.status_code == status:
+                    return answered
+            except requests.ConnectionError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"{path} did not answer {status}, last {answered and answered.text}:\n{self.log()}")
+
+    def wait_for_log(self, text: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while text not in self.log():
+            assert time.monotonic() < deadline, f"{text!r} is not in the log:\n{self.log()}"
+            time.sleep(0.05)
+
+    def predict(
+        self, features: Mapping[str, object], model_uri: str | None = None, **more: object
+    ) -> requests.Response:
+        return self._post("/predict", {"features": features, **_named(model_uri), **more})
+
+    def predict_batch(
+        self, rows: list[dict[str, object]], model_uri: str | None = None, **more: object
+    ) -> requests.Response:
+        return self._post("/predict/batch", {"features_list": rows, **_named(model_uri), **more})
+
+    def _post(self, path: str, body: Mapping[str, object]) -> requests.Response:
+        return requests.post(self.url + path, json=body, timeout=60)
+
+
+def _named(model_uri: str | None) -> dict[str, object]:
+    return {} if model_uri is None else {"model_uri": model_uri}
+
+
+@contextmanager
+def serving(
+    *arguments: str, folder: Path, env: Mapping[str, str] | None = None, wait_for: str | None = "/health/ready"
+) -> Iterator[Serving]:
+    """Start a server in `folder`, on a free port, and stop it as an operator would.
+
+    Parameters
+    ----------
+    *arguments : str
+        As `fin-pyfunc serve` takes them.
+    folder : Path
+        Working folder; the log goes there.
+    env : mapping, optional
+        Added to the environment, from which what would configure a server is taken out first.
+    wait_for : str or None
+        Path that must answer 200 first; None to return as soon as it has been started.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log_file = folder / f"serve-{port}.log"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FIN_PYFUNC", "MLFLOW_"))}
+    clean |= {"MLFLOW_DISABLE_TELEMETRY": "true", **(env or {})}
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "--port", str(port), *arguments], cwd=folder, env=clean, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        server = Serving(process, f"http://127.0.0.1:{port}", log_file)
+        if wait_for is not None:
+            server.wait_for(wait_for)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,224 @@
+"""A server through what goes wrong around it: stores that are down, models that are damaged, aliases that move."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import requests
+from mlflow import MlflowClient
+from sklearn.linear_model import LogisticRegression
+
+import fin_pyfunc
+from tests.conftest import MlflowProxy, MlflowServer, free_port, tracking_to
+from tests.models import bars, labels
+from tests.servers import COMMAND, serving
+from tests.shelf import Shelf
+from tests.test_api import row
+from tests.test_error_table import refused
+
+NAME = "eurusd_lr"
+
+
+@pytest.fixture(scope="module")
+def remote(mlflow_server: MlflowServer) -> str:
+    """A real MLflow server with two versions of one model, the first of them champion."""
+    with tracking_to(mlflow_server.uri):
+        mlflow.set_experiment("financial_ml")
+        for names in ((-1, 0, 1), (1, 0, -1)):
+            estimator = LogisticRegression().fit(bars(), labels(*names))
+            with mlflow.start_run():
+                fin_pyfunc.log_model(estimator, bars(), registered_model_name=NAME)
+        MlflowClient().set_registered_model_alias(NAME, "champion", "1")
+    return mlflow_server.uri
+
+
+def saved(folder: Path, **options: Any) -> Path:
+    fin_pyfunc.save_model(LogisticRegression().fit(bars(), labels(-1, 0, 1)), bars(), folder, **options)
+    return folder
+
+
+def test_models_come_from_a_real_mlflow_server_over_http(remote: str, tmp_path: Path) -> None:
+    with serving("-m", f"models:/{NAME}@champion", "--mlflow-tracking-uri", remote, folder=tmp_path) as server:
+        answered = server.predict(row(), return_proba=True)
+        assert answered.status_code == 200
+        assert requests.get(server.url + "/models", timeout=30).json()["count"] == 2
+        assert server.predict(row(), f"models:/{NAME}/2").json()["prediction"] == -answered.json()["prediction"]
+
+
+def test_a_store_that_is_down_at_start_is_waited_for(remote: str, tmp_path: Path) -> None:
+    port = free_port()
+    arguments = ("-m", f"models:/{NAME}@champion", "--mlflow-tracking-uri", f"http://127.0.0.1:{port}")
+    with serving(*arguments, folder=tmp_path, wait_for="/health/live") as server:
+        body = server.wait_for("/health", 503).json()
+        assert (body["status"], body["mlflow_connected"]) == ("unhealthy", False)
+        refused(requests.get(server.url + "/health/ready", timeout=10), 503)
+        refused(requests.get(server.url + "/ping", timeout=10), 503)
+        answered = server.predict(row())
+        refused(answered, 503)
+        assert answered.headers["Retry-After"]
+        refused(requests.get(server.url + "/models", timeout=30), 503)
+        proxy = MlflowProxy(remote, port)
+        try:
+            server.wait_for("/health/ready")
+            assert server.predict(row()).status_code == 200
+        finally:
+            proxy.stop()
+
+
+def test_a_store_that_goes_down_later_stops_nothing_that_is_in_memory(remote: str, tmp_path: Path) -> None:
+    proxy = MlflowProxy(remote)
+    env = {"FIN_PYFUNC__MODELS__REFRESH_SECONDS": "0.2", "FIN_PYFUNC__MLFLOW__PROBE_SECONDS": "0.2"}
+    arguments = ("-m", f"models:/{NAME}@champion", "--mlflow-tracking-uri", proxy.uri)
+    with serving(*arguments, folder=tmp_path, env=env) as server:
+        before = server.predict(row(), return_proba=True)
+        server.wait_for("/health")
+        proxy.stop()
+        server.wait_for_log("does not answer any more")
+        time.sleep(0.3)  # past the alias's refresh
+        after = server.predict(row(), return_proba=True)
+        assert after.json() == before.json()
+        assert after.headers["X-Model-ID"] == before.headers["X-Model-ID"]
+        body = requests.get(server.url + "/health", timeout=10)
+        assert (body.status_code, body.json()["status"]) == (200, "degraded")
+        refused(server.predict(row(), f"models:/{NAME}/2"), 503)
+        back = MlflowProxy(remote, int(proxy.uri.rpartition(":")[2]))
+        try:
+            server.wait_for_log("MLflow answers")
+            assert server.predict(row(), f"models:/{NAME}/2").status_code == 200
+        finally:
+            back.stop()
+
+
+def test_an_alias_that_moves_is_followed(remote: str, tmp_path: Path) -> None:
+    env = {"FIN_PYFUNC__MODELS__REFRESH_SECONDS": "0.2"}
+    arguments = ("-m", f"models:/{NAME}@moving", "--mlflow-tracking-uri", remote)
+    client = MlflowClient(remote)
+    client.set_registered_model_alias(NAME, "moving", "1")
+    with serving(*arguments, folder=tmp_path, env=env) as server:
+        first = server.predict(row())
+        client.set_registered_model_alias(NAME, "moving", "2")
+        time.sleep(0.5)
+        second = server.predict(row())
+        assert second.json()["prediction"] == -first.json()["prediction"]
+        assert second.headers["X-Model-ID"] != first.headers["X-Model-ID"]
+
+
+def test_the_cache_keeps_the_most_recent_models_and_the_default(shelf: Shelf, tmp_path: Path) -> None:
+    env = {"MLFLOW_TRACKING_URI": shelf.tracking_uri, "FIN_PYFUNC__CACHE__MAX_MODELS": "2"}
+    with serving("-m", "models:/eurusd_rf@champion", folder=tmp_path, env=env) as server:
+        for kind in ("words", "margin", "gaps", "words"):
+            assert server.predict(row(), shelf.uris[kind]).status_code == 200
+        assert requests.get(server.url + "/health", timeout=10).json()["cached_models"] == 3
+        assert server.log().count("evicted") == 2
+        assert server.log().count(f"for {shelf.uris['words']} in") == 2
+        assert server.log().count("for models:/eurusd_rf@champion in") == 1
+
+
+def test_a_model_is_loaded_once_however_many_ask_for_it(shelf: Shelf, tmp_path: Path) -> None:
+    with serving(folder=tmp_path, env={"MLFLOW_TRACKING_URI": shelf.tracking_uri}) as server:
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: server.predict(row(), shelf.uris["forest"]), range(32)))
+        assert {a.status_code for a in answers} == {200}
+        assert server.log().count("loaded models:/") == 1
+        refused(server.predict(row()), 422)  # no default model: each request names its own
+        refused(requests.post(server.url + "/invocations", json={}, timeout=10), 422)
+
+
+def test_a_damaged_model_and_one_of_a_newer_format_are_refused_and_the_others_served(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    roots = tmp_path / "roots"
+    roots.mkdir()
+    damaged, newer, torn = saved(roots / "damaged"), saved(roots / "newer"), saved(roots / "torn")
+    estimator = damaged / "artifacts" / "fin_pyfunc" / "estimator.skops"
+    content = bytearray(estimator.read_bytes())
+    content[len(content) // 2] ^= 1
+    estimator.write_bytes(content)
+    manifest = newer / "artifacts" / "fin_pyfunc" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))
+    mlmodel = newer / "MLmodel"
+    mlmodel.write_text(
+        re.sub(r"  manifest_sha256: .*\n", "", re.sub("  fin_pyfunc:\n    format: 1\n  ", "", mlmodel.read_text()))
+    )
+    shutil.rmtree(torn / "artifacts" / "fin_pyfunc")
+    env = {"MLFLOW_TRACKING_URI": shelf.tracking_uri, "FIN_PYFUNC__MODELS__FILE_ROOTS": str(roots)}
+    with serving(folder=tmp_path, env=env) as server:
+        said = {
+            name: refused(server.predict(row(), f"file://{roots / name}"), 500)["detail"]
+            for name in ("damaged", "newer", "torn")
+        }
+        assert "estimator.skops" in said["damaged"]
+        assert "damaged" in said["damaged"]
+        assert "format 99" in said["newer"]
+        assert server.predict(row(), shelf.uris["forest"]).status_code == 200
+
+
+def test_a_local_path_may_be_the_default_model(tmp_path: Path) -> None:
+    saved(tmp_path / "model")
+    with serving("-m", "./model", folder=tmp_path) as server:
+        answered = server.predict(row())
+        assert answered.status_code == 200
+        assert answered.headers["X-Model-URI"] == answered.headers["X-Model-ID"]  # the path stays on the server
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [("models:/unknown@champion", "registered"), ("./nowhere", "path"), ("models:/eurusd_rf@nobody", "alias")],
+)
+def test_a_default_model_that_does_not_exist_ends_the_start_with_one_sentence(
+    shelf: Shelf, tmp_path: Path, uri: str, said: str
+) -> None:
+    env = {**os.environ, "MLFLOW_TRACKING_URI": shelf.tracking_uri}
+    done = subprocess.run(
+        [*COMMAND, "-m", uri, "--port", str(free_port())],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "cannot be loaded" in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sigterm_ends_the_server_and_leaves_no_folder_behind(remote: str, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    arguments = ("-m", f"models:/{NAME}/1", "--mlflow-tracking-uri", remote, "--workers", "2")
+    with serving(*arguments, folder=tmp_path, env={"TMPDIR": str(tmp_path / "tmp")}) as server:
+        assert server.predict(row()).status_code == 200
+        server.process.terminate()
+        assert server.process.wait(30) == 0
+    assert not list((tmp_path / "tmp").glob("fin_pyfunc-*"))
+
+
+def test_file_stores_and_the_guides_configuration_work(tmp_path: Path) -> None:
+    config = tmp_path / "api.yaml"
+    config.write_text(
+        'deployment:\n  api:\n    enabled: true\n    host: "127.0.0.1"\n    port: 8000\n    mlflow:\n'
+        '      tracking_uri: "${MLFLOW_TRACKING_URI:file:./mlruns}"\n      experiment_name: "financial_ml"\n'
+    )
+    with serving("--config", str(config), folder=tmp_path) as server:
+        assert server.wait_for("/health").json()["mlflow_connected"] is True
+        refused(requests.get(server.url + "/models", timeout=30), 404)
+
+
+def test_a_wrong_setting_stops_the_start_with_its_full_name(tmp_path: Path) -> None:
+    config = tmp_path / "api.yaml"
+    config.write_text("deployment:\n  api:\n    cache:\n      max_modles: 3\n")
+    done = subprocess.run([*COMMAND, "--config", str(config)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert done.stderr.startswith("Error: ")
+    assert "deployment.api.cache.max_modles" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
