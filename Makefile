@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help serve test check format clean
+.PHONY: help serve test check format docs bench clean
 
 VENV ?= .venv
 PORT ?= 8000
@@ -16,7 +16,7 @@ help: ## this list
 
 serve: $(VENV)/.serve ## the demo model (trained and logged once) behind the API, at PORT (8000)
 	@$(BIN)/fin-pyfunc demo --if-missing
-	@exec $(BIN)/fin-pyfunc serve -m models:/eurusd_rf@champion --port $(PORT) --show-example
+	@exec $(BIN)/fin-pyfunc serve -m models:/eurusd_rf@champion --port $(PORT)
 
 test: $(VENV)/.dev ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
@@ -30,6 +30,12 @@ check: $(VENV)/.dev ## lint, types and the import rules
 format: $(VENV)/.dev ## put the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## write docs/configuration.md from the settings
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/.dev ## start-up and throughput beside `mlflow models serve`, into benchmarks/results
+	$(BIN)/python benchmarks/serve.py
 
 clean: ## remove what set-up and tests made; the embedded store (mlflow.db, mlartifacts) stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -123,10 +123,23 @@ def test_413_for_a_batch_with_too_many_rows(served: Serving) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["", "{", "[]", "null", '{"features": 1}', "{}", '{"features": {}, "x": "' + SECRET + '"}',
-     '{"features": {}, "return_proba": 1}', '{"features": {}, "return_proba": "' + SECRET + '"}', '{"features": {}, "model_uri": 3}', "\xff", "[" * 50_000,
-     '{"features": {1: 2}}', '{"features": {"a": tru}}'],
-)  # fmt: skip
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"features": 1}',
+        '{"features": {}, "x": "' + SECRET + '"}',
+        '{"features": {}, "return_proba": 1}',
+        '{"features": {}, "return_proba": "' + SECRET + '"}',
+        '{"features": {}, "model_uri": 3}',
+        '{"features": {1: 2}}',
+        '{"features": {"a": tru}}',
+        "\xff",
+        "[" * 50_000,
+    ],
+)
 def test_422_for_malformed_json_and_missing_unknown_or_mistyped_keys(served: Serving, body: str) -> None:
     refused(post(served, "/predict", body.encode("latin-1")), 422)
 

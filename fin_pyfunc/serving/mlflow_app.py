@@ -106,7 +106,7 @@ def _mended(status: int, content_type: str, raised: list[Exception]) -> Exceptio
         return RequestError(
             422,
             f"The body could not be read as {content_type}: JSON has one of the keys dataframe_split, "
-            "dataframe_records, instances or inputs; CSV has a header line; see MLflow's documentation of /invocations.",
+            "dataframe_records, instances or inputs; CSV has a header line; see /docs.",
         )
     error = raised[0]
     if isinstance(error, MlflowException):

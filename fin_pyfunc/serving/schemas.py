@@ -26,7 +26,7 @@ ModelUri = Annotated[
 Features = Annotated[
     dict[str, Value],
     Meta(
-        description="One row: feature name to value, in any order. `fin-pyfunc inspect` lists the model's own features.",
+        description="One row: feature name to value, in any order. `fin-pyfunc inspect` lists a model's features.",
         examples=[{"bar_id": 12345, "bidPrice": 1.1, "askPrice": 1.1005, "spread": 0.0005}],
     ),
 ]
