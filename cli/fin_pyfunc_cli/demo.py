@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from fin_pyfunc_cli import options
@@ -24,12 +22,12 @@ def demo(
     Example: fin-pyfunc demo && fin-pyfunc serve -m models:/eurusd_rf@champion
     """
     options.use_store(tracking_uri)
-    from fin_pyfunc.demo.register import DEFAULT_EXPERIMENT, log_demo, version_of
+    from fin_pyfunc.demo.register import log_demo, version_of
 
     if if_missing and (version := version_of(name, alias)) is not None:
         click.echo(f"models:/{name}@{alias} is there already (version {version})")
         return
-    experiment = experiment_name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+    experiment = options.experiment(experiment_name)
     with click.progressbar(length=trees, label="training the demo forest") as bar:
         logged = log_demo(
             name, alias, experiment, trees, on_trees=bar.update, on_step=lambda step: click.echo(f"\n{step}", nl=False)

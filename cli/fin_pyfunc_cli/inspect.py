@@ -10,7 +10,7 @@ import click
 from fin_pyfunc_cli import options, text
 
 if TYPE_CHECKING:
-    from fin_pyfunc.serving.inspection import Report
+    from fin_pyfunc.inspection import Report
 
 
 @click.command()
@@ -28,7 +28,7 @@ def inspect(uri: str, as_json: bool, tracking_uri: str | None) -> None:
     import mlflow
     import msgspec
 
-    from fin_pyfunc.serving.inspection import inspect as look_at
+    from fin_pyfunc.inspection import inspect as look_at
 
     report = look_at(uri, mlflow.get_tracking_uri())
     if as_json:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from fin_pyfunc import __version__
-from fin_pyfunc.model.errors import FinPyfuncError, StoreUnavailableError
+from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc_cli.demo import demo
 from fin_pyfunc_cli.inspect import inspect
 from fin_pyfunc_cli.keys import keys
@@ -53,10 +53,6 @@ def main(args: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Aborted.", err=True)
         sys.exit(INTERRUPTED)
-    except StoreUnavailableError as e:
-        away = str(e).startswith("MLflow does not answer")  # the rest of that sentence is for a server's clients
-        hint = "MLflow does not answer; check that it runs, and --mlflow-tracking-uri or MLFLOW_TRACKING_URI."
-        _fail(hint if away else str(e))
     except (FinPyfuncError, OSError) as e:
         _fail(str(e))
     except Exception as e:  # a defect, or a library's own error: still one line

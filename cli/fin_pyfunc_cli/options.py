@@ -9,9 +9,6 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: The experiment where neither an option nor the environment names one.
-DEFAULT_EXPERIMENT = "financial_ml"
-
 
 def tracking_uri(command: F) -> F:
     """`--mlflow-tracking-uri`."""
@@ -41,6 +38,8 @@ def as_json(command: F) -> F:
 def experiment(name: str | None) -> str:
     """The experiment that a command is about."""
     import os
+
+    from fin_pyfunc.authoring.files import DEFAULT_EXPERIMENT
 
     return name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
 

@@ -50,13 +50,13 @@ def predict(
 
     Example: fin-pyfunc predict -m models:/eurusd_rf@champion bars.csv -o predictions.parquet
     """
-    from fin_pyfunc.serving.tables import check_paths
+    from fin_pyfunc.batch.tables import check_paths
 
     check_paths(source, output, force)
     options.use_store(tracking_uri)
     import mlflow
 
-    from fin_pyfunc.serving import batch
+    from fin_pyfunc.batch import predict as batch
 
     with batch.opened(model_uri, mlflow.get_tracking_uri(), backend) as loaded, _bar(output) as on_progress:
         batch.predict_file(

@@ -15,6 +15,8 @@ from fin_pyfunc.model.errors import ArtifactError, NotLoggableError
 
 #: Suffix to what reads it. joblib reads pickles too, and many a .pkl was written by joblib.
 KINDS: dict[str, estimators.FileKind] = {".skops": "skops", ".joblib": "joblib", ".pkl": "joblib"}
+#: The experiment where nothing names one (the guide's).
+DEFAULT_EXPERIMENT = "financial_ml"
 #: Where a local store keeps artifacts: beside its database, in the folder one works in.
 EMBEDDED_ARTIFACTS = "mlartifacts"
 
@@ -85,7 +87,7 @@ def log_file(
     sample = read_sample(sample_file, drop, text)
     estimator = read_estimator(estimator_file, options.get("code_paths") or ())
     client = MlflowClient()
-    run = mlflow.start_run(experiment_id=_experiment_id(client, experiment_name))
+    run = mlflow.start_run(experiment_id=experiment_id(client, experiment_name))
     try:
         registered = {"registered_model_name": register} if register else {}
         info = log_model(estimator, sample, name, **cast("LogOptions", {**options, **registered}))
@@ -199,7 +201,8 @@ def _check_names(register: str | None, alias: str | None) -> None:
         raise NotLoggableError(str(e.message)) from e
 
 
-def _experiment_id(client: Any, name: str) -> str:
+def experiment_id(client: Any, name: str) -> str:
+    """The id of an experiment of this name, made where it is missing."""
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
+from fin_pyfunc.authoring.files import DEFAULT_EXPERIMENT, experiment_id
 from fin_pyfunc.authoring.log import log_model
 from fin_pyfunc.demo.bars import FEATURES, IDENTIFIER, LABEL, holdout, make_bars, train
-
-#: Where the embedded store keeps artifacts: beside its database, in the folder one works in.
-EMBEDDED_ARTIFACTS = "mlartifacts"
-DEFAULT_EXPERIMENT = "financial_ml"
 
 
 class Registered(NamedTuple):
@@ -69,8 +65,8 @@ def log_demo(
     forest = train(training, n_estimators=trees, progress=on_trees)
     accuracy = float(forest.score(testing[list(FEATURES)], testing[LABEL]))
     say("logging the model (its answers are compared with the forest's own)")
-    _use_experiment(experiment_name)
-    with mlflow.start_run(run_name=f"{name} demo"):
+    client = MlflowClient()
+    with mlflow.start_run(experiment_id=experiment_id(client, experiment_name), run_name=f"{name} demo"):
         mlflow.log_params({"n_estimators": trees, "n_train": len(training)})
         mlflow.log_metric("accuracy", accuracy)
         mlflow.set_tag("asset", "EURUSD")
@@ -81,15 +77,5 @@ def log_demo(
             registered_model_name=name,
         )
     version = str(info.registered_model_version)
-    MlflowClient().set_registered_model_alias(name, alias, version)
+    client.set_registered_model_alias(name, alias, version)
     return Registered(version, accuracy)
-
-
-def _use_experiment(name: str) -> None:
-    import mlflow
-
-    if mlflow.get_experiment_by_name(name) is None:
-        is_local = mlflow.get_tracking_uri().startswith("sqlite:")
-        location = Path(EMBEDDED_ARTIFACTS).absolute().as_uri() if is_local else None
-        mlflow.create_experiment(name, artifact_location=location)
-    mlflow.set_experiment(name)

@@ -106,7 +106,7 @@ def _from_pyfunc(pyfunc: PyFuncModel, backend: str | None) -> FinPyfuncModel:
         raw = pyfunc.unwrap_python_model()
         if isinstance(raw, FinPyfuncModel):
             return raw
-    signed = _features_of_signature(pyfunc.metadata.get_input_schema())
+    signed = features_of_signature(pyfunc.metadata.get_input_schema())
     if any(flavor in flavors for flavor in _ESTIMATOR_FLAVORS):
         raw = pyfunc.get_raw_model()
         if labels_of(raw) and callable(getattr(raw, "predict", None)):
@@ -138,7 +138,7 @@ def from_estimator(estimator: Any, signed: FeatureSpec | None, backend: str | No
     return FinPyfuncModel.of(spec, Dispatch([NativeBackend(estimator, spec)], backend or "auto"))
 
 
-def _features_of_signature(schema: Any) -> FeatureSpec | None:
+def features_of_signature(schema: Any) -> FeatureSpec | None:
     """A foreign signature as a FeatureSpec. It does not say where nulls are allowed, so that is left to the model."""
     if schema is None or schema.is_tensor_spec() or not schema.has_input_names():
         return None

@@ -21,7 +21,8 @@ SQLITE_WAIT = 2.0
 ALLOW_FILE_STORE = "MLFLOW_ALLOW_FILE_STORE"
 
 _UNAVAILABLE = (
-    "MLflow does not answer; the models in memory are still served, so ask for one of those or try again later."
+    "MLflow does not answer, and is needed for this: check that it runs and that its tracking URI is right, "
+    "or try again later."
 )
 _FILE_STORE = (
     f"MLflow 3.7 and later refuse a file store unless {ALLOW_FILE_STORE} is set to true; set it, or use a database."

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from fin_pyfunc.model.decision import Scores
+from fin_pyfunc.model.decision import Label, Scores
 from fin_pyfunc.model.errors import ScoringError
 from fin_pyfunc.model.features import FeatureSpec, Table
 
@@ -30,25 +30,36 @@ class PyfuncBackend:
 
     def score(self, table: Table) -> Scores:
         """Class of each row; see `Backend.score`."""
+        if not len(table):  # many models refuse to look at no rows at all
+            return Scores(classes=[], index=np.empty(0, dtype=np.intp), probabilities=None)
         frame = pd.DataFrame(table) if self._spec is None else self._spec.restore(table)
         try:
             answered = self._pyfunc.predict(frame)
         except Exception as e:
             raise ScoringError(f"the model raised {type(e).__name__}") from e
         labels = _labels(answered)
-        if labels.shape != (len(table),):
-            raise ScoringError(
-                f"the model answered {labels.shape} values, expected one label for each of {len(table)} rows"
-            )
-        classes, index = np.unique(labels, return_inverse=True)
-        return Scores(classes=classes.tolist(), index=index, probabilities=None)
+        if len(labels) != len(table):
+            raise ScoringError(f"the model answered {len(labels)} labels for {len(table)} rows")
+        position: dict[tuple[type, Label], int] = {}  # by type too: Python takes True for 1
+        index = [position.setdefault((type(label), label), len(position)) for label in labels]
+        return Scores(classes=[label for _, label in position], index=np.array(index, np.intp), probabilities=None)
 
 
-def _labels(answered: Any) -> np.ndarray[Any, Any]:
+def _labels(answered: Any) -> list[Label]:
     if isinstance(answered, pd.DataFrame):
-        column = "prediction" if "prediction" in answered else answered.columns[0]
-        if column != "prediction" and answered.shape[1] != 1:
-            raise ScoringError("the model answered several columns, expected one label a row or a column 'prediction'")
-        answered = answered[column]
-    labels = np.asarray(answered)
-    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        if "prediction" not in answered and answered.shape[1] != 1:
+            raise ScoringError(
+                f"the model answered {answered.shape[1]} columns, expected one, or one called 'prediction'"
+            )
+        answered = answered["prediction" if "prediction" in answered else answered.columns[0]]
+    if isinstance(answered, list):  # as it is: NumPy would make text of ["up", 1]
+        labels = [label.tolist() if isinstance(label, np.generic | np.ndarray) else label for label in answered]
+    else:
+        array = np.asarray(answered)
+        if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):
+            raise ScoringError(f"the model answered an object of shape {array.shape}, expected one label a row")
+        labels = array.reshape(-1).tolist()
+    labels = [label[0] if isinstance(label, list) and len(label) == 1 else label for label in labels]
+    if not all(isinstance(label, str | int | float | bool) and label == label for label in labels):
+        raise ScoringError("the model answered a label that is neither text nor a number nor a boolean")
+    return labels

@@ -19,7 +19,7 @@ from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, BackendError
 from fin_pyfunc.model.features import Feature, FeatureSpec
 from fin_pyfunc.model.wrapper import FinPyfuncModel
-from fin_pyfunc.serving.loader import _features_of_signature, load
+from fin_pyfunc.serving.loader import features_of_signature, load
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 
 _PICKLE = "its estimator is a pickle, which runs code when it is read, and looking at a model runs none"
@@ -189,7 +189,7 @@ def _own_backend(folder: Path, manifest: Manifest) -> Backend:
 
 
 def _foreign(resolved: Resolved, path: Path, mlmodel: Any) -> Report:
-    spec: FeatureSpec | None = _features_of_signature(mlmodel.get_input_schema())
+    spec: FeatureSpec | None = features_of_signature(mlmodel.get_input_schema())
     created = str(mlmodel.utc_time_created or "").replace(" ", "T")
     return Report(
         model_uri=resolved.uri,

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol, TextIO
 import pandas as pd
 import pyarrow as pa
 
+from fin_pyfunc.batch import cells
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.model.features import Feature, FeatureSpec
-from fin_pyfunc.serving import cells
 
 CSV, PARQUET = (".csv",), (".parquet", ".pq")
 #: Bytes of CSV that are parsed at a time; Arrow reads up to 32 such blocks ahead.

@@ -9,11 +9,7 @@ from typing import TextIO
 
 import pandas as pd
 
-from fin_pyfunc.model.errors import FeatureError, ScoringError
-from fin_pyfunc.model.wrapper import FinPyfuncModel
-from fin_pyfunc.serving.loader import LoadedModel, load
-from fin_pyfunc.serving.resolver import Resolver
-from fin_pyfunc.serving.tables import (
+from fin_pyfunc.batch.tables import (
     CSV,
     Chunk,
     CsvWriter,
@@ -24,6 +20,10 @@ from fin_pyfunc.serving.tables import (
     open_table,
     whole_or_nothing,
 )
+from fin_pyfunc.model.errors import FeatureError, ScoringError
+from fin_pyfunc.model.wrapper import FinPyfuncModel
+from fin_pyfunc.serving.loader import LoadedModel, load
+from fin_pyfunc.serving.resolver import Resolver
 
 #: Rows that are read, scored and written at a time.
 CHUNK_ROWS = 10_000

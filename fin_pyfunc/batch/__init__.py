@@ -1,0 +1,1 @@
+"""Files of rows in, files of predictions out, in chunks."""
