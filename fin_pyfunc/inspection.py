@@ -17,7 +17,8 @@ from fin_pyfunc.model.decision import Label, Thresholds
 from fin_pyfunc.model.device import gpu_refusal
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, BackendError
-from fin_pyfunc.model.features import Feature, FeatureSpec
+from fin_pyfunc.model.feature import Feature
+from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.wrapper import FinPyfuncModel
 from fin_pyfunc.serving.loader import features_of_signature, load
 from fin_pyfunc.serving.resolver import Resolved, Resolver

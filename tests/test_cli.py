@@ -34,7 +34,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 import fin_pyfunc
 from fin_pyfunc.batch import cells
-from fin_pyfunc.model.features import Feature
+from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.serving.catalog import Catalog
 from fin_pyfunc_cli.main import cli, main
 from tests.conftest import free_port

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fin_pyfunc.model.errors import MAX_PROBLEMS, FeatureError
-from fin_pyfunc.model.features import MAX_EXACT_INTEGER, FeatureSpec, infer
+from fin_pyfunc.model.feature import MAX_EXACT_INTEGER
+from fin_pyfunc.model.features import FeatureSpec, infer
 
 TRAINING = pd.DataFrame(
     {

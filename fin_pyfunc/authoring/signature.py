@@ -9,7 +9,8 @@ import pandas as pd
 
 from fin_pyfunc.model.decision import Label, label_names
 from fin_pyfunc.model.errors import NotLoggableError
-from fin_pyfunc.model.features import Feature, FeatureSpec, infer
+from fin_pyfunc.model.feature import Feature
+from fin_pyfunc.model.features import FeatureSpec, infer
 
 if TYPE_CHECKING:
     from mlflow.models.signature import ModelSignature

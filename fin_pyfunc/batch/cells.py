@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fin_pyfunc.model.features import Feature
+from fin_pyfunc.model.feature import Feature
 
 #: What stands for a missing number or boolean. A cell of text is missing only where it is empty.
 NULLS = ("", "nan", "na", "n/a", "null", "none")

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from fin_pyfunc.batch import cells
 from fin_pyfunc.model.errors import FinPyfuncError
-from fin_pyfunc.model.features import Feature, FeatureSpec
+from fin_pyfunc.model.feature import Feature
+from fin_pyfunc.model.features import FeatureSpec
 
 CSV, PARQUET = (".csv",), (".parquet", ".pq")
 #: Bytes of CSV that are parsed at a time; Arrow reads up to 32 such blocks ahead.

@@ -13,7 +13,8 @@ from fin_pyfunc.model.artifact import NAME
 from fin_pyfunc.model.backends.native import NativeBackend, labels_of
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
-from fin_pyfunc.model.features import Feature, FeatureSpec, Kind
+from fin_pyfunc.model.feature import Feature, Kind
+from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.wrapper import FinPyfuncModel
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 

@@ -12,7 +12,8 @@ from fin_pyfunc.model.backends.native import ROUNDING
 from fin_pyfunc.model.backends.onnx_graph import class_labels
 from fin_pyfunc.model.decision import Label, Probabilities, Scores
 from fin_pyfunc.model.errors import ArtifactError, ScoringError
-from fin_pyfunc.model.features import Feature, FeatureSpec, Kind, Table
+from fin_pyfunc.model.feature import Feature, Kind
+from fin_pyfunc.model.features import FeatureSpec, Table
 
 #: ONNX Runtime's input types -> what a client may send, and the dtype the graph gets. Its integers have no NaN.
 _INPUT_TYPES: dict[str, tuple[Kind, str]] = {

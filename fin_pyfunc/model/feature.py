@@ -1,0 +1,213 @@
+"""One feature of a model: what a value of it must be, whether it comes alone or as a column."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+Kind = Literal["number", "integer", "boolean", "string", "category", "any"]
+
+#: Integers beyond this are not exact in the float64 that estimators compute in (IEEE 754: 53 bits of significand).
+MAX_EXACT_INTEGER = 2**53
+#: What a row that lacks a feature has in its place.
+MISSING: Any = object()
+#: Kinds that a float64 matrix can hold.
+NUMERIC = frozenset({"number", "integer", "boolean"})
+_JSON_NAMES = {bool: "a boolean", str: "text", dict: "an object", list: "a list"}
+
+
+class Refused(Exception):  # noqa: N818 - no error of a user's; it becomes a Problem
+    """One value was refused; the argument is the problem as a client reads it."""
+
+
+class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, dict=True):
+    """One feature as it was in the training data.
+
+    Parameters
+    ----------
+    name : str
+        Column name.
+    kind : {"number", "integer", "boolean", "string", "category", "any"}
+        What a client may send; "any" where a foreign model names its features and no more.
+    dtype : str
+        pandas dtype the estimator was trained on, restored before it scores.
+    nullable : bool, default False
+        Whether the training sample had missing values.
+    categories : list, optional
+        The known values of a "category", in training order.
+    none_is_null : bool, default False
+        The training data marked missing text with None rather than NaN (encoders tell the two apart).
+    """
+
+    name: str
+    kind: Kind
+    dtype: str
+    nullable: bool = False
+    categories: list[str | int | float | bool] | None = None
+    none_is_null: bool = False
+
+    def read(self, value: Any) -> Any:
+        """One value, checked, as the table holds it; raises Refused with the problem."""
+        if value is MISSING:
+            raise Refused("missing")
+        if self.kind == "any":
+            return value
+        floating = isinstance(value, float | np.floating)
+        if value is None or value is pd.NA or value is pd.NaT or (floating and value != value):
+            if self.nullable:
+                return self._null
+            raise Refused("null" if value is None else "NaN")
+        return _READERS[self.kind](self, value)
+
+    @property
+    def _null(self) -> Any:
+        return None if self.none_is_null else math.nan
+
+    @cached_property
+    def limits(self) -> tuple[float, float]:
+        """The least and the greatest number that the training dtype holds, both exact in float64."""
+        if self.kind == "boolean":
+            return 0.0, 1.0
+        dtype: Any = pd.api.types.pandas_dtype(self.dtype)
+        dtype = getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype))  # nullable, Arrow's and sparse dtypes
+        if self.kind == "integer":
+            bounds = np.iinfo(dtype)
+            return float(max(bounds.min, -MAX_EXACT_INTEGER)), float(min(bounds.max, MAX_EXACT_INTEGER))
+        greatest = min(float(np.finfo(dtype).max), float(np.finfo(np.float64).max))
+        return -greatest, greatest
+
+    @cached_property
+    def _known(self) -> dict[tuple[bool, Any], Any]:
+        """Categories by whether they are booleans, which Python counts as 0 and 1 and JSON does not, and by value."""
+        return {(isinstance(known, bool), known): known for known in self.categories or ()}
+
+    @cached_property
+    def _dtype_kinds(self) -> str:
+        """NumPy's letters of the dtypes that a whole column of this feature may have."""
+        if self.kind != "boolean":
+            return "iuf" if self.kind in NUMERIC else ""
+        return "bf" if self.nullable else "b"  # MLflow's boolean takes no nulls, so it hands over 1.0, 0.0 and NaN
+
+    def column(self, column: pd.Series[Any]) -> pd.Series[Any] | np.ndarray[Any, Any]:
+        """A whole column of a DataFrame, checked; raises Refused where it has to be read value by value."""
+        if column.dtype.kind in self._dtype_kinds:
+            values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+            least, greatest = self.limits
+            clean = (values >= least) & (values <= greatest)
+            if self.kind != "number":
+                clean &= values == np.floor(values)
+            if self.nullable:
+                clean |= np.isnan(values)
+            if clean.all():
+                return values
+        elif self.kind == "string" and pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty"):
+            null = column.isna().to_numpy()
+            if self.nullable or not null.any():
+                return column.astype(object).where(~null, self._null)
+        elif self.kind == "any":
+            return column
+        raise Refused("read value by value")
+
+    def values(self, column: pd.Series[Any]) -> list[Any]:
+        """A column as a client would send it, to be read value by value."""
+        values = column.tolist()
+        if self.kind == "boolean" and column.dtype.kind == "f" and self.nullable:
+            return [bool(value) if value in (0, 1) else value for value in values]
+        return values
+
+    def restore(self, values: Any, index: pd.Index[Any] | None = None) -> pd.Series[Any]:
+        """Checked values as a Series of the dtype the estimator was trained on."""
+        if self.kind == "category":
+            return pd.Series(pd.Categorical(values, categories=self.categories), index=index)
+        if self.kind == "any":
+            return pd.Series(values, index=index)
+        series = pd.Series(values, index=index, dtype=object if self.kind == "string" else None)
+        dtype: Any = self.dtype  # a pandas dtype's name, which the stubs know only as literals
+        return series if str(series.dtype) == dtype else series.astype(dtype)
+
+
+def _number(feature: Feature, value: Any) -> float:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, float | int | np.floating | np.integer):
+        raise Refused(f"must be a number, not {_json_name(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    least, greatest = feature.limits
+    if least <= number <= greatest:
+        return number
+    if feature.kind == "integer":
+        raise Refused(f"must be an integer from {int(least)} to {int(greatest)}")
+    raise Refused(f"infinite or too large for {feature.dtype}")
+
+
+def _integer(feature: Feature, value: Any) -> float:
+    number = _number(feature, value)
+    if number != math.floor(number):
+        raise Refused("must be an integer (3 or 3.0)")
+    return number
+
+
+def _boolean(_: Feature, value: Any) -> float:
+    if not isinstance(value, bool | np.bool_):
+        raise Refused(f"must be true or false, not {_json_name(value)}")
+    return float(value)
+
+
+def _string(_: Feature, value: Any) -> str:
+    if not isinstance(value, str):
+        raise Refused(f"must be text, not {_json_name(value)}")
+    return value
+
+
+def _category(feature: Feature, value: Any) -> Any:
+    try:
+        return feature._known[isinstance(value, bool | np.bool_), value]
+    except (KeyError, TypeError):  # a list or an object has no hash
+        raise Refused(f"must be one of the {len(feature._known)} values known from training") from None
+
+
+_READERS: dict[str, Callable[[Feature, Any], Any]] = {
+    "number": _number, "integer": _integer, "boolean": _boolean, "string": _string, "category": _category,
+}  # fmt: skip
+
+
+def infer_feature(name: str, column: pd.Series[Any]) -> Feature:
+    types, dtype = pd.api.types, column.dtype
+    null = bool(column.isna().any())
+    if isinstance(dtype, pd.CategoricalDtype):
+        categories = dtype.categories.tolist()
+        if not all(isinstance(c, str | int | float | bool) for c in categories):
+            raise ValueError(f"column {name!r} has categories that JSON cannot carry: use text or numbers")
+        return Feature(name=name, kind="category", dtype="category", nullable=null, categories=categories)
+    if types.is_bool_dtype(dtype):
+        return Feature(name=name, kind="boolean", dtype=str(dtype), nullable=null)
+    if types.is_integer_dtype(dtype):
+        known = column.dropna()
+        if ((known > MAX_EXACT_INTEGER) | (known < -MAX_EXACT_INTEGER)).any():
+            raise ValueError(
+                f"column {name!r} holds integers beyond ±2**53, which no estimator sees exactly: "
+                "declare it under identifiers, or train on it as text"
+            )
+        return Feature(name=name, kind="integer", dtype=str(dtype), nullable=null)
+    if types.is_float_dtype(dtype):
+        if np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan)).any():
+            raise ValueError(f"column {name!r} holds infinite values, which no request can carry: clip or drop them")
+        return Feature(name=name, kind="number", dtype=str(dtype), nullable=null)
+    if types.infer_dtype(column, skipna=True) == "string":
+        none_is_null = any(value is None for value in column[column.isna()].tolist())
+        return Feature(name=name, kind="string", dtype=str(dtype), nullable=null, none_is_null=none_is_null)
+    raise ValueError(
+        f"column {name!r} has dtype {dtype} ({types.infer_dtype(column, skipna=True)}): features are numbers, "
+        "integers, booleans, text or categories; convert it, or declare it under identifiers"
+    )
+
+
+def _json_name(value: Any) -> str:
+    return next((name for kind, name in _JSON_NAMES.items() if isinstance(value, kind)), "something else")
