@@ -222,3 +222,43 @@ def test_a_wrong_setting_stops_the_start_with_its_full_name(tmp_path: Path) -> N
     assert done.stderr.startswith("Error: ")
     assert "deployment.api.cache.max_modles" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_draining_server_finishes_what_it_accepted_and_refuses_the_rest(shelf: Shelf, tmp_path: Path) -> None:
+    with serving(folder=tmp_path, env={"MLFLOW_TRACKING_URI": shelf.tracking_uri}) as server:
+        quick, slow = {**row(), "spread": 0.0}, {**row(), "spread": 3.0}
+        expected = server.predict(quick, shelf.uris["sleeps"]).json()["prediction"]
+        with ThreadPoolExecutor(1) as pool:
+            under_way = pool.submit(server.predict, slow, shelf.uris["sleeps"])
+            time.sleep(0.5)
+            server.process.terminate()
+            answered = server.wait_for("/health/ready", 503, seconds=5)
+            refused(answered, 503)
+            refused(server.predict(quick, shelf.uris["sleeps"]), 503)
+            assert under_way.result().status_code == 200
+            assert under_way.result().json()["prediction"] == expected
+        assert server.process.wait(30) == 0
+
+
+def test_an_alias_that_moves_to_a_damaged_model_leaves_the_one_before_in_place(remote: str, tmp_path: Path) -> None:
+    env = {"FIN_PYFUNC__MODELS__REFRESH_SECONDS": "0.2"}
+    client = MlflowClient(remote)
+    client.set_registered_model_alias(NAME, "tested", "1")
+    with (
+        tracking_to(remote),
+        mlflow.start_run(experiment_id=client.get_experiment_by_name("financial_ml").experiment_id) as run,
+    ):
+        damaged = saved(tmp_path / "damaged")
+        (damaged / "artifacts" / "fin_pyfunc" / "estimator.skops").write_bytes(b"damaged")
+        mlflow.log_artifacts(str(damaged), "model")
+        bad = client.create_model_version(NAME, f"{run.info.artifact_uri}/model", run.info.run_id)
+    with serving("-m", f"models:/{NAME}@tested", "--mlflow-tracking-uri", remote, folder=tmp_path, env=env) as server:
+        before = server.predict(row())
+        client.set_registered_model_alias(NAME, "tested", bad.version)
+        time.sleep(0.5)
+        for _ in range(3):
+            after = server.predict(row())
+            assert after.json() == before.json()
+            assert after.headers["X-Model-ID"] == before.headers["X-Model-ID"]
+        assert server.log().count("goes on as") == 1
+        refused(server.predict(row(), f"models:/{NAME}/{bad.version}"), 500)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 from fin_pyfunc.model.errors import FinPyfuncError, StoreUnavailableError
@@ -15,6 +16,8 @@ logger = logging.getLogger("fin_pyfunc.server")
 
 #: Seconds between attempts while MLflow does not answer.
 RETRY_SECONDS = 2.0
+#: Seconds for which a default model that could not be refreshed goes on without another attempt.
+REFRESH_AGAIN_SECONDS = 30.0
 
 
 class DefaultModel:
@@ -33,6 +36,7 @@ class DefaultModel:
         #: why it will never load, where waiting does not help; the worker then ends with this sentence
         self.fatal: str | None = None
         self.loaded: LoadedModel | None = None
+        self._refresh_not_before = 0.0
 
     @property
     def is_ready(self) -> bool:
@@ -53,7 +57,7 @@ class DefaultModel:
                 return
 
     async def get(self) -> LoadedModel:
-        """The default model as it is now; an alias is followed.
+        """The default model as it is now: an alias is followed, unless it leads to nothing that loads.
 
         Raises
         ------
@@ -69,12 +73,16 @@ class DefaultModel:
                 503, f"The server's default model is not ready: {self._refusal.rstrip('.')}.", RETRY_AFTER
             )
         current = self._cache.peek(self.uri)
-        if current is None:
-            current = await self._cache.get(self.uri, argument=True)
-        if current is not self.loaded:
+        if current is None and time.monotonic() >= self._refresh_not_before:
+            try:
+                current = await self._cache.get(self.uri, argument=True)
+            except FinPyfuncError as e:
+                self._refresh_not_before = time.monotonic() + REFRESH_AGAIN_SECONDS
+                logger.error("the default model %s goes on as %s: %s", self.uri, self.loaded.resolved.model_id, e)
+        if current is not None and current is not self.loaded:
             self._cache.pin(current)
             self.loaded = current
-        return current
+        return self.loaded
 
     async def _load(self, uri: str) -> LoadedModel:
         loaded = await self._cache.get(uri, argument=True)

@@ -6,20 +6,22 @@ import logging
 import multiprocessing
 import os
 import sys
+import time
+from importlib import import_module
 from typing import Any
 
+import uvicorn
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from starlette.types import ASGIApp
 from uvicorn_worker import UvicornWorker
 
 from fin_pyfunc.serving.app import create_app
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.middleware.auth import warn_if_exposed
-from fin_pyfunc.serving.server import ReadyHook
+from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
 
-#: gunicorn's own name for how a worker that cannot load its application ends; the arbiter then stops as a whole.
-APP_LOAD_ERROR = 4
 #: gunicorn's own, so that its lines and ours read alike.
 LOG_FORMAT, DATE_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]"
 
@@ -33,6 +35,33 @@ class Worker(UvicornWorker):  # type: ignore[misc] # no types
         super().__init__(*args, **kwargs)
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
         logging.getLogger("uvicorn.error").setLevel(max(self.log.error_log.level, logging.WARNING))
+
+    async def _serve(self) -> None:
+        """As the parent does, with a server that drains."""
+        self.config.app = self.wsgi
+        server = DrainingServer(config=self.config)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+class DrainingServer(uvicorn.Server):
+    """Goes on listening after a signal until the predictions under way are answered, and says 503 meanwhile."""
+
+    _drain_until: float | None = None
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say, ten times a second, whether to stop now."""
+        if self.should_exit and not self.force_exit:
+            ours: Server | None = self.lifespan.state.get("server")
+            if self._drain_until is None:
+                self._drain_until = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
+                if ours is not None:
+                    ours.predictor.drain()
+            if ours is not None and not ours.predictor.is_idle and time.monotonic() < self._drain_until:
+                return False
+        return await super().on_tick(counter)
 
 
 class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
@@ -87,7 +116,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
         if not self._has_served.value:
             logging.shutdown()
             # at once: uvicorn logs a SystemExit from a task as a crash, and after a signal the arbiter starts another
-            os._exit(APP_LOAD_ERROR)
+            os._exit(Arbiter.APP_LOAD_ERROR)
 
 
 def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
@@ -101,4 +130,10 @@ def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
 
 def _warm_imports() -> None:
     """Import before the fork what every worker needs, without opening anything."""
-    import fin_pyfunc.model.wrapper  # noqa: F401
+    for name in (
+        "fin_pyfunc.model.wrapper",
+        "mlflow.artifacts",
+        "mlflow.pyfunc.scoring_server",
+        "mlflow.tracking",
+    ):
+        import_module(name)

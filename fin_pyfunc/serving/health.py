@@ -10,6 +10,7 @@ from fin_pyfunc.model.device import gpu_available
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.default_model import DefaultModel
+from fin_pyfunc.serving.predictor import DRAINING, Predictor
 from fin_pyfunc.serving.schemas import Health
 from fin_pyfunc.serving.store import Store
 
@@ -23,17 +24,21 @@ class HealthProbe:
     ----------
     store : Store
         Asked every `probe_seconds`, on a thread of its own.
+    predictor : Predictor
+        Knows whether the server is draining.
     cache : ModelCache
     default : DefaultModel
     probe_seconds : float
     """
 
-    def __init__(self, store: Store, cache: ModelCache, default: DefaultModel, probe_seconds: float) -> None:
-        self._store, self._cache, self._default, self._probe_seconds = store, cache, default, probe_seconds
+    def __init__(
+        self, store: Store, predictor: Predictor, cache: ModelCache, default: DefaultModel, probe_seconds: float
+    ) -> None:
+        self._store, self._predictor, self._cache, self._default = store, predictor, cache, default
+        self._probe_seconds = probe_seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="probe")
         self._mlflow_connected = False
         self._gpu_available = False
-        self.draining = False
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -65,8 +70,8 @@ class HealthProbe:
 
     def not_ready(self) -> str | None:
         """Why `/health/ready` says no, or None."""
-        if self.draining:
-            return "The server is draining: it finishes what it has accepted and takes no more."
+        if self._predictor.is_draining:
+            return DRAINING
         return (
             None
             if self._default.is_ready

@@ -17,6 +17,7 @@ from fin_pyfunc.serving.settings import Limits
 
 #: More scoring threads than this only take turns: an estimator holds the interpreter most of the time.
 MAX_DEFAULT_THREADS = 4
+DRAINING = "The server is stopping: it finishes what it has accepted and takes no more; ask another one."
 
 
 class Predictor:
@@ -36,6 +37,16 @@ class Predictor:
         threads = limits.score_threads or min(MAX_DEFAULT_THREADS, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="score")
         self._waiting = 0
+        self.is_draining = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every prediction that was accepted is answered."""
+        return self._waiting == 0
+
+    def drain(self) -> None:
+        """Take no more predictions; those under way go on."""
+        self.is_draining = True
 
     async def predict(self, uri: str | None, rows: Sequence[Mapping[str, Any]]) -> tuple[LoadedModel, Decisions]:
         """Classify rows.
@@ -54,10 +65,12 @@ class Predictor:
         Raises
         ------
         RequestError
-            422 without a model to ask, 503 where too many wait already, 504 when the time is up.
+            422 without a model to ask, 503 where too many wait already or the server stops, 504 when the time is up.
         FinPyfuncError
             Whatever finding, loading or scoring the model raised.
         """
+        if self.is_draining:
+            raise RequestError(503, DRAINING, RETRY_AFTER)
         if self._waiting >= self._limits.max_waiting:
             raise RequestError(503, "The server is working on as many requests as it takes: try again.", RETRY_AFTER)
         self._waiting += 1

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.catalog import Catalog
@@ -53,19 +54,22 @@ class Server:
         )
         self.default = DefaultModel(self.cache, settings.model_uri)
         self.predictor = Predictor(self.cache, self.default, settings.limits)
-        self.health = HealthProbe(Store(uri), self.cache, self.default, settings.mlflow.probe_seconds)
+        self.health = HealthProbe(Store(uri), self.predictor, self.cache, self.default, settings.mlflow.probe_seconds)
         self.catalog = Catalog(uri, settings.mlflow.experiment_name)
 
     @asynccontextmanager
-    async def lifespan(self, _: object) -> AsyncIterator[None]:
-        """Start what runs in the background; stop it, and remove what was downloaded, at the end."""
+    async def lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
+        """Start what runs in the background; stop it, and remove what was downloaded, at the end.
+
+        Yields itself as the lifespan's state, so that whoever runs the application can tell it to drain.
+        """
         allow_file_store(os.environ, self.settings.mlflow.tracking_uri)
         bound_mlflow_waits(os.environ)
         background = [asyncio.create_task(self.health.run()), asyncio.create_task(self._start_default())]
         try:
-            yield
+            yield {"server": self}
         finally:
-            self.health.draining = True
+            self.predictor.drain()
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)

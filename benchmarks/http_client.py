@@ -1,0 +1,121 @@
+"""A small HTTP/1.1 client over asyncio's streams, for loopback only: keep-alive connections that each ask in a loop.
+
+One for all servers that are compared, and cheap, so that it is the server that is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+HOST = "127.0.0.1"
+#: A measurement ends here, however much of its time is left.
+MAX_REQUESTS = 200_000
+#: Seconds that one answer is waited for.
+TIMEOUT = 60.0
+
+
+class Load(NamedTuple):
+    """What one measurement found.
+
+    Parameters
+    ----------
+    seconds : float
+        From the first request to the last answer.
+    latencies : list of float
+        Of each request, in seconds.
+    """
+
+    seconds: float
+    latencies: list[float]
+
+
+def request(path: str, body: bytes) -> bytes:
+    """A whole POST as it goes over the wire."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class Connection:
+    """One connection that is kept alive, and opened again where the server has closed it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, sent: bytes) -> tuple[int, bytes]:
+        """Send one request and read its answer: the status and the body."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(HOST, self._port)
+        reader, writer = self._streams
+        writer.write(sent)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+        if not length:
+            raise RuntimeError("the server sent an answer without Content-Length, which this client does not read")
+        body = await reader.readexactly(int(length))
+        if b"connection: close" in head:
+            self.close()
+        return int(head.split(b" ", 2)[1]), body
+
+    def close(self) -> None:
+        """Close it; the next request opens another."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def load(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
+    """Ask over several connections at once, each with one request at a time, until the time is up.
+
+    Parameters
+    ----------
+    port : int
+    requests : sequence of bytes
+        Sent in turn.
+    connections : int
+    seconds : float
+
+    Raises
+    ------
+    RuntimeError
+        An answer was not 200, or did not come in time: numbers of a server that refuses are worth nothing.
+    """
+    latencies: list[float] = []
+    deadline = time.perf_counter() + seconds
+
+    async def ask_in_a_loop(offset: int) -> None:
+        connection = Connection(port)
+        i = offset
+        try:
+            while (start := time.perf_counter()) < deadline and len(latencies) < MAX_REQUESTS:
+                status, body = await connection.ask(requests[i % len(requests)])
+                latencies.append(time.perf_counter() - start)
+                if status != 200:
+                    raise RuntimeError(f"the server answered {status}: {body[:200].decode(errors='replace')}")
+                i += connections
+        finally:
+            connection.close()
+
+    start = time.perf_counter()
+    async with asyncio.timeout(seconds + TIMEOUT), asyncio.TaskGroup() as group:
+        for offset in range(connections):
+            group.create_task(ask_in_a_loop(offset))
+    return Load(time.perf_counter() - start, latencies)
+
+
+async def first_answer(port: int, sent: bytes) -> bool:
+    """Whether the server answers this request with 200 now."""
+    connection = Connection(port)
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            status, _ = await connection.ask(sent)
+        return status == 200
+    except (OSError, asyncio.IncompleteReadError):
+        return False
+    finally:
+        connection.close()
