@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from fin_pyfunc._version import __version__
+from fin_pyfunc.serving import openapi_examples as examples
 from fin_pyfunc.serving.schemas import (
     BatchRequest,
     BatchResponse,
@@ -70,68 +70,6 @@ HEADERS = {
 }
 LINEAGE = ("X-Request-ID", "X-Model-URI", "X-Model-ID", "X-Model-Backend")
 
-#: The guide's bars; DEMO is one with every feature of the demo model.
-BARS = [
-    {"bar_id": 12345, "bidPrice": 1.1, "askPrice": 1.1005},
-    {"bar_id": 12346, "bidPrice": 1.1001, "askPrice": 1.1006},
-]
-BAR = BARS[0] | {"spread": 0.0005, "return_1": 0.001, "return_5": 0.002}
-DEMO = {"bar_id": 12345, "bidPrice": 1.1, "askPrice": 1.10012, "spread": 0.00012, "return_1": 0.00002}
-DEMO |= {"return_5": -0.0001, "order_flow_imbalance": 0.31, "volatility_20": 0.00011, "momentum_20": 0.0003}
-RUN = {"model_uri": "runs:/abc123def456/model"}
-CHAMPION = {"model_uri": "models:/eurusd_rf@champion"}
-PREDICT = {
-    "The demo model": CHAMPION | {"features": DEMO, "return_proba": True},
-    "The model of a run": RUN | {"features": BAR, "return_proba": True},
-    "The default model": {"features": DEMO},
-}
-SCORED = {
-    "prediction": 1,
-    "probability": 0.85,
-    "probabilities": {"-1": 0.05, "0": 0.1, "1": 0.85},
-    "confidence": "high",
-}
-PREDICTED = {
-    "With probabilities": SCORED,
-    "Without probabilities": SCORED | {"probability": None, "probabilities": None},
-}
-BATCH = {
-    "The demo model": CHAMPION | {"features_list": [DEMO, DEMO | {"bar_id": 12346}], "return_proba": True},
-    "The model of a run": RUN | {"features_list": BARS, "return_proba": False},
-}
-SPREAD_OUT = [{"-1": 0.05, "0": 0.1, "1": 0.85}, {"-1": 0.62, "0": 0.2, "1": 0.18}]
-BATCHED = {
-    "Without probabilities": {"predictions": [1, -1], "probabilities": None, "count": 2},
-    "With probabilities": {
-        "predictions": [1, -1],
-        "probabilities": SPREAD_OUT,
-        "count": 2,
-        "confidences": ["high", "medium"],
-    },
-}
-UP = {"status": "healthy", "mlflow_connected": True, "gpu_available": False, "cached_models": 2}
-HEALTH_EXAMPLES = {
-    "Healthy": UP,
-    "Degraded": UP | {"status": "degraded", "mlflow_connected": False},
-    "Unhealthy": UP | {"status": "unhealthy", "mlflow_connected": False, "cached_models": 0},
-}
-LISTED: Json = {"model_uri": "runs:/abc123/model", "run_id": "abc123", "experiment_id": "1"}
-LISTED |= {
-    "metrics": {"accuracy": 0.85, "sharpe_ratio": 1.5},
-    "params": {"n_estimators": 200},
-    "tags": {"asset": "EURUSD"},
-}
-MODELS = {"One run": {"models": [LISTED], "count": 1}}
-ROOT = {"message": "fin-pyfunc", "version": __version__, "docs": "/docs", "health": "/health"}
-CSV = ",".join(DEMO) + "\n" + ",".join(map(str, DEMO.values())) + "\n"
-INVOCATIONS = {
-    "Split": {
-        "dataframe_split": {"columns": list(DEMO), "data": [list(DEMO.values())]},
-        "params": {"return_proba": True},
-    },
-    "Records": {"dataframe_records": [DEMO]},
-}
-ANSWER = {"predictions": [{"prediction": 1, "probability": 0.85, "confidence": "high"}]}
 
 #: MLflow's own bodies, which MLflow decodes and encodes.
 INVOCATIONS_SCHEMA: Json = {
@@ -212,7 +150,7 @@ def _query(name: str, description: str, schema: Json) -> Json:
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
-HEALTH = _json(Health, HEALTH_EXAMPLES)
+HEALTH = _json(Health, examples.HEALTH_EXAMPLES)
 UNHEALTHY = {503: "Nothing can be scored."}
 NOT_READY = {503: "The default model has not scored its warm-up row yet, or the server is draining."}
 PING: Content = {"application/json": {"schema": {"type": "string"}, "example": "\n"}}
@@ -226,9 +164,9 @@ OPERATIONS = (
         "The class of one row of features. `confidence` is worked out from the probability of the predicted class "
         "whether or not probabilities are asked for.",
         "The predicted class.",
-        _json(PredictResponse, PREDICTED),
+        _json(PredictResponse, examples.PREDICTED),
         errors=SCORING,
-        body=_json(PredictRequest, PREDICT),
+        body=_json(PredictRequest, examples.PREDICT),
         headers=LINEAGE,
     ),
     Operation(
@@ -239,9 +177,9 @@ OPERATIONS = (
         "All or nothing: one bad row refuses the batch, and every bad row is named by its index. The answer for a row "
         "never depends on the rows beside it.",
         "The predicted class of each row, in the order of the request.",
-        _json(BatchResponse, BATCHED),
+        _json(BatchResponse, examples.BATCHED),
         errors=SCORING,
-        body=_json(BatchRequest, BATCH),
+        body=_json(BatchRequest, examples.BATCH),
         headers=LINEAGE,
     ),
     Operation(
@@ -251,7 +189,7 @@ OPERATIONS = (
         "List the logged models",
         "One entry a run that has a logged model, newest first. Tags that MLflow sets for itself are left out.",
         "The runs of the experiment that have a model.",
-        _json(ModelList, MODELS),
+        _json(ModelList, examples.MODELS),
         errors=(*GUARDED, 404, 422, 504),
         parameters=(
             _query(
@@ -305,11 +243,11 @@ OPERATIONS = (
         "Rows for the default model as JSON (`dataframe_split`, `dataframe_records`, `instances` or `inputs`), "
         "CSV with a header line, or Parquet. `params` holds inference parameters such as `return_proba`.",
         "One record a row.",
-        {"application/json": {"schema": ANSWER_SCHEMA, "example": ANSWER}},
+        {"application/json": {"schema": ANSWER_SCHEMA, "example": examples.ANSWER}},
         errors=SCORING,
         body={
-            "application/json": {"schema": INVOCATIONS_SCHEMA} | _examples(INVOCATIONS),
-            "text/csv": {"schema": {"type": "string"}, "example": CSV},
+            "application/json": {"schema": INVOCATIONS_SCHEMA} | _examples(examples.INVOCATIONS),
+            "text/csv": {"schema": {"type": "string"}, "example": examples.CSV},
             "application/vnd.apache.parquet": {},
         },
     ),
@@ -349,7 +287,7 @@ OPERATIONS = (
         "Where to go from here",
         "The server's version and the paths of its documentation and health.",
         "The server's name card.",
-        _json(Root, {"Root": ROOT}),
+        _json(Root, {"Root": examples.ROOT}),
     ),
 )
 
