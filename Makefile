@@ -48,10 +48,10 @@ $(VENV)/bin/python:
 # a stamp per set of packages: made again only when what it depends on has changed
 $(VENV)/.serve: $(VENV)/bin/python setup.cfg constraints.txt
 	@echo "installing fin_pyfunc (about a minute the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -c constraints.txt -e .
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python setup.cfg constraints.txt
 	@echo "installing fin_pyfunc with its test and lint tools (about two minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.serve

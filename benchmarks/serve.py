@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,10 +56,11 @@ class Measured(NamedTuple):
     p99: dict[int, float]
 
 
-def log_models(tracking_uri: str, artifacts: Path) -> tuple[str, str, list[dict[str, float]]]:
+def log_models(tracking_uri: str, artifacts: Path) -> tuple[str, str, list[dict[Hashable, Any]]]:
     """Fit one forest, log it both ways, and draw rows to ask about."""
     import mlflow
     import pandas as pd
+    from mlflow.models import infer_signature
     from sklearn.datasets import make_classification
     from sklearn.ensemble import RandomForestClassifier
 
@@ -75,13 +76,12 @@ def log_models(tracking_uri: str, artifacts: Path) -> tuple[str, str, list[dict[
         ours = fin_pyfunc.log_model(forest, frame)
     with mlflow.start_run():
         theirs = mlflow.sklearn.log_model(
-            forest, name="model", serialization_format="cloudpickle", input_example=frame.head(5)
+            forest, name="model", serialization_format="cloudpickle", signature=infer_signature(frame)
         )
-    rows: list[dict[str, float]] = frame.head(N_ROWS).to_dict("records")
-    return ours.model_uri, theirs.model_uri, rows
+    return ours.model_uri, theirs.model_uri, frame.head(N_ROWS).to_dict("records")
 
 
-def candidates(ours: str, theirs: str, rows: list[dict[str, float]]) -> list[Candidate]:
+def candidates(ours: str, theirs: str, rows: list[dict[Hashable, Any]]) -> list[Candidate]:
     """Both servers, with one worker each."""
     python = [sys.executable, "-m"]
     return [
@@ -112,6 +112,8 @@ def running(candidate: Candidate, folder: Path, tracking_uri: str) -> Iterator[t
         port: int = probe.getsockname()[1]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("FIN_PYFUNC", "MLFLOW_"))}
     environ |= {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # MLflow starts uvicorn by its name
+    environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environ.get("PATH", "")])
     log_file = folder / f"{port}.log"
     command = [*candidate.command, "--host", HOST, "--port", str(port)]
     with log_file.open("wb") as log:
@@ -202,9 +204,9 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         "# One row at a time: `fin-pyfunc serve` and `mlflow models serve`",
         "",
-        f"A random forest of {TREES} trees on {FEATURES} features and {CLASSES} classes; one worker each, started in turn, "
-        f"{settings['rounds']} rounds of {settings['seconds']:g} s a measurement; median (least to greatest of the "
-        "rounds). The client runs on the same machine and takes part of it. `fin-pyfunc serve` answers the class and "
+        f"A random forest of {TREES} trees on {FEATURES} features and {CLASSES} classes; one worker each, started in "
+        f"turn, {settings['rounds']} rounds of {settings['seconds']:g} s a measurement; median (least to greatest of "
+        "the rounds). The client runs on the same machine and takes part of it. `fin-pyfunc serve` answers the class and "
         "how sure it is, from `predict_proba`; `mlflow models serve` answers the class, from `predict`.",
         "",
         f"{on['cores']} cores, {on['processor']}, {on['system']}; Python {on['python']}; {versions}. "
@@ -226,6 +228,7 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=10, help="length of one measurement (default 10)")
     options.add_argument("--out", type=Path, default=RESULTS, help="folder for serve.md and serve.json")
     given = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the servers are ended then too
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from fin_pyfunc_cli import options
@@ -28,10 +30,14 @@ def demo(
         click.echo(f"models:/{name}@{alias} is there already (version {version})")
         return
     experiment = options.experiment(experiment_name)
-    with click.progressbar(length=trees, label="training the demo forest") as bar:
-        logged = log_demo(
-            name, alias, experiment, trees, on_trees=bar.update, on_step=lambda step: click.echo(f"\n{step}", nl=False)
-        )
+    bar = click.progressbar(length=trees, label="training the demo forest", file=sys.stderr)
+
+    def next_step(step: str) -> None:
+        bar.render_finish()
+        click.echo(step, err=True)
+
+    bar.render_progress()
+    logged = log_demo(name, alias, experiment, trees, on_trees=bar.update, on_step=next_step)
     click.echo(
         f"registered models:/{name}@{alias}, version {logged.version}: accuracy {logged.accuracy:.2f} on held-out bars"
     )
