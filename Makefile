@@ -35,7 +35,7 @@ docs: $(VENV)/.dev ## write docs/configuration.md from the settings
 	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/.dev ## start-up and throughput beside `mlflow models serve`, into benchmarks/results
-	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python -m benchmarks.serve
 
 clean: ## remove what set-up and tests made; the embedded store (mlflow.db, mlartifacts) stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

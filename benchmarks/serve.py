@@ -206,8 +206,8 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         f"A random forest of {TREES} trees on {FEATURES} features and {CLASSES} classes; one worker each, started in "
         f"turn, {settings['rounds']} rounds of {settings['seconds']:g} s a measurement; median (least to greatest of "
-        "the rounds). The client runs on the same machine and takes part of it. `fin-pyfunc serve` answers the class and "
-        "how sure it is, from `predict_proba`; `mlflow models serve` answers the class, from `predict`.",
+        "the rounds). The client runs on the same machine and takes part of it. `fin-pyfunc serve` answers the class "
+        "and how sure it is, from `predict_proba`; `mlflow models serve` answers the class, from `predict`.",
         "",
         f"{on['cores']} cores, {on['processor']}, {on['system']}; Python {on['python']}; {versions}. "
         "Made by `python -m benchmarks.serve`.",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import pandas as pd  # noqa: F401 - xdist's own process rebuilds warnings of pandas' types
 import pytest
 import requests
 
@@ -52,6 +53,17 @@ def sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> SqliteStore:
     root = folder / "artifacts"
     root.mkdir()
     return SqliteStore(f"sqlite:///{folder / 'mlflow.db'}", root)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mlflow_as_it_was() -> Iterator[None]:
+    """Undo, after each file, what MLflow keeps for the whole process: its tracking URI and its active experiment."""
+    yield
+    if "mlflow" in sys.modules:
+        import mlflow
+
+        mlflow.set_tracking_uri(None)
+        mlflow.tracking.fluent._active_experiment_id = None  # there is no public way back from set_experiment
 
 
 @contextlib.contextmanager

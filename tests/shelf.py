@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 import fin_pyfunc
+from tests.conftest import tracking_to
 from tests.models import bars, bars_with_gaps, labels
 
 EXPERIMENT = "financial_ml"
@@ -65,10 +66,12 @@ class Echo(mlflow.pyfunc.PythonModel):
 def fill(tracking_uri: str, artifact_root: Path, folder: Path) -> Shelf:
     """Log one model of each kind."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # as if the classes stood in a notebook
-    mlflow.set_tracking_uri(tracking_uri)
-    if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-        mlflow.create_experiment(EXPERIMENT, artifact_location=artifact_root.as_uri())
-    mlflow.set_experiment(EXPERIMENT)
+    with tracking_to(tracking_uri):
+        return _fill(tracking_uri, artifact_root, folder)
+
+
+def _fill(tracking_uri: str, artifact_root: Path, folder: Path) -> Shelf:
+    experiment = mlflow.create_experiment(EXPERIMENT, artifact_location=artifact_root.as_uri())
     X, y = bars(), labels(-1, 0, 1)
     with_id = X.assign(**{IDENTIFIER: range(12345, 12345 + len(X))})
     estimators: dict[str, Any] = {
@@ -101,15 +104,17 @@ def fill(tracking_uri: str, artifact_root: Path, folder: Path) -> Shelf:
         "unsigned": lambda e: mlflow.sklearn.log_model(e, name="model"),
     }
     for kind, logger in loggers.items():
-        with mlflow.start_run(run_name=kind) as run:
+        with mlflow.start_run(experiment_id=experiment, run_name=kind) as run:
             mlflow.log_params({"n_estimators": 20, "kind": kind})
             mlflow.log_metric("accuracy", 0.85)
             mlflow.set_tag("asset", "EURUSD")
             infos[kind], runs[kind] = logger(estimators[kind]), run.info.run_id
-    with mlflow.start_run(run_name="echo") as run:
+    with mlflow.start_run(experiment_id=experiment, run_name="echo") as run:
         infos["echo"] = mlflow.pyfunc.log_model(name="model", python_model=Echo())
         runs["echo"] = run.info.run_id
-    with mlflow.start_run(run_name="artifact") as run:  # as MLflow 2 stored models: files of the run
+    with mlflow.start_run(
+        experiment_id=experiment, run_name="artifact"
+    ) as run:  # as MLflow 2 stored models: files of the run
         fin_pyfunc.save_model(estimators["artifact"], X, folder / "saved")
         mlflow.log_artifacts(str(folder / "saved"), "model")
         mlflow.set_tag("mlflow.log-model.history", json.dumps([{"artifact_path": "model", "flavors": {}}]))

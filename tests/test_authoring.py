@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -732,3 +733,20 @@ def test_the_signature_says_what_goes_in_and_what_comes_out(tmp_path: Path) -> N
         ("probability_1", "double", False),
     ]
     assert [(p.name, p.dtype.name, p.default) for p in signature.params] == [("return_proba", "boolean", True)]
+
+
+class HoldsALock:
+    """A user's own classifier with something in it that belongs to this process alone."""
+
+    classes_ = np.array([-1, 1])
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def predict(self, X: pd.DataFrame) -> np.ndarray[Any, Any]:
+        return np.ones(len(X), dtype=int)
+
+
+def test_what_cannot_be_pickled_is_refused_with_what_to_leave_out(tmp_path: Path) -> None:
+    with pytest.raises(NotLoggableError, match=r"HoldsALock cannot be pickled .* leave out of it"):
+        fin_pyfunc.save_model(HoldsALock(), bars(), tmp_path / "m", serialization="cloudpickle")

@@ -197,8 +197,8 @@ def test_ctrl_c_exits_130_without_a_traceback(tmp_path: Path) -> None:
         "from fin_pyfunc_cli.main import main; main(['demo', '--trees', '10000'])"
     )
     process = in_a_process(code, tmp_path, "-u")
-    assert process.stdout is not None
-    assert "training" in process.stdout.readline()
+    assert process.stderr is not None
+    assert "training" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 130

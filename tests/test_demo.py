@@ -123,7 +123,8 @@ def test_a_forest_grown_in_steps_is_the_forest_of_one_fit(bars: pd.DataFrame, n_
     grown: list[int] = []
     stepped = demo.train(bars, n_estimators=n_estimators, seed=3, progress=grown.append)
     whole = RandomForestClassifier(**stepped.get_params()).fit(bars[list(demo.FEATURES)], bars["label"])
-    assert grown == sorted({*range(10, n_estimators, 10), n_estimators})
+    assert sum(grown) == n_estimators
+    assert max(grown) <= 10
     assert stepped.warm_start is False
     assert stepped.n_estimators == len(stepped.estimators_) == n_estimators
     for one, other in zip(stepped.estimators_, whole.estimators_, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 import fin_pyfunc
 from tests.conftest import MlflowServer, tracking_to
-from tests.market import held_out, market
+from tests.market import Market, held_out, market
 from tests.servers import Serving, serving
 
 ESTIMATORS: dict[str, Any] = {
@@ -36,11 +36,17 @@ class Served(NamedTuple):
     rows: list[dict[str, Any]]
 
 
+@pytest.fixture(scope="session")
+def real() -> Market:
+    """Asked for first, so that nothing is started where there is no data."""
+    return market()
+
+
 @pytest.fixture(scope="module", params=ESTIMATORS)
 def served(
-    request: pytest.FixtureRequest, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, real: Market, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    train, y, *_ = market()
+    train, y, *_ = real
     estimator = ESTIMATORS[request.param]().fit(train, y)
     with tracking_to(mlflow_server.uri):
         info = fin_pyfunc.log_model(estimator, train.tail(500))
@@ -52,7 +58,7 @@ def served(
             estimator.classes_.tolist(),
             estimator.predict(frame).tolist(),
             estimator.predict_proba(frame),
-            frame.to_dict("records"),
+            cast("list[dict[str, Any]]", frame.to_dict("records")),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -87,6 +87,7 @@ def rows(X: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
 
 def assert_answers_as(model: FinPyfuncModel, estimator: Any, frame: Any, sent: list[dict[str, Any]]) -> None:
     decided = model.decide(sent)
+    assert decided.scores.probabilities is not None
     expected = estimator.predict_proba(frame)
     assert list(decided.scores.classes) == estimator.classes_.tolist()
     np.testing.assert_allclose(decided.scores.probabilities, expected, rtol=0, atol=FLOAT32)
@@ -120,7 +121,7 @@ def test_columns_of_numbers_text_and_booleans_are_answered_and_checked(tmp_path:
         ("is_month_end", BooleanTensorType([None, 1])),
     ]
     model = loaded(written(tmp_path, to_onnx(estimator, initial_types=inputs, options={"zipmap": False})))
-    sent = frame.tail(20).to_dict("records")
+    sent = cast("list[dict[str, Any]]", frame.tail(20).to_dict("records"))
     assert_answers_as(model, estimator, frame.tail(20), [dict(reversed(row.items())) for row in sent])
     assert model.features is not None
     assert [(f.name, f.kind) for f in model.features.features] == [
@@ -140,9 +141,9 @@ def test_a_double_matrix_is_not_narrowed(tmp_path: Path) -> None:
             tmp_path, to_onnx(estimator, initial_types=[("X", DoubleTensorType([None, 2]))], options={"zipmap": False})
         )
     )
-    np.testing.assert_allclose(
-        model.decide(rows(X)).scores.probabilities, estimator.predict_proba(X), rtol=0, atol=1e-9
-    )
+    probabilities = model.decide(rows(X)).scores.probabilities
+    assert probabilities is not None
+    np.testing.assert_allclose(probabilities, estimator.predict_proba(X), rtol=0, atol=1e-9)
 
 
 def test_labels_without_probabilities_are_answered(tmp_path: Path) -> None:
@@ -229,11 +230,12 @@ def test_labels_are_read_however_a_tensor_holds_them(raw: bool, tmp_path: Path) 
     constant = helper.make_tensor("names", TensorProto.INT64, [2], content, raw=raw)
     decided = loaded(written(tmp_path, hand_made([ARGMAX, PICK], [constant]))).decide([{"a": 0.0, "b": 9.0}])
     assert decided.predictions == [-3]
-    assert decided.distributions == [pytest.approx({"5": 0.0001234, "-3": 0.9998766}, abs=1e-6)]
+    assert decided.one()["probabilities"] == pytest.approx({"5": 0.0001234, "-3": 0.9998766}, abs=1e-6)
 
 
 def test_labels_may_stand_in_a_constant_node(tmp_path: Path) -> None:
-    constant = helper.make_tensor("value", TensorProto.STRING, [2], [b"sell", "l\xe4nger".encode()])
+    texts: Any = [b"sell", "l\xe4nger".encode()]
+    constant = helper.make_tensor("value", TensorProto.STRING, [2], texts)
     nodes = [helper.make_node("Constant", [], ["names"], value=constant), ARGMAX, PICK]
     model = loaded(written(tmp_path, hand_made(nodes, label_type=TensorProto.STRING)))
     assert model.decide([{"a": 0.0, "b": 9.0}]).predictions == ["l\xe4nger"]

@@ -26,17 +26,17 @@ from tests.shelf import Shelf
 from tests.test_api import row
 from tests.test_error_table import refused
 
-NAME = "eurusd_lr"
+NAME, EXPERIMENT = "eurusd_lr", "server_life"
 
 
 @pytest.fixture(scope="module")
 def remote(mlflow_server: MlflowServer) -> str:
     """A real MLflow server with two versions of one model, the first of them champion."""
     with tracking_to(mlflow_server.uri):
-        mlflow.set_experiment("financial_ml")
+        experiment = mlflow.create_experiment(EXPERIMENT)
         for names in ((-1, 0, 1), (1, 0, -1)):
             estimator = LogisticRegression().fit(bars(), labels(*names))
-            with mlflow.start_run():
+            with mlflow.start_run(experiment_id=experiment):
                 fin_pyfunc.log_model(estimator, bars(), registered_model_name=NAME)
         MlflowClient().set_registered_model_alias(NAME, "champion", "1")
     return mlflow_server.uri
@@ -51,7 +51,7 @@ def test_models_come_from_a_real_mlflow_server_over_http(remote: str, tmp_path: 
     with serving("-m", f"models:/{NAME}@champion", "--mlflow-tracking-uri", remote, folder=tmp_path) as server:
         answered = server.predict(row(), return_proba=True)
         assert answered.status_code == 200
-        assert requests.get(server.url + "/models", timeout=30).json()["count"] == 2
+        assert requests.get(f"{server.url}/models?experiment_name={EXPERIMENT}", timeout=30).json()["count"] == 2
         assert server.predict(row(), f"models:/{NAME}/2").json()["prediction"] == -answered.json()["prediction"]
 
 
@@ -246,7 +246,7 @@ def test_an_alias_that_moves_to_a_damaged_model_leaves_the_one_before_in_place(r
     client.set_registered_model_alias(NAME, "tested", "1")
     with (
         tracking_to(remote),
-        mlflow.start_run(experiment_id=client.get_experiment_by_name("financial_ml").experiment_id) as run,
+        mlflow.start_run(experiment_id=client.get_experiment_by_name(EXPERIMENT).experiment_id) as run,
     ):
         damaged = saved(tmp_path / "damaged")
         (damaged / "artifacts" / "fin_pyfunc" / "estimator.skops").write_bytes(b"damaged")

@@ -80,8 +80,13 @@ def dump(estimator: Any, path: Path, serialization: Serialization) -> None:
     if serialization == "cloudpickle":
         import cloudpickle
 
-        with path.open("wb") as file:
-            cloudpickle.dump(estimator, file)
+        try:
+            path.write_bytes(cloudpickle.dumps(estimator))
+        except Exception as e:
+            raise NotLoggableError(
+                f"{type(estimator).__name__} cannot be pickled ({type(e).__name__}: {e}): leave out of it what belongs "
+                "to this process alone, such as locks, connections and open files."
+            ) from e
         return
     import skops.io
 

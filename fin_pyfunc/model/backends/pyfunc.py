@@ -62,4 +62,6 @@ def _labels(answered: Any) -> list[Label]:
     labels = [label[0] if isinstance(label, list) and len(label) == 1 else label for label in labels]
     if not all(isinstance(label, str | int | float | bool) and label == label for label in labels):
         raise ScoringError("the model answered a label that is neither text nor a number nor a boolean")
+    if any(isinstance(label, float) and not label.is_integer() for label in labels):
+        raise ScoringError("the model answered a fraction, which is no class label: it is no classifier")
     return labels
