@@ -64,6 +64,7 @@ def mlflow_as_it_was() -> Iterator[None]:
 
         mlflow.set_tracking_uri(None)
         mlflow.tracking.fluent._active_experiment_id = None  # there is no public way back from set_experiment
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
 @contextlib.contextmanager
