@@ -11,11 +11,17 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
 
+PIP = set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+# one line that counts, instead of a page
+COUNTED = | awk '/^Collecting /{printf "\r  %d packages found", ++n; fflush()} \
+	/^Installing collected/{printf "\r  installing %d packages  ", n; fflush()} /^Successfully/{print "\r  done                    "}'
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve ## the demo model (trained and logged once) behind the API, at PORT (8000)
 	@$(BIN)/fin-pyfunc demo --if-missing
+	@echo "the commands fin-pyfunc, mlflow and python are in $(VENV): . $(BIN)/activate"
 	@exec $(BIN)/fin-pyfunc serve -m models:/eurusd_rf@champion --port $(PORT)
 
 test: $(VENV)/.dev ## every test that this machine can run
@@ -48,10 +54,10 @@ $(VENV)/bin/python:
 # a stamp per set of packages: made again only when what it depends on has changed
 $(VENV)/.serve: $(VENV)/bin/python setup.cfg constraints.txt
 	@echo "installing fin_pyfunc (about a minute the first time)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
+	@$(PIP) -e . $(COUNTED)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python setup.cfg constraints.txt
 	@echo "installing fin_pyfunc with its test and lint tools (about two minutes the first time)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(PIP) -e '.[dev]' $(COUNTED)
 	@touch $@ $(VENV)/.serve

@@ -446,7 +446,7 @@ def test_a_bad_cell_is_named_by_its_row_and_feature(
         assert ("rows 4 to 5" if chunk_rows == 2 else "rows 0 to 8") in message
     else:
         message = refused("predict", "-m", uri, source, "-o", target, "--chunk-rows", chunk_rows)
-        assert message.startswith("Error: bad.csv, row 5 (data rows are counted from 0): 1 feature problem in row 5: ")
+        assert message.startswith("Error: bad.csv, row 5 (data rows are counted from 0): Refused in row 5: ")
         assert f"feature {cell!r} " in message
         if not value:
             assert "is null" in message
@@ -732,3 +732,12 @@ def test_inspect_refuses_what_is_damaged_or_not_there(codes: tuple[str, pd.DataF
     shutil.copytree(codes[0], tmp_path / "gone")
     next((tmp_path / "gone").rglob("*.whl")).unlink()
     assert ".whl' is missing" in refused("inspect", tmp_path / "gone")
+
+
+def test_a_command_that_reads_makes_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = ("--mlflow-tracking-uri", "sqlite:///mlflow.db")
+    for command in (("models",), ("inspect", "models:/rf@champion"), ("predict", "-m", "models:/rf@champion", "x.csv")):
+        (tmp_path / "x.csv").write_text("a\n1\n")
+        assert "there is no MLflow store mlflow.db in" in refused(*command, *there)
+    assert not (tmp_path / "mlflow.db").exists()

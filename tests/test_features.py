@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -305,12 +306,12 @@ def test_null_is_taken_where_training_had_some(name: str, missing: Any) -> None:
         ("lots", -(10**400), "must be an integer from -9007199254740992 to 9007199254740992"),
         ("side", 128, "must be an integer from -128 to 127"),
         ("side", -129.0, "must be an integer from -128 to 127"),
-        ("open", 1, "must be true or false, not something else"),
+        ("open", 1, "must be true or false, not a number"),
         ("open", "true", "must be true or false, not text"),
-        ("halted", 0.0, "must be true or false, not something else"),
-        ("venue", 1, "must be text, not something else"),
+        ("halted", 0.0, "must be true or false, not a number"),
+        ("venue", 1, "must be text, not a number"),
         ("venue", True, "must be text, not a boolean"),
-        ("broker", 1.5, "must be text, not something else"),
+        ("broker", 1.5, "must be text, not a number"),
         ("region", "Mars", "must be one of the 2 values known from training"),
         ("region", ["EU"], "must be one of the 2 values known from training"),
         ("session", True, "must be one of the 3 values known from training"),
@@ -434,3 +435,14 @@ def test_a_spec_survives_json() -> None:
     encoded = msgspec.json.encode(features)
     assert msgspec.json.decode(encoded, type=FeatureSpec) == features
     assert json.loads(encoded)["features"][0] == {"name": "price", "kind": "number", "dtype": "float64"}
+
+
+@given(st.sets(st.integers(0, 60), min_size=1))
+def test_the_sentence_names_every_bad_row_and_takes_little_room(bad: set[int]) -> None:
+    rows = [{"price": None if i in bad else 1.0} for i in range(61)]
+    with pytest.raises(FeatureError) as e:
+        spec("price").table(rows)
+    said = re.match(r"Refused(?: in rows? ([0-9, -]+))?: feature 'price' is null", str(e.value))
+    assert said
+    spans = [span.split("-") for span in (said[1] or "0").split(", ")]
+    assert {i for span in spans for i in range(int(span[0]), int(span[-1]) + 1)} == bad

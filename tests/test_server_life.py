@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -262,3 +263,37 @@ def test_an_alias_that_moves_to_a_damaged_model_leaves_the_one_before_in_place(r
             assert after.headers["X-Model-ID"] == before.headers["X-Model-ID"]
         assert server.log().count("goes on as") == 1
         refused(server.predict(row(), f"models:/{NAME}/{bad.version}"), 500)
+
+
+def test_a_port_that_is_taken_is_one_sentence_at_once(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run([*COMMAND, "--port", str(port)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port} cannot be listened on" in done.stderr
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_with_keys_prints_a_request_that_names_one(shelf: Shelf, tmp_path: Path) -> None:
+    made = subprocess.run(
+        [*COMMAND[:-1], "keys", "add", "desk", "--scope", "predict", "--file", "keys.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    env = {
+        "MLFLOW_TRACKING_URI": shelf.tracking_uri,
+        "FIN_PYFUNC__AUTH__MODE": "keys",
+        "FIN_PYFUNC__AUTH__KEYS_FILE": "keys.json",
+    }
+    with serving("-m", "models:/eurusd_rf@champion", folder=tmp_path, env=env) as server:
+        server.wait_for_log("curl -s")
+        (curl,) = (line for line in server.log().splitlines() if line.startswith("curl "))
+        environ = {**os.environ, "KEY": made.stdout.strip()}
+        answered = subprocess.run(["bash", "-c", curl], env=environ, capture_output=True, text=True, check=True)
+        assert list(json.loads(answered.stdout)) == ["prediction", "probability", "probabilities", "confidence"]
+        assert made.stdout.strip() not in server.log()

@@ -24,7 +24,7 @@ def inspect(uri: str, as_json: bool, tracking_uri: str | None) -> None:
 
     Example: fin-pyfunc inspect models:/eurusd_rf@champion
     """
-    options.use_store(tracking_uri)
+    options.use_store(tracking_uri, must_exist=uri.startswith(("models:/", "runs:/")))
     import mlflow
     import msgspec
 

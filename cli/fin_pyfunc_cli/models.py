@@ -17,7 +17,7 @@ def models(limit: int, as_json: bool, tracking_uri: str | None, experiment_name:
 
     Example: fin-pyfunc models --mlflow-experiment-name financial_ml --limit 10
     """
-    options.use_store(tracking_uri)
+    options.use_store(tracking_uri, must_exist=True)
     import mlflow
     import msgspec
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -44,8 +45,11 @@ def experiment(name: str | None) -> str:
     return name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
 
 
-def use_store(tracking_uri: str | None) -> None:
-    """Point MLflow at the store that a command was given, quietly and with bounded waits."""
+def use_store(tracking_uri: str | None, *, must_exist: bool = False) -> None:
+    """Point MLflow at the store that a command was given, quietly and with bounded waits.
+
+    A command that only reads asks that the store exists, or MLflow would make an empty one in this folder.
+    """
     import logging
     import os
 
@@ -59,3 +63,10 @@ def use_store(tracking_uri: str | None) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if tracking_uri:
         mlflow.set_tracking_uri(tracking_uri)
+    store = mlflow.get_tracking_uri()
+    database = Path(store.removeprefix("sqlite:///"))
+    if must_exist and store.startswith("sqlite:///") and not database.exists():
+        raise click.ClickException(
+            f"there is no MLflow store {database.name} in {database.absolute().parent}: work in the folder that has "
+            "it, or name another with --mlflow-tracking-uri or MLFLOW_TRACKING_URI."
+        )

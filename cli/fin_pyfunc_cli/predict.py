@@ -53,7 +53,7 @@ def predict(
     from fin_pyfunc.batch.tables import check_paths
 
     check_paths(source, output, force)
-    options.use_store(tracking_uri)
+    options.use_store(tracking_uri, must_exist=model_uri.startswith(("models:/", "runs:/")))
     import mlflow
 
     from fin_pyfunc.batch import predict as batch

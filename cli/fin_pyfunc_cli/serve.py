@@ -49,9 +49,11 @@ def _say_ready(settings: Any, default: Any) -> None:
     """Print a request that works when pasted."""
     manifest = default.model.manifest if default is not None else None
     if manifest is None:
-        click.echo("ready", err=True)
+        named = "" if settings.model_uri else "; each request names its model with the key 'model_uri'"
+        click.echo(f"ready{named}", err=True)
         return
     body = json.dumps({"features": manifest.example.features, "return_proba": True})
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - read, not bound
     url = f"http://{host}:{settings.port}/predict"
-    click.echo(f"\nready; try:\n\ncurl -s {url} -H 'Content-Type: application/json' -d {shlex.quote(body)}\n")
+    key = ' -H "Authorization: Bearer $KEY"' if settings.auth.mode == "keys" else ""
+    click.echo(f"\nready; try:\n\ncurl -s {url} -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from fin_pyfunc.model.features import infer
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
     from mlflow.models.signature import ModelSignature
+
+logger = logging.getLogger("fin_pyfunc")
 
 #: The code file of every artifact, copied from here.
 ENTRY = Path(artifact.__file__).with_name("entry.py")
@@ -106,9 +109,12 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
     >>> info = fin_pyfunc.log_model(forest, X_train, identifiers=["bar_id"])  # doctest: +SKIP
     >>> fin_pyfunc.load_model(info.model_uri).predict(X_test)  # doctest: +SKIP
     """
+    import mlflow
     import mlflow.pyfunc
 
     _refuse_unknown("log_model", options, LogOptions)
+    if mlflow.active_run() is None and not options.get("run_id"):
+        logger.warning("logging outside a run: the model has its models:/m-… URI, but lists of runs will not show it")
     with _packed(estimator, X, options) as arguments:
         mlflow_own = {key: value for key, value in options.items() if key not in ModelOptions.__annotations__}
         return mlflow.pyfunc.log_model(name=name, **arguments, **mlflow_own)
@@ -149,6 +155,8 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
     classes = checked_classes(estimator, options.get("classes"))
     thresholds = checked_thresholds(options.get("confidence"))
     X = checked_sample(estimator, X, identifiers)
+    if absent := [name for name in identifiers if name not in X]:
+        logger.warning("identifiers %s are no columns of X: they are accepted in requests all the same", absent)
     try:
         spec = infer(X, identifiers, _one_of("extra", options.get("extra", "ignore"), ("ignore", "forbid")))
     except ValueError as e:

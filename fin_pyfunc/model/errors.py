@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 #: How many problems an error lists; the rest are counted (the HTTP contract's bound).
 MAX_PROBLEMS = 100
+#: How many of them the sentence itself tells.
+SHOWN_PROBLEMS = 5
 
 
 class FinPyfuncError(Exception):
@@ -51,13 +53,12 @@ class FeatureError(FinPyfuncError):
         super().__init__(self._sentence())
 
     def _sentence(self) -> str:
-        first = self.problems[0]
-        found = f"feature {first.feature!r} {_verb(first.problem)}"
-        if self.total > 1:
-            found += f", and {self.total - 1} more"
-        where = "" if self.rows == (0,) else f" in {_rows(self.rows)}"
-        count = f"{self.total} feature {_plural(self.total, 'problem')}"
-        return f"{count}{where}: {found}; see the model's features with 'fin-pyfunc inspect'."
+        # the same problem in many rows is said once
+        kinds = list(dict.fromkeys((p.feature, p.problem) for p in self.problems))
+        said = "; ".join(f"feature {feature!r} {_verb(problem)}" for feature, problem in kinds[:SHOWN_PROBLEMS])
+        rows = "" if self.rows == (0,) else f" in {_rows(self.rows)}"
+        count = "" if self.total == len(kinds[:SHOWN_PROBLEMS]) else f" ({self.total} problems in all)"
+        return f"Refused{rows}: {said}{count}; 'fin-pyfunc inspect' shows what the model takes."
 
 
 class ModelUriError(FinPyfuncError):
@@ -97,15 +98,18 @@ class StoreUnavailableError(FinPyfuncError):
     """MLflow is needed and does not answer."""
 
 
-def _plural(n: int, noun: str) -> str:
-    return noun if n == 1 else noun + "s"
-
-
 def _verb(problem: str) -> str:
     return problem if problem.startswith(("is ", "has ", "must ")) else f"is {problem}"
 
 
 def _rows(rows: Sequence[int]) -> str:
-    shown = ", ".join(map(str, rows[:MAX_PROBLEMS]))
-    more = f" and {len(rows) - MAX_PROBLEMS} more" if len(rows) > MAX_PROBLEMS else ""
-    return f"{_plural(len(rows), 'row')} {shown}{more}"
+    """Rows as a person writes them, "rows 3, 7-9": every one is named, and neighbours take little room."""
+    spans: list[list[int]] = []
+    for row in rows:
+        if spans and row == spans[-1][1] + 1:
+            spans[-1][1] = row
+        else:
+            spans.append([row, row])
+    shown = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans[:MAX_PROBLEMS])
+    more = ", …" if len(spans) > MAX_PROBLEMS else ""
+    return f"{'row' if len(rows) == 1 else 'rows'} {shown}{more}"

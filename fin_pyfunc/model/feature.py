@@ -19,7 +19,7 @@ MAX_EXACT_INTEGER = 2**53
 MISSING: Any = object()
 #: Kinds that a float64 matrix can hold.
 NUMERIC = frozenset({"number", "integer", "boolean"})
-_JSON_NAMES = {bool: "a boolean", str: "text", dict: "an object", list: "a list"}
+_JSON_NAMES = {bool: "a boolean", str: "text", dict: "an object", list: "a list", int: "a number", float: "a number"}
 
 
 class Refused(Exception):  # noqa: N818 - no error of a user's; it becomes a Problem

@@ -98,6 +98,8 @@ class FinPyfuncModel(PythonModel):  # type: ignore[misc] # mlflow ships no types
         ScoringError
             The estimator itself failed.
         """
+        if not isinstance(model_input, pd.DataFrame):
+            raise TypeError(f"predict takes a DataFrame, one column a feature, not {type(model_input).__name__}")
         table = model_input if self.features is None else self.features.check(model_input)
         return_proba = bool((params or {}).get("return_proba", True))
         return self._decide(table).frame(return_proba, model_input.index)
@@ -121,7 +123,16 @@ class FinPyfuncModel(PythonModel):  # type: ignore[misc] # mlflow ships no types
         ------
         FeatureError, ScoringError
         """
+        if not isinstance(features, Mapping):
+            raise TypeError(f"predict_one takes a dict of feature name to value, not {type(features).__name__}")
         return self.decide([features]).one(return_proba)
+
+    def __repr__(self) -> str:
+        manifest = getattr(self, "manifest", None)
+        if manifest is None:
+            return f"{type(self).__name__}()"
+        names = ", ".join(manifest.features.names)
+        return f"{type(self).__name__}({manifest.estimator}, features=[{names}], classes={manifest.classes})"
 
     def decide(self, rows: Sequence[Mapping[str, Any]]) -> Decisions:
         """Classify rows as a client sends them; what the server calls.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from difflib import get_close_matches
 from typing import TypeVar
 
 import msgspec
@@ -84,8 +85,10 @@ def _sentence(message: str, expected: type[msgspec.Struct]) -> str:
     match = _PATH.search(message)
     where = _place(match["path"]) if match else "the body"
     what = _PATH.sub("", message)
-    if what.startswith("Object contains unknown field"):
-        return f"The body has a key that this route does not know: it takes {keys}."
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.S):
+        close = get_close_matches(unknown[1], expected.__struct_fields__, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else "."
+        return f"The body has a key that this route does not know: it takes {keys}{hint}"
     if missing := re.fullmatch(r"Object missing required field `([^`]*)`", what):
         return f"The body lacks the key '{missing[1]}': it takes {keys}."
     if wrong := re.fullmatch(r"Expected `([^`]*)`, got `([^`]*)`", what):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import socket
 import sys
 import time
 from importlib import import_module
@@ -16,6 +17,7 @@ from gunicorn.arbiter import Arbiter
 from starlette.types import ASGIApp
 from uvicorn_worker import UvicornWorker
 
+from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.app import create_app
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.middleware.auth import warn_if_exposed
@@ -124,8 +126,29 @@ def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, datefmt=DATE_FORMAT, stream=sys.stderr)
     for noisy in ("alembic", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("gunicorn.error").addFilter(_is_news)
     warn_if_exposed(settings)
+    _refuse_taken_port(settings)
     GunicornApp(settings, on_ready).run()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out what gunicorn says at every stop, when uvicorn has closed the sockets before it."""
+    return "Error while closing socket" not in record.msg
+
+
+def _refuse_taken_port(settings: Settings) -> None:
+    """Say so at once where gunicorn would try for five seconds."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as e:
+            raise FinPyfuncError(
+                f"{settings.host}:{settings.port} cannot be listened on ({e.strerror}): choose another port with "
+                "--port (make serve PORT=…), or end the program that has it."
+            ) from e
 
 
 def _warm_imports() -> None:

@@ -38,6 +38,7 @@ class HealthProbe:
         self._probe_seconds = probe_seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="probe")
         self._mlflow_connected = False
+        self._has_probed = False
         self._gpu_available = False
 
     async def run(self) -> None:
@@ -49,6 +50,7 @@ class HealthProbe:
                 self._mlflow_connected,
                 await loop.run_in_executor(self._thread, self._ping),
             )
+            self._has_probed = True
             if before != self._mlflow_connected:
                 logger.info("MLflow %s", "answers" if self._mlflow_connected else "does not answer any more")
             await asyncio.sleep(self._probe_seconds)
@@ -72,6 +74,8 @@ class HealthProbe:
         """Why `/health/ready` says no, or None."""
         if self._predictor.is_draining:
             return DRAINING
+        if self._default.uri is None and not self._has_probed:
+            return "The server has only just started and has not asked MLflow yet: try again."
         return (
             None
             if self._default.is_ready

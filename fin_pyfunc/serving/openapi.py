@@ -95,8 +95,7 @@ REFUSALS: dict[int, dict[str, Json]] = {
     415: {"Content type": {"detail": "The content type is not one of this route; send application/json."}},
     422: {
         "Feature missing": {
-            "detail": "1 feature problem: feature 'spread' is missing; "
-            "see the model's features with 'fin-pyfunc inspect'.",
+            "detail": "Refused: feature 'spread' is missing; 'fin-pyfunc inspect' shows what the model takes.",
             "errors": [{"row": 0, "feature": "spread", "problem": "missing"}],
         },
         "Malformed JSON": {"detail": "The body is not JSON; send a JSON object."},
@@ -377,7 +376,7 @@ def _request_id() -> Json:
     return {
         "name": "X-Request-ID",
         "in": "header",
-        "description": "An id of the caller's for this request; it comes back in the answer and stands in the log.",
+        "description": "The caller's id for this request: it comes back, and finds a request that failed in the log.",
         "schema": {"type": "string"},
     }
 

@@ -327,7 +327,7 @@ def _version(client: MlflowClient, uri: ModelUri) -> Any:
 
 def _unregistered(uri: ModelUri) -> str:
     what = {"version": f"model version {uri.version}", "alias": "alias", "latest": "model version"}[uri.kind]
-    return f"No {what} of the name asked for is registered; {_LIST}"
+    return f"No {what} of the name asked for is registered; look it up in MLflow's model registry."
 
 
 def _source(client: MlflowClient, version: Any) -> str:

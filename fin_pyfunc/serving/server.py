@@ -65,6 +65,7 @@ class Server:
         """
         allow_file_store(os.environ, self.settings.mlflow.tracking_uri)
         bound_mlflow_waits(os.environ)
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would draw in the log
         background = [asyncio.create_task(self.health.run()), asyncio.create_task(self._start_default())]
         try:
             yield {"server": self}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,7 +14,10 @@ logger = logging.getLogger("fin_pyfunc.server")
 
 
 class Boundary:
-    """Adds `X-Request-ID` to every answer, and answers every exception as the contract words it."""
+    """Adds `X-Request-ID` to every answer, and answers every exception as the contract words it.
+
+    An answer of 400 and above is a line in the log, any other one at the level debug.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -22,12 +27,12 @@ class Boundary:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         own_id = (b"x-request-id", request_id(scope).encode())
-        started = False
+        started, status, began = False, 0, time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal started, status
             if message["type"] == "http.response.start":
-                started = True
+                started, status = True, message["status"]
                 message["headers"] = [*message.get("headers", ()), own_id]
             await send(message)
 
@@ -40,4 +45,9 @@ class Boundary:
                 logger.error("request %s failed after its answer had begun", request_id(scope), exc_info=e)
                 raise
             await send_error(scope, send_with_id, e)
+        level = logging.INFO if status >= 400 else logging.DEBUG
+        if logger.isEnabledFor(level):
+            took = 1000 * (time.perf_counter() - began)
+            path = quote(scope["path"])  # a caller's text must not make lines of its own
+            logger.log(level, "request %s: %s %s %d in %.1f ms", request_id(scope), scope["method"], path, status, took)
         return None
