@@ -12,11 +12,14 @@ from fin_pyfunc.serving.http import ClientDisconnected, request_id, send_error
 
 logger = logging.getLogger("fin_pyfunc.server")
 
+#: What load balancers ask every second, and may be told 503 for minutes.
+PROBES = ("/health", "/ping")
+
 
 class Boundary:
     """Adds `X-Request-ID` to every answer, and answers every exception as the contract words it.
 
-    An answer of 400 and above is a line in the log, any other one at the level debug.
+    An answer of 400 and above is a line in the log; any other one, and what probes ask, at the level debug.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -45,7 +48,8 @@ class Boundary:
                 logger.error("request %s failed after its answer had begun", request_id(scope), exc_info=e)
                 raise
             await send_error(scope, send_with_id, e)
-        level = logging.INFO if status >= 400 else logging.DEBUG
+        is_probe = scope["path"].startswith(PROBES)
+        level = logging.INFO if status >= 400 and not is_probe else logging.DEBUG
         if logger.isEnabledFor(level):
             took = 1000 * (time.perf_counter() - began)
             path = quote(scope["path"])  # a caller's text must not make lines of its own
