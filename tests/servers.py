@@ -41,9 +41,9 @@ class Serving:
             time.sleep(0.05)
         raise AssertionError(f"{path} did not answer {status}, last {answered and answered.text}:\n{self.log()}")
 
-    def wait_for_log(self, text: str, seconds: float = 60) -> None:
+    def wait_for_log(self, text: str, seconds: float = 60, times: int = 1) -> None:
         deadline = time.monotonic() + seconds
-        while text not in self.log():
+        while self.log().count(text) < times:
             assert time.monotonic() < deadline, f"{text!r} is not in the log:\n{self.log()}"
             time.sleep(0.05)
 

@@ -106,13 +106,30 @@ def test_without_signature_and_names_nothing_is_checked(tmp_path: Path) -> None:
         model.decide([{"a": 1.0}])
 
 
-def test_a_column_that_mlflow_calls_optional_may_be_null(tmp_path: Path) -> None:
+def test_a_column_that_mlflow_calls_optional_may_be_left_out_or_null(tmp_path: Path) -> None:
     frame = bars_with_gaps()
     estimator = RandomForestClassifier(5, random_state=1).fit(frame, labels(-1, 0, 1))
     signature = infer_signature(frame)
     assert signature.inputs.optional_input_names() == ["spread", "return_1"]
     mlflow.sklearn.save_model(estimator, tmp_path / "m", signature=signature, **CLOUDPICKLE)
-    assert_answers_as(loaded(tmp_path / "m").model, estimator, frame.tail(20))
+    model = loaded(tmp_path / "m").model
+    assert_answers_as(model, estimator, frame.tail(20))
+    (row,) = rows(frame.tail(1))
+    without = {name: value for name, value in row.items() if name not in ("spread", "return_1")}
+    assert model.predict_one(without) == model.predict_one({**row, "spread": None, "return_1": None})
+    assert model.predict(pd.DataFrame([without])).iloc[0]["prediction"] == model.predict_one(without)["prediction"]
+    with pytest.raises(FeatureError, match="'bidPrice' is missing"):
+        model.predict_one({name: value for name, value in row.items() if name != "bidPrice"})
+
+
+def test_optional_integers_and_booleans_are_null_where_they_are_left_out(tmp_path: Path) -> None:
+    inputs = Schema([ColSpec("long", "hour", required=False), ColSpec("boolean", "open", required=False)])
+    frame = pd.DataFrame({"hour": [1.0, 2.0, np.nan, 9.0], "open": [1.0, 0.0, np.nan, 1.0]})
+    estimator = RandomForestClassifier(5, random_state=1).fit(frame, [0, 0, 1, 1])
+    mlflow.sklearn.save_model(estimator, tmp_path / "m", signature=ModelSignature(inputs=inputs), **CLOUDPICKLE)
+    decided = loaded(tmp_path / "m").model.decide([{"hour": 1, "open": True}, {"hour": 9}, {}])
+    asked = pd.DataFrame({"hour": [1.0, 9.0, np.nan], "open": [1.0, np.nan, np.nan]})
+    assert decided.predictions == estimator.predict(asked).tolist()
 
 
 def test_a_lightgbm_model_logged_as_an_estimator_has_probabilities(tmp_path: Path) -> None:

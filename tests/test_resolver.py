@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import socket
-import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlflow
-import numpy as np
 import pytest
 from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
 
 from fin_pyfunc.model.errors import (
     ArtifactError,
-    FinPyfuncError,
-    ModelForbiddenError,
     ModelNotFoundError,
     StoreUnavailableError,
 )
-from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
+from fin_pyfunc.serving.resolver import Resolver, allow_file_store
 from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.uris import parse
-from tests.conftest import MlflowProxy, MlflowServer, SqliteStore, free_port, stop_process, tracking_to
-
-X = np.arange(20.0).reshape(10, 2)
-Y = [0, 1] * 5
-NOBODY = "0" * 32
+from tests.conftest import MlflowProxy, MlflowServer, SqliteStore, tracking_to
+from tests.resolving import NOBODY, X, Y, refused, save
 
 
 class Logged(NamedTuple):
@@ -45,11 +33,6 @@ class Logged(NamedTuple):
     run_id: str
     model_id: str
     is_local: bool
-
-
-def save(folder: Path) -> Path:
-    mlflow.sklearn.save_model(LogisticRegression().fit(X, Y), folder, pip_requirements=["scikit-learn"])
-    return folder
 
 
 def log(tracking_uri: str, saved: Path, artifact_location: str | None, *, is_local: bool) -> Logged:
@@ -111,17 +94,6 @@ def logged(request: pytest.FixtureRequest) -> Logged:
 def resolver(logged: Logged) -> Iterator[Resolver]:
     with contextlib.closing(Resolver(logged.tracking_uri)) as found:
         yield found
-
-
-def refused(call: Any, error: type[FinPyfuncError]) -> str:
-    with pytest.raises(error) as caught:
-        call()
-    message = str(caught.value)
-    assert type(caught.value) is error
-    assert message.endswith(".")
-    assert message.count(". ") == 0
-    assert "/tmp" not in message  # no path of the server
-    return message
 
 
 @pytest.mark.parametrize(
@@ -262,98 +234,6 @@ def test_a_model_whose_files_are_gone_is_an_artifact_error(
     served.delete_model_version("rf", version.version)
 
 
-# --- file URIs
-
-
-@pytest.fixture
-def files(tmp_path: Path, saved: Path) -> Path:
-    root = tmp_path / "models"
-    shutil.copytree(saved, root / "rf")
-    for name in ("a.pkl", "a.joblib", "a.skops", "a.onnx", "a.txt"):
-        (root / name).write_bytes(b"not a model, and never loaded here")
-    return root
-
-
-def test_a_file_is_known_by_its_content(files: Path) -> None:
-    resolver = Resolver(None, file_roots=[files], trust="all")
-    for name, kind in {"a.pkl": "pickle", "a.joblib": "joblib", "a.skops": "skops", "a.onnx": "onnx"}.items():
-        found = resolver.resolve(parse((files / name).as_uri()))
-        assert (found.kind, found.mutable, found.run_id) == (kind, True, None)
-        assert resolver.fetch(found) == files / name
-    before = resolver.resolve(parse((files / "rf").as_uri()))
-    assert before.kind == "mlflow"
-    assert before.model_id.startswith("sha256:")
-    assert before == resolver.resolve(parse((files / "rf").as_uri()))
-    (files / "rf" / "MLmodel").open("a").write("\n")
-    assert resolver.resolve(parse((files / "rf").as_uri())).model_id != before.model_id
-
-
-def test_no_file_is_permitted_unless_below_a_root(files: Path, tmp_path: Path) -> None:
-    uri = parse((files / "a.onnx").as_uri())
-    refused(lambda: Resolver(None).resolve(uri), ModelForbiddenError)
-    refused(lambda: Resolver(None, file_roots=[tmp_path / "model"]).resolve(uri), ModelForbiddenError)
-    # forbidden and absent look alike
-    refused(lambda: Resolver(None).resolve(parse("file:///nowhere/a.onnx")), ModelForbiddenError)
-
-
-def test_a_link_does_not_lead_out_of_a_root(files: Path, tmp_path: Path, saved: Path) -> None:
-    inside = tmp_path / "inside"
-    inside.mkdir()
-    (inside / "out.onnx").symlink_to(files / "a.onnx")
-    (inside / "loop.onnx").symlink_to(inside / "loop.onnx")
-    shutil.copytree(saved, inside / "rf")
-    (inside / "rf" / "data").symlink_to(files / "a.onnx")
-    shutil.copytree(saved, inside / "rf2")
-    (inside / "rf2" / "folder").symlink_to(files)
-    resolver = Resolver(None, file_roots=[inside], trust="all")
-    for name in ("out.onnx", "rf", "rf2"):
-        refused(lambda name=name: resolver.resolve(parse((inside / name).as_uri())), ModelForbiddenError)
-    with pytest.raises((ModelForbiddenError, ModelNotFoundError)):
-        resolver.resolve(parse((inside / "loop.onnx").as_uri()))
-    (inside / "same.onnx").symlink_to(inside / "real.onnx")
-    (inside / "real.onnx").write_bytes(b"x")
-    assert resolver.resolve(parse((inside / "same.onnx").as_uri())).kind == "onnx"
-
-
-def test_a_pipe_in_a_models_folder_is_refused_and_not_read(files: Path) -> None:
-    os.mkfifo(files / "rf" / "pipe")
-    os.mkfifo(files / "pipe.onnx")
-    resolver = Resolver(None, file_roots=[files])
-    refused(lambda: resolver.resolve(parse((files / "rf").as_uri())), ModelForbiddenError)
-    refused(lambda: resolver.resolve(parse((files / "pipe.onnx").as_uri())), ModelNotFoundError)
-
-
-@pytest.mark.parametrize("name", ["a.pkl", "a.joblib", "nobody.pkl"])
-def test_a_pickle_needs_the_operators_trust(files: Path, name: str) -> None:
-    resolver = Resolver(None, file_roots=[files])
-    message = refused(lambda: resolver.resolve(parse((files / name).as_uri())), ModelForbiddenError)
-    assert "deployment.api.models.trust" in message
-
-
-@pytest.mark.parametrize("name", ["nobody.onnx", "nobody", "a.txt", "rf/MLmodel", "."])
-def test_a_permitted_file_that_is_no_model_is_not_found(files: Path, name: str) -> None:
-    resolver = Resolver(None, file_roots=[files])
-    refused(lambda: resolver.resolve(parse((files / name).as_uri())), ModelNotFoundError)
-
-
-# --- the operator's argument
-
-
-def test_the_operators_argument_may_be_any_path(
-    files: Path, monkeypatch: pytest.MonkeyPatch, in_sqlite: Logged
-) -> None:
-    monkeypatch.chdir(files)
-    resolver = Resolver(in_sqlite.tracking_uri)
-    for text in ("rf", "./rf", str(files / "rf"), (files / "rf").as_uri()):
-        found = resolver.resolve_argument(text)
-        assert resolver.fetch(found) == files / "rf"
-        assert (found.uri, found.kind) == (text, "mlflow")
-        assert found.model_id.startswith("sha256:")
-    assert resolver.resolve_argument("a.pkl").kind == "pickle"
-    for text in ("nobody", "a.txt", "", "."):
-        refused(lambda text=text: resolver.resolve_argument(text), ModelNotFoundError)
-
-
 def test_the_operators_argument_may_be_any_uri(logged: Logged, resolver: Resolver) -> None:
     wanted = f"models:/{logged.model_id}"
     for text in ("models:/rf@champion", "models:/rf/Latest", f"runs:/{logged.run_id}/model", wanted):
@@ -376,16 +256,6 @@ def test_an_artifact_uri_is_downloaded_and_known_by_its_content(in_server: Logge
     resolver.close()
 
 
-# --- a store that does not answer
-
-
-def test_a_refused_connection_is_a_store_that_is_unavailable() -> None:
-    resolver = Resolver(f"http://127.0.0.1:{free_port()}")
-    for text in (f"runs:/{NOBODY}/model", "models:/rf/1", "models:/rf@champion", "models:/rf/latest"):
-        refused(lambda text=text: resolver.resolve(parse(text)), StoreUnavailableError)
-    refused(lambda: resolver.resolve_argument("mlflow-artifacts:/1/model"), StoreUnavailableError)
-
-
 def test_a_server_that_goes_down_and_comes_back(in_server: Logged) -> None:
     proxy = MlflowProxy(in_server.tracking_uri)
     resolver, uri = Resolver(proxy.uri), parse("models:/rf@champion")
@@ -400,82 +270,3 @@ def test_a_server_that_goes_down_and_comes_back(in_server: Logged) -> None:
     assert (resolver.fetch(found) / "MLmodel").is_file()
     resolver.close()
     proxy.stop()
-
-
-@pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Service Unavailable", "404 Not Found"])
-def test_a_server_that_is_not_mlflow_or_is_broken_is_unavailable(status: str) -> None:
-    # the bytes of a real HTTP server of ours, not MLflow's: a proxy's error page
-    program = (
-        "import http.server, sys\n"
-        "class H(http.server.BaseHTTPRequestHandler):\n"
-        "    def do_GET(self):\n"
-        "        self.send_response(int(sys.argv[2])); self.send_header('Retry-After', '3600'); self.end_headers()\n"
-        "        self.wfile.write(b'<html>no</html>')\n"
-        "    do_POST = do_GET\n"
-        "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_forever()\n"
-    )
-    port = free_port()
-    process = subprocess.Popen([sys.executable, "-c", program, str(port), status[:3]], stderr=subprocess.DEVNULL)
-    try:
-        while process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-        resolver = Resolver(f"http://127.0.0.1:{port}")
-        refused(lambda: resolver.resolve(parse("models:/rf/1")), StoreUnavailableError)
-    finally:
-        stop_process(process)
-
-
-def test_a_locked_damaged_or_vanished_sqlite_file_is_unavailable(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    path.write_bytes(b"this is not a database, and MLflow would try it for a hundred seconds" * 50)
-    refused(lambda: Resolver(f"sqlite:///{path}").resolve(parse("models:/rf/1")), StoreUnavailableError)
-    path.unlink()
-    resolver = Resolver(f"sqlite:///{path}")
-    refused(lambda: resolver.resolve(parse("models:/rf/1")), ModelNotFoundError)  # MLflow makes a new store
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
-        holder.execute("BEGIN EXCLUSIVE")
-        refused(lambda: resolver.resolve(parse("models:/rf/1")), StoreUnavailableError)
-    refused(lambda: resolver.resolve(parse("models:/rf/1")), ModelNotFoundError)
-    path.unlink()
-    refused(lambda: resolver.resolve(parse("models:/rf/1")), StoreUnavailableError)
-
-
-def test_a_file_store_that_is_not_allowed_says_which_variable_allows_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "false")
-    resolver = Resolver((tmp_path / "mlruns").as_uri())
-    message = refused(lambda: resolver.resolve(parse("models:/rf/1")), StoreUnavailableError)
-    assert "MLFLOW_ALLOW_FILE_STORE" in message
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("file:./mlruns", {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_TRACKING_URI": "file:./mlruns"}),
-        ("./mlruns", {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_TRACKING_URI": "./mlruns"}),
-        ("sqlite:///mlflow.db", {}),
-        ("http://127.0.0.1:5000", {}),
-        ("databricks", {}),
-        (None, {}),
-    ],
-)
-def test_a_file_store_is_allowed_where_one_is_configured(uri: str | None, expected: dict[str, str]) -> None:
-    environ: dict[str, str] = {}
-    allow_file_store(environ, uri)
-    assert environ == expected
-    environ = {"MLFLOW_ALLOW_FILE_STORE": "false"}
-    allow_file_store(environ, uri)
-    assert environ["MLFLOW_ALLOW_FILE_STORE"] == "false"
-
-
-def test_waits_are_bounded_unless_the_operator_has_said() -> None:
-    environ = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "77"}
-    bound_mlflow_waits(environ)
-    assert environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
-    assert environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
-    assert environ["MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER"] == "false"
-    from mlflow import environment_variables as known  # a misspelt name would bound nothing
-
-    assert all(hasattr(known, name) for name in environ)

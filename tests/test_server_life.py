@@ -198,6 +198,7 @@ def test_sigterm_ends_the_server_and_leaves_no_folder_behind(remote: str, tmp_pa
     (tmp_path / "tmp").mkdir()
     arguments = ("-m", f"models:/{NAME}/1", "--mlflow-tracking-uri", remote, "--workers", "2")
     with serving(*arguments, folder=tmp_path, env={"TMPDIR": str(tmp_path / "tmp")}) as server:
+        server.wait_for_log("is ready", times=2)  # each worker loads its own
         assert server.predict(row()).status_code == 200
         server.process.terminate()
         assert server.process.wait(30) == 0

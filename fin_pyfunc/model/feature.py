@@ -43,6 +43,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         The known values of a "category", in training order.
     none_is_null : bool, default False
         The training data marked missing text with None rather than NaN (encoders tell the two apart).
+    optional : bool, default False
+        It may be left out, and is null then; only a foreign model's MLflow signature says so.
     """
 
     name: str
@@ -51,10 +53,13 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     nullable: bool = False
     categories: list[str | int | float | bool] | None = None
     none_is_null: bool = False
+    optional: bool = False
 
     def read(self, value: Any) -> Any:
         """One value, checked, as the table holds it; raises Refused with the problem."""
         if value is MISSING:
+            if self.optional:
+                return self._null
             raise Refused("missing")
         if self.kind == "any":
             return value

@@ -104,7 +104,10 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         columns: dict[str, Any] = {}
         for feature in self.features:
             if feature.name not in frame.columns:
-                found.add_all(every_row, feature.name, "missing")
+                if feature.optional:
+                    columns[feature.name] = [feature.read(MISSING)] * len(frame)
+                else:
+                    found.add_all(every_row, feature.name, "missing")
                 continue
             column: Any = frame[feature.name]
             if isinstance(column, pd.DataFrame):

@@ -28,6 +28,8 @@ _COLUMN_TYPES: dict[str, tuple[Kind, str]] = {
     "double": ("number", "float64"), "float": ("number", "float32"), "long": ("integer", "int64"),
     "integer": ("integer", "int32"), "boolean": ("boolean", "bool"), "string": ("string", "object"),
 }  # fmt: skip
+#: What holds a column of these where some are null.
+_WITH_NULLS = {"int64": "Int64", "int32": "Int32", "bool": "boolean"}
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,9 @@ def features_of_signature(schema: Any) -> FeatureSpec | None:
     features = []
     for column in schema.inputs:
         kind, dtype = _COLUMN_TYPES.get(getattr(column.type, "name", ""), ("any", "object"))
-        nullable = kind in ("number", "string", "any")
-        features.append(Feature(name=column.name, kind=kind, dtype=dtype, nullable=nullable))
+        optional = not column.required
+        if optional:
+            dtype = _WITH_NULLS.get(dtype, dtype)
+        nullable = optional or kind in ("number", "string", "any")
+        features.append(Feature(name=column.name, kind=kind, dtype=dtype, nullable=nullable, optional=optional))
     return FeatureSpec(features=features)
