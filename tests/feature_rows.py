@@ -28,7 +28,6 @@ TRAINING = pd.DataFrame(
         "session": pd.Categorical([1, 2, None], categories=[1, 2, 3]),
     }
 )
-
 ROW: dict[str, Any] = {
     "price": 1.25,
     "gap": None,
@@ -44,7 +43,6 @@ ROW: dict[str, Any] = {
     "region": "US",
     "session": None,
 }
-
 NUMBERS = ["price", "gap", "narrow", "hour", "side", "lots", "open", "halted"]
 
 

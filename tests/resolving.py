@@ -10,14 +10,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from fin_pyfunc.model.errors import (
-    FinPyfuncError,
-)
+from fin_pyfunc.model.errors import FinPyfuncError
 
 X = np.arange(20.0).reshape(10, 2)
-
 Y = [0, 1] * 5
-
 NOBODY = "0" * 32
 
 

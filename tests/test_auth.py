@@ -18,7 +18,6 @@ from fin_pyfunc.serving.settings import Auth, Settings
 from tests.servers import COMMAND, Serving, serving
 
 OPEN = ["/", "/health", "/health/live", "/health/ready", "/ping", "/docs", "/redoc", "/openapi.json"]
-
 CLOSED = [
     ("POST", "/predict"),
     ("POST", "/predict/batch"),
@@ -64,7 +63,7 @@ class Guarded:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
-    file = key_file(folder)
+    file = KeyFile(folder / "keys.json")
     file.add("first", [Scope.ADMIN])
     made = [file.list()[0].sha256]
     env = {"FIN_PYFUNC__AUTH__MODE": "keys", "FIN_PYFUNC__AUTH__KEYS_FILE": str(folder / "keys.json")}
@@ -196,6 +195,9 @@ def test_the_document_describes_both_ways_to_send_a_key(guarded: Guarded) -> Non
     for path, item in spec["paths"].items():
         for operation in item.values():
             assert ("security" in operation) == (path not in OPEN)
+
+
+# --- starting ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "does not exist"), ("[]", "is damaged")])

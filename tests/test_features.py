@@ -27,7 +27,6 @@ json_values = st.one_of(
     st.sampled_from(["EBS", "a", "US", "", "1", "true"]),
     st.sampled_from([1.0, 2.0, 3.5, 200, 1e300]),
 )
-
 good_values = st.fixed_dictionaries(
     {
         "price": st.floats(-1e6, 1e6) | st.integers(-1000, 1000),

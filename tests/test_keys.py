@@ -18,7 +18,6 @@ from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.keys import Key, KeyFile, KeyFileError, Scope
 
 NAMES = st.text(alphabet="abcXYZ09 ._@-", min_size=1, max_size=20).filter(lambda s: s[0].isalnum())
-
 SCOPES = st.sets(st.sampled_from(Scope), min_size=1)
 
 
@@ -190,6 +189,9 @@ def test_keys_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
         tokens = list(pool.map(lambda i: key_file(tmp_path).add(f"desk-{i}", [Scope.PREDICT]), range(24)))
     known = reader(tmp_path)
     assert all(known.verify(token) for token in tokens)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def keys_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,11 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
 
-from fin_pyfunc.model.errors import (
-    ArtifactError,
-    ModelNotFoundError,
-    StoreUnavailableError,
-)
+from fin_pyfunc.model.errors import ArtifactError, ModelNotFoundError, StoreUnavailableError
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store
 from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.uris import parse
@@ -197,15 +193,13 @@ def test_many_threads_resolve_at_once(logged: Logged, resolver: Resolver) -> Non
 def test_what_the_store_does_not_hold_is_not_found(logged: Logged, resolver: Resolver, text: str) -> None:
     message = refused(lambda: resolver.resolve(parse(text.format(run=logged.run_id))), ModelNotFoundError)
     assert "nobody" not in message
-    assert "fin-pyfunc models" in message
+    where = "MLflow's model registry" if text.startswith("models:/") and "m-" not in text else "fin-pyfunc models"
+    assert where in message
 
 
-def test_an_unknown_version_says_how_to_list_what_there_is(in_sqlite: Logged) -> None:
+def test_an_unknown_version_says_where_to_look(in_sqlite: Logged) -> None:
     message = refused(lambda: Resolver(in_sqlite.tracking_uri).resolve(parse("models:/rf/7")), ModelNotFoundError)
-    assert message == (
-        "No model version 7 of the name asked for is registered; "
-        "list what there is with GET /models or 'fin-pyfunc models'."
-    )
+    assert message == ("No model version 7 of the name asked for is registered; look it up in MLflow's model registry.")
 
 
 def test_an_alias_that_moves_means_the_other_model_next_time(in_sqlite: Logged) -> None:
@@ -234,6 +228,9 @@ def test_a_model_whose_files_are_gone_is_an_artifact_error(
     served.delete_model_version("rf", version.version)
 
 
+# --- the operator's argument
+
+
 def test_the_operators_argument_may_be_any_uri(logged: Logged, resolver: Resolver) -> None:
     wanted = f"models:/{logged.model_id}"
     for text in ("models:/rf@champion", "models:/rf/Latest", f"runs:/{logged.run_id}/model", wanted):
@@ -254,6 +251,9 @@ def test_an_artifact_uri_is_downloaded_and_known_by_its_content(in_server: Logge
     assert (resolver.fetch(found) / "MLmodel").is_file()
     refused(lambda: resolver.resolve_argument("mlflow-artifacts:/gone/model"), ArtifactError)
     resolver.close()
+
+
+# --- a store that does not answer
 
 
 def test_a_server_that_goes_down_and_comes_back(in_server: Logged) -> None:

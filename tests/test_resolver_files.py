@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fin_pyfunc.model.errors import (
-    ModelForbiddenError,
-    ModelNotFoundError,
-)
+from fin_pyfunc.model.errors import ModelForbiddenError, ModelNotFoundError
 from fin_pyfunc.serving.resolver import Resolver
 from fin_pyfunc.serving.uris import parse
+from tests.conftest import SqliteStore
 from tests.resolving import refused, save
 
 
@@ -93,11 +91,14 @@ def test_a_permitted_file_that_is_no_model_is_not_found(files: Path, name: str) 
     refused(lambda: resolver.resolve(parse((files / name).as_uri())), ModelNotFoundError)
 
 
+# --- the operator's argument
+
+
 def test_the_operators_argument_may_be_any_path(
-    files: Path, monkeypatch: pytest.MonkeyPatch, in_sqlite: Logged
+    files: Path, monkeypatch: pytest.MonkeyPatch, sqlite_store: SqliteStore
 ) -> None:
     monkeypatch.chdir(files)
-    resolver = Resolver(in_sqlite.tracking_uri)
+    resolver = Resolver(sqlite_store.tracking_uri)
     for text in ("rf", "./rf", str(files / "rf"), (files / "rf").as_uri()):
         found = resolver.resolve_argument(text)
         assert resolver.fetch(found) == files / "rf"

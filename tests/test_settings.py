@@ -73,7 +73,6 @@ def test_a_rate_is_one_of_the_limits_library(text: str) -> None:
 
 
 TEXT = st.text(alphabet="abcXYZ019 :/=@._-é", min_size=1, max_size=12).filter(lambda s: s.strip() == s)
-
 VALUES: dict[str, Callable[[Setting], st.SearchStrategy[Any]]] = {
     "boolean": lambda s: st.booleans(),
     "integer": lambda s: st.integers(1, 65535),

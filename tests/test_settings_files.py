@@ -13,7 +13,6 @@ from fin_pyfunc.serving.settings import MAX_FILE_BYTES, Settings, SettingsError,
 from tests.configs import ALL, api, refusal, value_of, write
 
 SHIPPED = Path(__file__).parent.parent / "configs" / "deployment" / "api.yaml"
-
 GUIDE = """\
 deployment:
   api:

@@ -11,10 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fin_pyfunc.model.errors import (
-    ModelNotFoundError,
-    StoreUnavailableError,
-)
+from fin_pyfunc.model.errors import ModelNotFoundError, StoreUnavailableError
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.uris import parse
 from tests.conftest import free_port, stop_process

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 
 import cloudpickle
 import pytest
+
+from tests.authoring import estimators
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -20,8 +21,11 @@ def _quiet() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _as_in_a_notebook() -> Iterator[None]:
-    """Classes of this file travel inside a pickle, as those of a notebook do."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+def _as_in_a_notebook(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Classes of the tests' own travel inside a pickle, as those of a notebook do."""
+    modules = (request.module, estimators)
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
     yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    for module in modules:
+        cloudpickle.unregister_pickle_by_value(module)

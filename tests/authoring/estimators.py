@@ -99,9 +99,7 @@ def xgboost(**options: Any) -> Any:
 
 
 linear = sk("linear_model.LogisticRegression", max_iter=500)
-
 hist = sk("ensemble.HistGradientBoostingClassifier", max_iter=8, random_state=0)
-
 hist_of_categories = sk(
     "ensemble.HistGradientBoostingClassifier", max_iter=8, random_state=0, categorical_features="from_dtype"
 )

@@ -16,9 +16,7 @@ import fin_pyfunc
 from fin_pyfunc.model.errors import ArtifactError, BackendError, FeatureError, NotLoggableError
 from tests import models
 from tests.authoring.checks import as_rows, assert_same_answers, refused, saved
-from tests.authoring.estimators import (
-    hist_of_categories,
-)
+from tests.authoring.estimators import hist_of_categories
 from tests.conftest import SqliteStore
 from tests.models import fit, labels, quotes_as_categories
 

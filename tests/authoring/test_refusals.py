@@ -17,15 +17,7 @@ import fin_pyfunc
 from fin_pyfunc.model.errors import NotLoggableError
 from tests import models
 from tests.authoring.checks import as_rows, assert_same_answers, refused, saved
-from tests.authoring.estimators import (
-    duck,
-    lightgbm,
-    linear,
-    piped,
-    random_forest,
-    sk,
-    xgboost,
-)
+from tests.authoring.estimators import duck, lightgbm, linear, piped, random_forest, sk, xgboost
 from tests.models import Fitted, bars, bars_with_gaps, fit, fit_array, labels
 
 

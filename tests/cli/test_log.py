@@ -88,7 +88,9 @@ def test_log_refuses_with_the_options_of_the_command_line_and_leaves_no_run(logg
     (files / "model.h5").write_bytes(b"")
     with (files / "main.pkl").open("wb") as file:
         file.write(
-            pickle.dumps(Answer(0, "", "")).replace(b"tests.test_cli", b"__main__").replace(b"\x8c\x0e", b"\x8c\x08")
+            pickle.dumps(Answer(0, "", ""))
+            .replace(b"tests.cli.commands", b"__main__")
+            .replace(b"\x8c\x12", b"\x8c\x08")
         )
     good = ("log", "forest.skops", "train.csv", "--drop", "label", "--identifier", "bar_id")
     before = len(MlflowClient().search_runs(["1", "2"]))
