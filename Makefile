@@ -52,12 +52,12 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module did not work; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
 # a stamp per set of packages: made again only when what it depends on has changed
-$(VENV)/.serve: $(VENV)/bin/python setup.cfg constraints.txt
+$(VENV)/.serve: $(VENV)/bin/python pyproject.toml setup.cfg constraints.txt
 	@echo "installing fin_pyfunc (about a minute the first time)"
 	@$(PIP) -e . $(COUNTED)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python setup.cfg constraints.txt
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml setup.cfg constraints.txt
 	@echo "installing fin_pyfunc with its test and lint tools (about two minutes the first time)"
 	@$(PIP) -e '.[dev]' $(COUNTED)
 	@touch $@ $(VENV)/.serve

@@ -19,10 +19,13 @@ from urllib.parse import urlsplit
 import pandas as pd  # noqa: F401 - xdist's own process rebuilds warnings of pandas' types
 import pytest
 import requests
+from hypothesis import settings
 
 from fin_pyfunc.serving.store import bound_mlflow_waits
 
 # before MLflow is imported: the tests log to stores of their own, and tell nobody about it
+settings.register_profile("no-deadline", deadline=None)  # how long an example takes says more of the machine
+settings.load_profile("no-deadline")
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -30,7 +30,7 @@ def served(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         "FIN_PYFUNC__MODELS__FILE_ROOTS": str(folder / "roots"),
         "FIN_PYFUNC__LIMITS__MAX_BATCH_ROWS": "20",
         "FIN_PYFUNC__LIMITS__MAX_BODY_BYTES": "100000",
-        "FIN_PYFUNC__LIMITS__REQUEST_SECONDS": "3",
+        "FIN_PYFUNC__LIMITS__REQUEST_SECONDS": "5",
         "FIN_PYFUNC__LIMITS__MAX_WAITING": "4",
         "FIN_PYFUNC__LIMITS__SCORE_THREADS": "8",
     }
@@ -242,7 +242,7 @@ def test_500_when_an_unsigned_model_does_not_like_its_input(served: Serving, she
 
 
 def test_504_when_the_time_limit_passes_and_503_when_too_many_wait(served: Serving, shelf: Shelf) -> None:
-    slow = {**row(), "spread": 4.0}
+    slow = {**row(), "spread": 6.5}
     assert served.predict({**row(), "spread": 0.0}, shelf.uris["sleeps"]).status_code == 200
     refused(served.predict(slow, shelf.uris["sleeps"]), 504)
     with ThreadPoolExecutor(12) as pool:

@@ -228,11 +228,11 @@ def test_a_wrong_setting_stops_the_start_with_its_full_name(tmp_path: Path) -> N
 
 def test_a_draining_server_finishes_what_it_accepted_and_refuses_the_rest(shelf: Shelf, tmp_path: Path) -> None:
     with serving(folder=tmp_path, env={"MLFLOW_TRACKING_URI": shelf.tracking_uri}) as server:
-        quick, slow = {**row(), "spread": 0.0}, {**row(), "spread": 3.0}
+        quick, slow = {**row(), "spread": 0.0}, {**row(), "spread": 5.0}
         expected = server.predict(quick, shelf.uris["sleeps"]).json()["prediction"]
         with ThreadPoolExecutor(1) as pool:
             under_way = pool.submit(server.predict, slow, shelf.uris["sleeps"])
-            time.sleep(0.5)
+            time.sleep(1)
             server.process.terminate()
             answered = server.wait_for("/health/ready", 503, seconds=5)
             refused(answered, 503)
