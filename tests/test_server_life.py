@@ -226,19 +226,27 @@ def test_a_wrong_setting_stops_the_start_with_its_full_name(tmp_path: Path) -> N
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_draining_server_finishes_what_it_accepted_and_refuses_the_rest(shelf: Shelf, tmp_path: Path) -> None:
-    with serving(folder=tmp_path, env={"MLFLOW_TRACKING_URI": shelf.tracking_uri}) as server:
-        quick, slow = {**row(), "spread": 0.0}, {**row(), "spread": 5.0}
-        expected = server.predict(quick, shelf.uris["sleeps"]).json()["prediction"]
+@pytest.mark.parametrize("route", ["/predict", "/invocations"])
+def test_a_draining_server_finishes_what_it_accepted_and_refuses_the_rest(
+    shelf: Shelf, tmp_path: Path, route: str
+) -> None:
+    env = {"MLFLOW_TRACKING_URI": shelf.tracking_uri}
+    with serving("-m", shelf.uris["sleeps"], folder=tmp_path, env=env) as server:
+
+        def ask(seconds: float) -> requests.Response:
+            features = {**row(), "spread": seconds}
+            body = {"features": features} if route == "/predict" else {"dataframe_records": [features]}
+            return requests.post(server.url + route, json=body, timeout=60)
+
+        expected = ask(0).json()
         with ThreadPoolExecutor(1) as pool:
-            under_way = pool.submit(server.predict, slow, shelf.uris["sleeps"])
+            under_way = pool.submit(ask, 5)
             time.sleep(1)
             server.process.terminate()
-            answered = server.wait_for("/health/ready", 503, seconds=5)
-            refused(answered, 503)
-            refused(server.predict(quick, shelf.uris["sleeps"]), 503)
+            refused(server.wait_for("/health/ready", 503, seconds=5), 503)
+            refused(ask(0), 503)
             assert under_way.result().status_code == 200
-            assert under_way.result().json()["prediction"] == expected
+            assert under_way.result().json() == expected
         assert server.process.wait(30) == 0
 
 

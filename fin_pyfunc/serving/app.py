@@ -61,7 +61,7 @@ def create_app(
     hot: dict[str, ASGIApp] = {
         "/predict": Predict(server.predictor, settings.limits),
         "/predict/batch": PredictBatch(server.predictor, settings.limits),
-        "/invocations": Invocations(server.default, settings.limits),
+        "/invocations": Invocations(server.predictor, settings.limits),
     }
     other = Routes(server)
     rest = Router(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -87,11 +87,6 @@ async def send_error(scope: Scope, send: Send, error: Exception) -> None:
     """Answer an error as the contract words it."""
     said = answer(error, request_id(scope))
     await send_json(send, said.status, encode(said.body), said.headers)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names for a sentence."""
-    return ", ".join(f"'{name}'" for name in names)
 
 
 def _too_large(max_bytes: int) -> RequestError:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, ScoringError
-from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.endpoints import identity
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.http import header, read_body, require_method, send_json
 from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.settings import Limits
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ _raised: contextvars.ContextVar[list[Exception]] = contextvars.ContextVar("raise
 class Invocations:
     """`POST /invocations`: MLflow's scoring app around the default model."""
 
-    def __init__(self, default: DefaultModel, limits: Limits) -> None:
-        self._default, self._limits = default, limits
+    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        self._predictor, self._limits = predictor, limits
         self._app: ASGIApp | None = None
         self._app_for: LoadedModel | None = None
 
@@ -44,12 +44,13 @@ class Invocations:
         sent = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
         if sent not in CONTENT_TYPES:
             raise RequestError(415, f"Send the rows with one of the content types {', '.join(CONTENT_TYPES)}.")
-        app, loaded = await self._mlflow_app()
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         raised: list[Exception] = []
         token = _raised.set(raised)
         try:
-            status, answered = await _call(app, scope, body)
+            async with self._predictor.place():
+                app, loaded = await self._mlflow_app()
+                status, answered = await _call(app, scope, body)
         finally:
             _raised.reset(token)
         if status >= 400:
@@ -57,7 +58,7 @@ class Invocations:
         await send_json(send, status, _without_nan(answered), identity(None, loaded))
 
     async def _mlflow_app(self) -> tuple[ASGIApp, LoadedModel]:
-        loaded = await self._default.get()
+        loaded = await self._predictor.find(None)
         if loaded.pyfunc is None:
             raise RequestError(
                 404, "The default model is a bare file, which MLflow's routes do not know: use /predict."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fin_pyfunc.model.decision import Decisions
@@ -69,6 +70,20 @@ class Predictor:
         FinPyfuncError
             Whatever finding, loading or scoring the model raised.
         """
+        async with self.place():
+            loaded = await self.find(uri)
+            loop = asyncio.get_running_loop()
+            return loaded, await loop.run_in_executor(self._threads, loaded.model.decide, rows)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A place among the requests under way, for as long as one may take.
+
+        Raises
+        ------
+        RequestError
+            503 where there is none or the server stops, 504 when the time is up.
+        """
         if self.is_draining:
             raise RequestError(503, DRAINING, RETRY_AFTER)
         if self._waiting >= self._limits.max_waiting:
@@ -76,9 +91,7 @@ class Predictor:
         self._waiting += 1
         try:
             async with asyncio.timeout(self._limits.request_seconds):
-                loaded = await self.find(uri)
-                loop = asyncio.get_running_loop()
-                return loaded, await loop.run_in_executor(self._threads, loaded.model.decide, rows)
+                yield
         except TimeoutError:
             raise RequestError(
                 504,
