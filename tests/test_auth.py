@@ -239,5 +239,9 @@ def test_only_an_open_door_to_other_machines_is_warned_of(
 
 
 def test_a_server_beyond_loopback_without_authentication_says_so_once(tmp_path: Path) -> None:
-    with serving("--host", "0.0.0.0", "--workers", "2", folder=tmp_path, wait_for="/health/live") as server:
-        assert server.log().count("ANYONE WHO REACHES 0.0.0.0") == 1
+    # an address that no machine has (RFC 5737): the server says it and then cannot listen there
+    ended = subprocess.run(
+        [*COMMAND, "--host", "192.0.2.1", "--workers", "2"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert ended.stderr.count("ANYONE WHO REACHES 192.0.2.1") == 1
+    assert "192.0.2.1:8000 cannot be listened on" in ended.stderr
