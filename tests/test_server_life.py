@@ -125,6 +125,26 @@ def test_the_cache_keeps_the_most_recent_models_and_the_default(shelf: Shelf, tm
         assert server.log().count("for models:/eurusd_rf@champion in") == 1
 
 
+def test_the_model_let_go_is_the_one_least_recently_asked(shelf: Shelf, tmp_path: Path) -> None:
+    env = {"MLFLOW_TRACKING_URI": shelf.tracking_uri, "FIN_PYFUNC__CACHE__MAX_MODELS": "2"}
+    with serving(folder=tmp_path, env=env) as server:
+        for kind in ("words", "margin", "words", "gaps", "words"):
+            assert server.predict(row(), shelf.uris[kind]).status_code == 200
+        loads = {kind: server.log().count(f"for {shelf.uris[kind]} in") for kind in ("words", "margin", "gaps")}
+        assert loads == {"words": 1, "margin": 1, "gaps": 1}
+
+
+def test_without_a_cache_only_the_default_model_stays(shelf: Shelf, tmp_path: Path) -> None:
+    env = {"MLFLOW_TRACKING_URI": shelf.tracking_uri, "FIN_PYFUNC__CACHE__ENABLED": "false"}
+    with serving("-m", "models:/eurusd_rf@champion", folder=tmp_path, env=env) as server:
+        for _ in range(2):
+            assert server.predict(row()).status_code == 200
+            assert server.predict(row(), shelf.uris["words"]).status_code == 200
+        assert server.log().count(f"for {shelf.uris['words']} in") == 2
+        assert server.log().count("for models:/eurusd_rf@champion in") == 1
+        assert requests.get(server.url + "/health", timeout=10).json()["cached_models"] == 1
+
+
 def test_a_model_is_loaded_once_however_many_ask_for_it(shelf: Shelf, tmp_path: Path) -> None:
     with serving(folder=tmp_path, env={"MLFLOW_TRACKING_URI": shelf.tracking_uri}) as server:
         with ThreadPoolExecutor(16) as pool:
@@ -170,6 +190,7 @@ def test_a_local_path_may_be_the_default_model(tmp_path: Path) -> None:
         answered = server.predict(row())
         assert answered.status_code == 200
         assert answered.headers["X-Model-URI"] == answered.headers["X-Model-ID"]  # the path stays on the server
+        refused(server.predict(row(), "./model"), 422)  # the operator's words are not a client's
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,9 @@ class ModelCache:
         self._resolver, self._load = resolver, load
         self._max_models, self._refresh_seconds, self._max_uris = max_models, refresh_seconds, max_uris
         self._models: OrderedDict[str, LoadedModel] = OrderedDict()
-        self._resolutions: OrderedDict[str, _Resolution] = OrderedDict()
-        self._in_flight: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        #: by URI and whose it is: what `-m` named is not thereby a URI that a client may send
+        self._resolutions: OrderedDict[tuple[str, bool], _Resolution] = OrderedDict()
+        self._in_flight: dict[tuple[object, ...], asyncio.Task[Any]] = {}
         self._pinned: str | None = None
         # two: one slow download must not keep every other model from loading
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="load")
@@ -60,55 +61,57 @@ class ModelCache:
     def __len__(self) -> int:
         return len(self._models)
 
-    def peek(self, uri: str) -> LoadedModel | None:
+    def peek(self, uri: str, *, is_default: bool = False) -> LoadedModel | None:
         """The model for a URI if it is in memory and its resolution still fresh; never waits."""
-        known = self._resolutions.get(uri)
+        known = self._resolutions.get((uri, is_default))
         if known is None or known.fresh_until < time.monotonic():
             return None
-        return self._models.get(known.resolved.model_id)
+        return self._used(known.resolved.model_id)
 
-    async def get(self, uri: str, *, argument: bool = False) -> LoadedModel:
+    async def get(self, uri: str, *, is_default: bool = False) -> LoadedModel:
         """The model for a URI, loaded if need be.
 
         Parameters
         ----------
         uri : str
-        argument : bool, default False
-            The URI is the operator's own, so whatever MLflow takes goes.
+        is_default : bool, default False
+            The URI is the operator's own: whatever MLflow takes goes, and the model is kept whatever else is asked for.
 
         Raises
         ------
         ModelUriError, ModelForbiddenError, ModelNotFoundError, StoreUnavailableError, ArtifactError, BackendError
         """
-        resolved = await self._resolve(uri, argument)
-        model = self._models.get(resolved.model_id)
+        resolved = await self._resolve(uri, is_default)
+        model = self._used(resolved.model_id)
         if model is None:
             model = await self._once(("load", resolved.model_id), lambda: self._load_and_keep(resolved))
-        else:
-            self._models.move_to_end(resolved.model_id)
+        if is_default:
+            self._pinned = resolved.model_id
+        self._evict()
         return model
-
-    def pin(self, model: LoadedModel) -> None:
-        """Keep this model whatever else is asked for."""
-        self._pinned = model.resolved.model_id
-        self._models[self._pinned] = model
 
     def close(self) -> None:
         """Stop loading and remove what was downloaded."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._resolver.close()
 
-    async def _resolve(self, uri: str, argument: bool) -> Resolved:
-        known = self._resolutions.get(uri)
-        if known is not None and known.fresh_until >= time.monotonic():
-            self._resolutions.move_to_end(uri)
-            return known.resolved
-        return await self._once(("resolve", uri), lambda: self._resolve_and_keep(uri, argument))
+    def _used(self, model_id: str) -> LoadedModel | None:
+        model = self._models.get(model_id)
+        if model is not None:
+            self._models.move_to_end(model_id)
+        return model
 
-    async def _resolve_and_keep(self, uri: str, argument: bool) -> Resolved:
-        known = self._resolutions.get(uri)
+    async def _resolve(self, uri: str, is_default: bool) -> Resolved:
+        known = self._resolutions.get((uri, is_default))
+        if known is not None and known.fresh_until >= time.monotonic():
+            self._resolutions.move_to_end((uri, is_default))
+            return known.resolved
+        return await self._once(("resolve", uri, is_default), lambda: self._resolve_and_keep(uri, is_default))
+
+    async def _resolve_and_keep(self, uri: str, is_default: bool) -> Resolved:
+        known = self._resolutions.get((uri, is_default))
         try:
-            resolved = await self._on_thread(self._resolve_now, uri, argument)
+            resolved = await self._on_thread(self._resolve_now, uri, is_default)
         except StoreUnavailableError:
             if known is None or known.resolved.model_id not in self._models:
                 raise
@@ -116,21 +119,20 @@ class ModelCache:
             logger.warning("MLflow does not answer; %s goes on as %s", uri, known.resolved.model_id)
             resolved = known.resolved
         fresh_for = self._refresh_seconds if resolved.mutable else float("inf")
-        self._resolutions[uri] = _Resolution(resolved, time.monotonic() + fresh_for)
-        self._resolutions.move_to_end(uri)
+        self._resolutions[uri, is_default] = _Resolution(resolved, time.monotonic() + fresh_for)
+        self._resolutions.move_to_end((uri, is_default))
         while len(self._resolutions) > self._max_uris:
             self._resolutions.popitem(last=False)
         return resolved
 
-    def _resolve_now(self, uri: str, argument: bool) -> Resolved:
-        return self._resolver.resolve_argument(uri) if argument else self._resolver.resolve(parse(uri))
+    def _resolve_now(self, uri: str, is_default: bool) -> Resolved:
+        return self._resolver.resolve_argument(uri) if is_default else self._resolver.resolve(parse(uri))
 
     async def _load_and_keep(self, resolved: Resolved) -> LoadedModel:
         started = time.perf_counter()
         model = await self._on_thread(self._load, resolved)
         logger.info("loaded %s for %s in %.2f s", resolved.model_id, resolved.uri, time.perf_counter() - started)
         self._models[resolved.model_id] = model
-        self._evict()
         return model
 
     def _evict(self) -> None:
@@ -140,7 +142,7 @@ class ModelCache:
             logger.info("evicted %s", model_id)
             self._threads.submit(self._resolver.discard, evicted.resolved)
 
-    async def _once(self, key: tuple[str, str], work: Callable[[], Awaitable[T]]) -> T:
+    async def _once(self, key: tuple[object, ...], work: Callable[[], Awaitable[T]]) -> T:
         """Do the work once for all who ask while it is under way; one caller who gives up does not stop it."""
         task = self._in_flight.get(key)
         if task is None:
@@ -150,7 +152,7 @@ class ModelCache:
         result: T = await asyncio.shield(task)
         return result
 
-    def _forget(self, key: tuple[str, str], task: asyncio.Task[Any]) -> None:
+    def _forget(self, key: tuple[object, ...], task: asyncio.Task[Any]) -> None:
         del self._in_flight[key]
         if not task.cancelled():
             task.exception()  # seen, even if every caller has gone

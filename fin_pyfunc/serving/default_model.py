@@ -55,6 +55,10 @@ class DefaultModel:
             except FinPyfuncError as e:
                 self.fatal = self._refusal = str(e)
                 return
+            except Exception as e:  # a defect: still an end with a sentence rather than a wait for ever
+                logger.exception("the default model %s could not be loaded", self.uri)
+                self.fatal = self._refusal = f"loading it raised {type(e).__name__}; the server's log has the cause."
+                return
 
     async def get(self) -> LoadedModel:
         """The default model as it is now: an alias is followed, unless it leads to nothing that loads.
@@ -72,22 +76,19 @@ class DefaultModel:
             raise RequestError(
                 503, f"The server's default model is not ready: {self._refusal.rstrip('.')}.", RETRY_AFTER
             )
-        current = self._cache.peek(self.uri)
+        current = self._cache.peek(self.uri, is_default=True)
         if current is None and time.monotonic() >= self._refresh_not_before:
             try:
-                current = await self._cache.get(self.uri, argument=True)
+                current = await self._cache.get(self.uri, is_default=True)
             except FinPyfuncError as e:
                 self._refresh_not_before = time.monotonic() + REFRESH_AGAIN_SECONDS
                 logger.error("the default model %s goes on as %s: %s", self.uri, self.loaded.resolved.model_id, e)
-        if current is not None and current is not self.loaded:
-            self._cache.pin(current)
-            self.loaded = current
+        self.loaded = current or self.loaded
         return self.loaded
 
     async def _load(self, uri: str) -> LoadedModel:
-        loaded = await self._cache.get(uri, argument=True)
+        loaded = await self._cache.get(uri, is_default=True)
         await asyncio.get_running_loop().run_in_executor(None, warm_up, loaded)
-        self._cache.pin(loaded)
         manifest: Any = loaded.model.manifest
         logger.info(
             "default model %s is ready (%s)", uri, manifest.estimator if manifest else "not logged by fin_pyfunc"

@@ -91,4 +91,7 @@ class HealthProbe:
             self._store.ping()
         except FinPyfuncError:
             return False
+        except Exception:  # a defect must not end the probing
+            logger.exception("asking MLflow failed in a way that was not foreseen")
+            return False
         return True
