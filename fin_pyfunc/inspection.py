@@ -12,14 +12,16 @@ import msgspec
 
 from fin_pyfunc.model import artifact
 from fin_pyfunc.model.artifact import FileDigest, Manifest
-from fin_pyfunc.model.backends.native import NativeBackend, labels_of
+from fin_pyfunc.model.backends.native import LazyNative, NativeBackend, labels_of
+from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.decision import Label, Thresholds
 from fin_pyfunc.model.device import gpu_refusal
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, BackendError
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
-from fin_pyfunc.model.wrapper import FinPyfuncModel
+from fin_pyfunc.model.form import Form
+from fin_pyfunc.model.plan import Plan, Step
 from fin_pyfunc.serving.loader import features_of_signature, load
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 
@@ -42,6 +44,16 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
         Why none is chosen.
     gpu : str
         "available", or why there is none.
+    forms : list of Form
+        Compiled forms, the one to prefer first.
+    dropped : dict of str to str
+        By backend, why there is no such form.
+    tolerance : float or None
+        How far, in probability, a form was allowed to be from the estimator.
+    plan : list of Step or None
+        Which backend computes how many rows here; None unless it was asked to be measured.
+    times : dict of str to dict of int to float, or None
+        By backend, the seconds by rows that the plan was made of.
     """
 
     default: str | None
@@ -49,6 +61,11 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     chosen: str | None
     reason: str | None
     gpu: str
+    forms: list[Form] = []
+    dropped: dict[str, str] = {}
+    tolerance: float | None = None
+    plan: list[Step] | None = None
+    times: dict[str, dict[int, float]] | None = None
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +135,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     libraries: list[Library]
 
 
-def inspect(uri: str, tracking_uri: str | None = None) -> Report:
+def inspect(uri: str, tracking_uri: str | None = None, *, measure: bool = False) -> Report:
     """Look at a model without running any code of it.
 
     Parameters
@@ -127,6 +144,8 @@ def inspect(uri: str, tracking_uri: str | None = None) -> Report:
         Whatever MLflow takes, and local paths.
     tracking_uri : str, optional
         Default: MLflow's own.
+    measure : bool, default False
+        Load the estimator too, and time every backend on this machine.
 
     Raises
     ------
@@ -146,12 +165,16 @@ def inspect(uri: str, tracking_uri: str | None = None) -> Report:
             mlmodel = Model.load(str(path))
         except Exception as e:  # YAML that is none, or lacks a key
             raise ArtifactError("The model's MLmodel file is damaged: fetch or log the model again.") from e
-        return _ours(resolved, path) if artifact.NAME in (mlmodel.metadata or {}) else _foreign(resolved, path, mlmodel)
+        return (
+            _ours(resolved, path, measure)
+            if artifact.NAME in (mlmodel.metadata or {})
+            else _foreign(resolved, path, mlmodel)
+        )
     finally:
         resolver.close()
 
 
-def _ours(resolved: Resolved, path: Path) -> Report:
+def _ours(resolved: Resolved, path: Path, measure: bool) -> Report:
     folder = path / "artifacts" / artifact.NAME
     manifest = artifact.read(folder)
     code = [_checked_code(path, name, digest) for name, digest in manifest.code.items()]
@@ -172,21 +195,38 @@ def _ours(resolved: Resolved, path: Path) -> Report:
         classes=manifest.classes,
         has_proba=manifest.has_proba,
         thresholds=manifest.thresholds,
-        backend=_own_backend(folder, manifest),
+        backend=_own_backend(folder, manifest, measure),
         files=[*own, *code],
         libraries=_libraries(manifest.libraries),
     )
 
 
-def _own_backend(folder: Path, manifest: Manifest) -> Backend:
+def _own_backend(folder: Path, manifest: Manifest, measure: bool) -> Backend:
     if manifest.serialization != "skops":
-        return _backend(None, manifest.backend, _PICKLE)
-    model = FinPyfuncModel()
+        return _with_forms(_backend(None, manifest.backend, _PICKLE), manifest)
+    model = Classifier()
     try:
         model.open(folder)
     except BackendError as e:
-        return _backend(None, manifest.backend, str(e))
-    return _backend(model.dispatch, manifest.backend)
+        return _with_forms(_backend(None, manifest.backend, str(e)), manifest)
+    plan = None
+    if measure:
+        for backend in model.dispatch.backends:
+            if isinstance(backend, LazyNative):
+                backend.load()
+        plan = model.measure()
+    return _with_forms(_backend(model.dispatch, manifest.backend), manifest, plan)
+
+
+def _with_forms(backend: Backend, manifest: Manifest, plan: Plan | None = None) -> Backend:
+    return msgspec.structs.replace(
+        backend,
+        forms=manifest.forms,
+        dropped=manifest.dropped,
+        tolerance=manifest.tolerance,
+        plan=plan.steps if plan else None,
+        times=plan.times if plan else None,
+    )
 
 
 def _foreign(resolved: Resolved, path: Path, mlmodel: Any) -> Report:

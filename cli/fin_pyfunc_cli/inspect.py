@@ -10,19 +10,21 @@ import click
 from fin_pyfunc_cli import options, text
 
 if TYPE_CHECKING:
-    from fin_pyfunc.inspection import Report
+    from fin_pyfunc.inspection import Backend, Report
+    from fin_pyfunc.model.form import Form
 
 
 @click.command()
 @click.argument("uri")
+@click.option("--measure", is_flag=True, help="Time every backend on this machine: which computes how many rows.")
 @options.as_json
 @options.tracking_uri
-def inspect(uri: str, as_json: bool, tracking_uri: str | None) -> None:
+def inspect(uri: str, measure: bool, as_json: bool, tracking_uri: str | None) -> None:
     """Show what is known of the model at URI, and check its files.
 
     URI is whatever MLflow takes, a local folder, or an estimator file. No code of the model is run.
 
-    Example: fin-pyfunc inspect models:/eurusd_rf@champion
+    Example: fin-pyfunc inspect models:/eurusd_rf@champion --measure
     """
     options.use_store(tracking_uri, must_exist=uri.startswith(("models:/", "runs:/")))
     import mlflow
@@ -30,7 +32,7 @@ def inspect(uri: str, as_json: bool, tracking_uri: str | None) -> None:
 
     from fin_pyfunc.inspection import inspect as look_at
 
-    report = look_at(uri, mlflow.get_tracking_uri())
+    report = look_at(uri, mlflow.get_tracking_uri(), measure=measure)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
@@ -43,6 +45,7 @@ def _sections(report: Report) -> Iterator[str]:
         yield f"\nfeatures ({len(report.features)})"
         rows = [(f.name, f.kind, "null allowed" if f.nullable else "", _known(f.categories)) for f in report.features]
         yield text.table(rows, "  ")
+    yield from _compiled(report.backend)
     yield "\nfiles"
     checked = {True: "digest ok", False: "digest not recorded"}
     yield text.table(((f.name, f"{f.size:,} bytes", f.sha256, checked[f.checked]) for f in report.files), "  ")
@@ -50,6 +53,32 @@ def _sections(report: Report) -> Iterator[str]:
         yield "\nlibraries"
         versions = [(lib.name, lib.logged, _here(lib.logged, lib.installed)) for lib in report.libraries]
         yield text.table(versions, "  ")
+
+
+def _compiled(backend: Backend) -> Iterator[str]:
+    """Compiled forms, what became of the others, and the plan."""
+    if backend.forms or backend.dropped:
+        yield f"\ncompiled (within {backend.tolerance:g} of the estimator's probabilities)"
+        yield text.table(
+            [*((form.backend, _exactness(form)) for form in backend.forms), *backend.dropped.items()], "  "
+        )
+    if backend.plan is not None and backend.times is not None:
+        yield "\nplan, as measured here"
+        yield text.table(((f"from {step.from_rows:,} rows", step.backend) for step in backend.plan), "  ")
+        sizes = sorted({n for times in backend.times.values() for n in times})
+        head = ("rows", *(f"{n:,}" for n in sizes))
+        rows = ((name, *(_milliseconds(times.get(n)) for n in sizes)) for name, times in backend.times.items())
+        yield text.table([head, *rows], "  ")
+
+
+def _exactness(form: Form) -> str:
+    if not form.band:
+        return "equal to the estimator to the last bit"
+    return f"differs by up to {form.error:.0e}; what hangs on less than {form.band:.0e} is asked of the estimator"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:.3g} ms"
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:

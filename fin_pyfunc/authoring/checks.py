@@ -12,6 +12,8 @@ import pandas as pd
 from fin_pyfunc.model.backends.native import labels_of
 from fin_pyfunc.model.decision import Label, Thresholds, label_names
 from fin_pyfunc.model.errors import NotLoggableError
+from fin_pyfunc.model.feature import NUMERIC
+from fin_pyfunc.model.features import FeatureSpec
 
 
 def checked_estimator(estimator: Any) -> None:
@@ -57,6 +59,20 @@ def checked_classes(estimator: Any, given: Sequence[Label] | None) -> list[Label
             "two class labels read the same as text, and answers are keyed by that text: rename one."
         )
     return classes
+
+
+def checked_tolerance(given: float) -> float:
+    """How far a compiled form may be from the estimator."""
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 0.01:
+        raise NotLoggableError("tolerance must be a number from 0 (equal to the last bit) to 0.01, in probability.")
+    return float(given)
+
+
+def ranges(X: pd.DataFrame, spec: FeatureSpec) -> dict[str, tuple[float, float]]:
+    """The least and the greatest value of each numeric feature of the sample; none for one that is always null."""
+    numeric = [feature.name for feature in spec.features if feature.kind in NUMERIC]
+    found = {name: (X[name].min(), X[name].max()) for name in numeric}
+    return {name: (float(low), float(high)) for name, (low, high) in found.items() if not pd.isna(low)}
 
 
 def checked_sample(estimator: Any, X: Any, identifiers: Sequence[str]) -> pd.DataFrame:

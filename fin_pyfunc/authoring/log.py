@@ -10,17 +10,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
+import numpy as np
 import pandas as pd
 
 from fin_pyfunc.authoring import requirements, wheel
-from fin_pyfunc.authoring.checks import checked_classes, checked_estimator, checked_sample, checked_thresholds
+from fin_pyfunc.authoring.checks import (
+    checked_classes,
+    checked_estimator,
+    checked_sample,
+    checked_thresholds,
+    checked_tolerance,
+    ranges,
+)
 from fin_pyfunc.authoring.signature import checked_signature, example_frame
 from fin_pyfunc.authoring.verify import Reference, verify
+from fin_pyfunc.compiling.forms import Compiled, compile_estimator
 from fin_pyfunc.model import artifact, estimators
+from fin_pyfunc.model.backends.native import single_threaded
 from fin_pyfunc.model.decision import Label
 from fin_pyfunc.model.dispatch import DEVICES
 from fin_pyfunc.model.errors import NotLoggableError
-from fin_pyfunc.model.features import infer
+from fin_pyfunc.model.features import FeatureSpec, infer
+from fin_pyfunc.model.form import LIBRARIES
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
@@ -30,7 +41,9 @@ logger = logging.getLogger("fin_pyfunc")
 
 #: The code file of every artifact, copied from here.
 ENTRY = Path(artifact.__file__).with_name("entry.py")
-BACKENDS = ("native",)
+BACKENDS = ("native", "onnx", "treelite")
+#: How far, in probability, a compiled form may be from the estimator.
+TOLERANCE = 1e-6
 
 
 class ModelOptions(TypedDict, total=False):
@@ -40,6 +53,7 @@ class ModelOptions(TypedDict, total=False):
     confidence: Mapping[str, float]
     extra: Literal["ignore", "forbid"]
     backend: str
+    tolerance: float
     serialization: estimators.Serialization
     classes: Sequence[Label]
     signature: ModelSignature
@@ -82,7 +96,11 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
     extra : {"ignore", "forbid"}, default "ignore"
         Whether a request may carry columns that are neither features nor identifiers.
     backend : str, default "auto"
-        "auto", "cpu", "gpu" or a backend's name ("native"); the default for whoever loads the model.
+        "auto", "cpu", "gpu" or a backend's name ("native", "onnx", "treelite"); the default for whoever loads the
+        model.
+    tolerance : float, default 1e-6
+        How far, in probability, a compiled form may be from the estimator on any row that is compared; 0 keeps only
+        forms that are equal to the last bit. A form that would flip a class is dropped whatever is allowed here.
     serialization : {"skops", "cloudpickle"}, default "skops"
         skops executes nothing when it is read. cloudpickle takes any object, and whoever loads it must trust it.
     classes : sequence of label, default the estimator's `classes_`
@@ -151,6 +169,7 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
     backend = _one_of("backend", options.get("backend", "auto"), (*DEVICES, *BACKENDS))
     identifiers = options.get("identifiers") or ()
     code_paths = _checked_code_paths(options.get("code_paths"))
+    tolerance = checked_tolerance(options.get("tolerance", TOLERANCE))
     checked_estimator(estimator)
     classes = checked_classes(estimator, options.get("classes"))
     thresholds = checked_thresholds(options.get("confidence"))
@@ -170,6 +189,8 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
         estimators.dump(estimator, file, serialization)
         modules = requirements.modules_of(file, serialization)
         requirements.refuse_local_modules(modules, code_paths)
+        compiled = _compiled(estimator, X, spec, classes, folder, tolerance, backend)
+        modules |= {LIBRARIES[form.backend] for form in compiled.forms}
         own_wheel = wheel.build(Path(temporary))
         example = answers.example(X)
         manifest = artifact.Manifest(
@@ -177,7 +198,7 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             estimator=f"{type(estimator).__module__}.{type(estimator).__qualname__}",
             serialization=serialization,
-            files={file.name: artifact.digest(file)},
+            files={path.name: artifact.digest(path) for path in sorted(folder.iterdir())},
             code={path.name: artifact.digest(path) for path in (ENTRY, own_wheel)},
             features=spec,
             classes=classes,
@@ -186,9 +207,14 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
             backend=backend,
             example=example,
             libraries=requirements.library_versions(modules),
+            forms=compiled.forms,
+            dropped=compiled.dropped,
+            tolerance=tolerance,
+            seconds=compiled.native_seconds,
+            ranges=ranges(X, spec),
         )
         written = artifact.write(folder, manifest)
-        verify(folder, answers)
+        verify(folder, answers, ("native", *(form.backend for form in compiled.forms)), tolerance)
         yield {
             "python_model": str(ENTRY),
             "artifacts": {artifact.NAME: str(folder)},
@@ -201,9 +227,33 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
                 artifact.NAME: {"format": artifact.FORMAT, "manifest_sha256": written.sha256},
             },
             **requirements.pip_arguments(
-                own_wheel.name, modules, options.get("pip_requirements"), options.get("extra_pip_requirements")
+                own_wheel.name,
+                modules,
+                options.get("pip_requirements"),
+                options.get("extra_pip_requirements"),
             ),
         }
+
+
+def _compiled(
+    estimator: Any,
+    X: pd.DataFrame,
+    spec: FeatureSpec,
+    classes: Sequence[Label],
+    folder: Path,
+    tolerance: float,
+    backend: str,
+) -> Compiled:
+    """Compile what can be; one that was asked for by name and cannot be had is refused."""
+    table = spec.check(X)
+    matrix = table if isinstance(table, np.ndarray) else None
+    with single_threaded(estimator):
+        compiled = compile_estimator(estimator, spec, classes, folder, matrix, tolerance=tolerance)
+    for name, reason in compiled.dropped.items():
+        logger.info("no %s form of the estimator: %s", name, reason)
+        if name == backend:
+            raise NotLoggableError(f"backend={backend!r} cannot be had for this estimator: {reason}.")
+    return compiled
 
 
 def _one_of(option: str, value: Any, allowed: Sequence[Any]) -> Any:

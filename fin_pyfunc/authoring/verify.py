@@ -13,10 +13,10 @@ import pandas as pd
 
 from fin_pyfunc.model.artifact import Example
 from fin_pyfunc.model.backends.native import NativeBackend, single_threaded
+from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.decision import Label, Scores
 from fin_pyfunc.model.errors import FinPyfuncError, NotLoggableError, ScoringError
 from fin_pyfunc.model.features import FeatureSpec
-from fin_pyfunc.model.wrapper import FinPyfuncModel
 
 #: Rows of the sample that are compared as a table, as JSON, and one at a time.
 TABLE_ROWS, JSON_ROWS, SINGLE_ROWS = 1000, 100, 10
@@ -66,23 +66,33 @@ class Reference:
         )
 
 
-def verify(folder: Path, answers: Reference) -> None:
-    """Open the artifact as a server would and compare its answers with the estimator's.
+def verify(folder: Path, answers: Reference, backends: Sequence[str] = ("native",), tolerance: float = 0.0) -> None:
+    """Open the artifact as a server would, once a backend, and compare its answers with the estimator's.
+
+    Parameters
+    ----------
+    folder : Path
+    answers : Reference
+    backends : sequence of str, default ("native",)
+    tolerance : float, default 0.0
+        How far a compiled backend's probabilities may be off.
 
     Raises
     ------
     NotLoggableError
         It cannot be opened, or answers otherwise as a table, as JSON rows, or one row at a time.
     """
-    model = FinPyfuncModel()
     rows = _json_rows(answers.rows.iloc[:JSON_ROWS])
     try:
-        model.open(folder, "cpu")
-        table = model.features.check(answers.rows) if model.features else answers.rows
-        _compare(answers.scores, model.dispatch.score(table)[0], "after it was written and read back")
-        _compare(answers.scores, model.decide(rows).scores, "to the same rows sent as JSON")
-        for i, row in enumerate(rows[:SINGLE_ROWS]):
-            _compare(answers.scores, model.decide([row]).scores, "to a row alone and among others", start=i)
+        for backend in backends:
+            within = TOLERANCE if backend == "native" else max(TOLERANCE, tolerance)
+            model = Classifier()
+            model.open(folder, backend)
+            table = model.features.check(answers.rows) if model.features else answers.rows
+            _compare(answers.scores, model.dispatch.score(table)[0], within, "after it was written and read back")
+            _compare(answers.scores, model.decide(rows).scores, within, "to the same rows sent as JSON")
+            for i, row in enumerate(rows[:SINGLE_ROWS]):
+                _compare(answers.scores, model.decide([row]).scores, within, "to a row alone and among others", i)
     except NotLoggableError:
         raise
     except FinPyfuncError as e:
@@ -97,11 +107,11 @@ def _asked(estimator: Any, X: pd.DataFrame, spec: FeatureSpec, classes: Sequence
         raise NotLoggableError(f"the estimator fails on the sample itself: {e}{cause}.") from e
 
 
-def _compare(expected: Scores, got: Scores, when: str, start: int = 0) -> None:
+def _compare(expected: Scores, got: Scores, within: float, when: str, start: int = 0) -> None:
     rows = slice(start, start + len(got.index))
     same = np.array_equal(expected.index[rows], got.index)
     if expected.probabilities is not None and got.probabilities is not None:
-        same = same and np.allclose(expected.probabilities[rows], got.probabilities, rtol=0, atol=TOLERANCE)
+        same = same and np.allclose(expected.probabilities[rows], got.probabilities, rtol=0, atol=within)
     if not same:
         raise NotLoggableError(
             f"the estimator answers differently {when}: it must depend on nothing but the features of the row "

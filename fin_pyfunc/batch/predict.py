@@ -20,8 +20,8 @@ from fin_pyfunc.batch.tables import (
     open_table,
     whole_or_nothing,
 )
+from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.errors import FeatureError, ScoringError
-from fin_pyfunc.model.wrapper import FinPyfuncModel
 from fin_pyfunc.serving.loader import LoadedModel, load
 from fin_pyfunc.serving.resolver import Resolver
 
@@ -65,7 +65,7 @@ def opened(uri: str, tracking_uri: str | None = None, backend: str | None = None
 
 
 def predict_file(
-    model: FinPyfuncModel,
+    model: Classifier,
     source: Path,
     target: Path | TextIO,
     *,
@@ -78,12 +78,12 @@ def predict_file(
 
     Parameters
     ----------
-    model : FinPyfuncModel
+    model : Classifier
     source : Path
         ``.csv`` or ``.parquet``.
     target : Path or text stream
         A ``.csv`` or ``.parquet`` file, which is there whole or not at all; a stream gets CSV. Its columns are the
-        model's identifiers, as far as `source` has them, then those of `FinPyfuncModel.predict`.
+        model's identifiers, as far as `source` has them, then those of `Classifier.predict`.
     chunk_rows : int, default 10000
     return_proba : bool, default True
         Write probabilities too.
@@ -131,7 +131,7 @@ def _writer(target: Path | TextIO, stack: ExitStack) -> Callable[[pd.DataFrame],
     return parquet.write
 
 
-def _check_columns(model: FinPyfuncModel, table: Table, name: str) -> None:
+def _check_columns(model: Classifier, table: Table, name: str) -> None:
     spec = model.features
     if spec is None:
         return
@@ -141,7 +141,7 @@ def _check_columns(model: FinPyfuncModel, table: Table, name: str) -> None:
         raise FileError(f"{name} has {_listed(more)}, which the model does not know and refuses: leave it out.")
 
 
-def _answered(model: FinPyfuncModel, chunk: Chunk, return_proba: bool, name: str, offset: int) -> pd.DataFrame:
+def _answered(model: Classifier, chunk: Chunk, return_proba: bool, name: str, offset: int) -> pd.DataFrame:
     try:
         answers = model.predict(chunk.features, {"return_proba": return_proba})
     except FeatureError as e:

@@ -17,15 +17,18 @@ from fin_pyfunc.model.decision import Label, Thresholds
 from fin_pyfunc.model.errors import ArtifactError, FormatError
 from fin_pyfunc.model.estimators import Serialization
 from fin_pyfunc.model.features import FeatureSpec
+from fin_pyfunc.model.form import Form
 
 #: The format this version writes. Raise it when an older version could misread what a newer one writes.
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 #: Name of the folder among MLflow's artifacts, and of our key in MLmodel's metadata.
 NAME = "fin_pyfunc"
 
 #: One step each: a manifest of format n as JSON values -> the same of format n + 1. Old artifacts must keep loading.
-RAISE: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+RAISE: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda values: {**values, "format": 2},  # 2 adds compiled forms and the ranges of features: there are none
+}
 
 
 class FileDigest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +83,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     example : Example
     libraries : dict of str to str
         Versions that computed the example, Python's among them.
+    forms : list of Form
+        Compiled forms, the one to prefer first.
+    dropped : dict of str to str
+        By backend, why there is no such form.
+    tolerance : float
+        How far, in probability, a form was allowed to be from the estimator.
+    seconds : dict of int to float
+        Seconds that the estimator itself took for this many rows when it was logged.
+    ranges : dict of str to (float, float)
+        The least and the greatest value of each numeric feature in the training sample.
     """
 
     format: int
@@ -95,6 +108,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     backend: str
     example: Example
     libraries: dict[str, str]
+    forms: list[Form] = []
+    dropped: dict[str, str] = {}
+    tolerance: float = 0.0
+    seconds: dict[int, float] = {}
+    ranges: dict[str, tuple[float, float]] = {}
+
+    @property
+    def times(self) -> dict[str, dict[int, float]]:
+        """By backend, seconds by rows as measured when it was logged."""
+        return {"native": self.seconds, **{form.backend: form.seconds for form in self.forms}}
 
 
 def digest(path: Path) -> FileDigest:
@@ -143,15 +166,15 @@ def _decode(content: bytes) -> Manifest:
     try:
         values = msgspec.json.decode(content, type=dict[str, Any])
         version = values.get("format")
-        if isinstance(version, int) and version > FORMAT:
+        if type(version) is int and version > FORMAT:
             raise FormatError(
                 f"The model was written in artifact format {version}, and this version of fin_pyfunc reads up to "
                 f"{FORMAT}: upgrade fin_pyfunc here to the version named in the model's requirements."
             )
-        while isinstance(version, int) and version in RAISE:
+        while type(version) is int and version in RAISE:  # True is no 1
             values = RAISE[version](values)
             version = values["format"]
-        manifest = msgspec.convert(values, Manifest)
+        manifest = msgspec.convert(values, Manifest, str_keys=True)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise ArtifactError(
             f"The model's {MANIFEST} is not one that fin_pyfunc writes ({e}): log the model again."
@@ -164,16 +187,22 @@ def _decode(content: bytes) -> Manifest:
     return manifest
 
 
-def _recorded_digest(folder: Path) -> str | None:
-    """The manifest's digest as MLmodel recorded it; None where the folder stands alone."""
+def mlmodel(path: Path) -> dict[str, Any] | None:
+    """The MLmodel file of a model's folder as plain data; None where there is none that can be read."""
     import yaml
 
     try:
-        mlmodel = yaml.safe_load((folder.parent.parent / "MLmodel").read_bytes())
+        # libyaml's parser is ten times as fast, and is there wherever PyYAML is installed from a wheel
+        values = yaml.load((path / "MLmodel").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError):
         return None
+    return values if isinstance(values, dict) else None
+
+
+def _recorded_digest(folder: Path) -> str | None:
+    """The manifest's digest as MLmodel recorded it; None where the folder stands alone."""
     try:
-        return str(mlmodel["metadata"][NAME]["manifest_sha256"])
+        return str((mlmodel(folder.parent.parent) or {})["metadata"][NAME]["manifest_sha256"])
     except (KeyError, TypeError):
         return None
 

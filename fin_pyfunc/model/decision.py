@@ -65,12 +65,10 @@ class Decisions:
         Name of the backend that computed the scores.
     """
 
-    __slots__ = ("_chosen", "backend", "scores", "thresholds")
+    __slots__ = ("backend", "scores", "thresholds")
 
     def __init__(self, scores: Scores, thresholds: Thresholds, backend: str) -> None:
         self.scores, self.thresholds, self.backend = scores, thresholds, backend
-        p = scores.probabilities
-        self._chosen: list[float] | None = None if p is None else p[np.arange(len(p)), scores.index].tolist()
 
     def __len__(self) -> int:
         return len(self.scores.index)
@@ -82,11 +80,19 @@ class Decisions:
         return [classes[i] for i in self.scores.index.tolist()]
 
     @property
+    def chosen(self) -> Probabilities | None:
+        """Probability of each row's predicted class, of shape (n,)."""
+        p = self.scores.probabilities
+        return None if p is None else p[np.arange(len(p)), self.scores.index]
+
+    @property
     def confidences(self) -> list[str]:
         """One of "high", "medium" and "low" a row, or "unknown" where the model has no probabilities."""
-        if self._chosen is None:
+        if (chosen := self.chosen) is None:
             return ["unknown"] * len(self)
-        return [self.thresholds.confidence(p) for p in self._chosen]
+        sure, fair = chosen >= self.thresholds.high, chosen >= self.thresholds.medium
+        words: list[str] = np.where(sure, "high", np.where(fair, "medium", "low")).tolist()
+        return words
 
     @property
     def distributions(self) -> list[dict[str, float]] | None:
@@ -98,12 +104,15 @@ class Decisions:
 
     def one(self, return_proba: bool = True) -> dict[str, Any]:
         """The first row's answer: the four keys of ``POST /predict``, in their order."""
-        chosen, distributions = self._chosen, self.distributions if return_proba else None
+        classes, index, p = self.scores.classes, int(self.scores.index[0]), self.scores.probabilities
+        if p is None:
+            return {"prediction": classes[index], "probability": None, "probabilities": None, "confidence": "unknown"}
+        row = p[0].tolist()
         return {
-            "prediction": self.scores.classes[self.scores.index[0]],
-            "probability": chosen[0] if return_proba and chosen is not None else None,
-            "probabilities": None if distributions is None else distributions[0],
-            "confidence": "unknown" if chosen is None else self.thresholds.confidence(chosen[0]),
+            "prediction": classes[index],
+            "probability": row[index] if return_proba else None,
+            "probabilities": dict(zip(label_names(classes), row, strict=True)) if return_proba else None,
+            "confidence": self.thresholds.confidence(row[index]),
         }
 
     def frame(self, return_proba: bool = True, index: pd.Index[Any] | None = None) -> pd.DataFrame:
@@ -114,7 +123,7 @@ class Decisions:
         p = self.scores.probabilities if return_proba else None
         columns: dict[str, Any] = {"prediction": _labels(self.scores.classes)[self.scores.index]}
         if p is not None:
-            columns["probability"] = np.asarray(self._chosen, dtype=np.float64)
+            columns["probability"] = self.chosen
         columns["confidence"] = np.asarray(self.confidences, dtype=object)
         if p is not None:
             columns |= {f"probability_{name}": p[:, i] for i, name in enumerate(label_names(self.scores.classes))}

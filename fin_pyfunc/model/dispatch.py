@@ -1,17 +1,33 @@
-"""Which backend computes how many rows on this machine."""
+"""Which backend computes how many rows on this machine: measured, not guessed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from fin_pyfunc.model.backends import Backend
+from fin_pyfunc.model.backends.compiled import CompiledBackend
+from fin_pyfunc.model.backends.native import LazyNative
 from fin_pyfunc.model.decision import Scores
 from fin_pyfunc.model.device import gpu_refusal
-from fin_pyfunc.model.errors import BackendError
+from fin_pyfunc.model.errors import BackendError, FinPyfuncError
 from fin_pyfunc.model.features import Table
+from fin_pyfunc.model.plan import ROW_COUNTS, Plan, Times, measure
+
+logger = logging.getLogger("fin_pyfunc")
 
 #: What `backend=` takes besides a backend's own name.
 DEVICES = ("auto", "cpu", "gpu")
+#: Seconds that measuring all backends may take.
+BUDGET = 0.3
+#: Loading an estimator, scikit-learn's imports included, costs about this many seconds. It is loaded beside a compiled
+#: form once that has cost as much: whatever comes, no more than twice the least time is spent (the ski-rental rule).
+LOAD_SECONDS = 3.0
+#: A hop to another thread and back costs about 0.1 ms and a turn of the interpreter's lock: what takes less than a few
+#: of those is done at once.
+NOW_SECONDS = 0.0004
 
 
 class Dispatch:
@@ -23,6 +39,9 @@ class Dispatch:
         Those this machine can run for this model, the one to prefer first.
     wanted : str, default "auto"
         "auto", "cpu", "gpu", or a backend's name.
+    logged : mapping of str to mapping of int to float, optional
+        By backend, seconds by rows as measured when the model was logged: the only word on an estimator that is not
+        loaded yet.
 
     Raises
     ------
@@ -30,7 +49,9 @@ class Dispatch:
         What was asked for cannot be had; it is never quietly replaced.
     """
 
-    def __init__(self, backends: Sequence[Backend], wanted: str = "auto") -> None:
+    def __init__(
+        self, backends: Sequence[Backend], wanted: str = "auto", logged: Mapping[str, Times] | None = None
+    ) -> None:
         self.wanted = wanted
         if wanted == "gpu" and (refusal := gpu_refusal()):
             raise BackendError(f"backend 'gpu' was asked for, but {refusal}; use backend='auto' or 'cpu'.")
@@ -39,12 +60,105 @@ class Dispatch:
             names = ", ".join(repr(name) for name in (*DEVICES, *(b.name for b in backends)))
             raise BackendError(f"backend {wanted!r} is not available for this model; expected one of {names}.")
         self.backends = tuple(fitting)
+        #: None until `measure`: the first backend then computes everything
+        self.plan: Plan | None = None
+        #: how many rows `score_now` takes
+        self._now_rows = 0
+        self._logged = logged or {}
+        self._by_name = {backend.name: backend for backend in fitting}
+        self._rows: Table | None = None
+        self._lost, self._loading = 0.0, threading.Lock()
+        if len(fitting) == 1 and isinstance(fitting[0], LazyNative):
+            fitting[0].load()  # nothing can stand in for it: what is wrong with it is to be said now
 
-    def choose(self, n_rows: int) -> Backend:  # noqa: ARG002 - one backend so far: the measured plan comes with the second
+    def choose(self, n_rows: int) -> Backend:
         """The backend for this many rows."""
-        return self.backends[0]
+        return self.backends[0] if self.plan is None else self._by_name[self.plan.best(n_rows)]
+
+    def seconds(self, n_rows: int) -> float | None:
+        """How long this many rows are expected to take; None before `measure`."""
+        return None if self.plan is None else self.plan.seconds(self.plan.best(n_rows), n_rows)
 
     def score(self, table: Table) -> tuple[Scores, str]:
         """Scores of a table, and the name of the backend that computed them."""
         backend = self.choose(len(table))
+        if isinstance(backend, LazyNative) and not backend.is_loaded:
+            backend = self._instead_of(backend, len(table))
         return backend.score(table), backend.name
+
+    def score_now(self, table: Table) -> tuple[Scores, str] | None:
+        """As `score`, where that is expected to take no longer than `NOW_SECONDS`; None where it is not.
+
+        For an event loop: a row that only the estimator itself can answer, or that no plan knows of, is none of those.
+        """
+        if len(table) > self._now_rows:
+            return None
+        backend = self.choose(len(table))
+        if isinstance(backend, CompiledBackend):
+            scores = backend.score_alone(table)
+            return None if scores is None else (scores, backend.name)
+        return (
+            None if isinstance(backend, LazyNative) and not backend.is_loaded else (backend.score(table), backend.name)
+        )
+
+    def measure(self, rows: Table, budget: float = BUDGET) -> Plan:
+        """Time every loaded backend, which warms it up too, and plan by what was found.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows, n_features) or DataFrame
+            Rows as clients may send them; at most `len(rows)` are scored at a time.
+        budget : float, default 0.3
+            Seconds for all of it, but for what one call on one row takes.
+        """
+        self._rows = rows
+        sizes = [n for n in ROW_COUNTS if n <= len(rows)] or [len(rows)]
+        loaded = [b for b in self.backends if not isinstance(b, LazyNative) or b.is_loaded]
+        times = {b.name: measure(partial(_score, b, rows), budget / len(loaded), sizes) for b in loaded}
+        for lazy in (b for b in self.backends if b not in loaded):
+            if estimate := self._estimated(lazy.name, times):
+                times[lazy.name] = estimate
+        return self.adopt(times)
+
+    def adopt(self, times: Mapping[str, Times]) -> Plan:
+        """Plan by these times: by backend, seconds by rows."""
+        plan = Plan(times)
+        self.plan, self._now_rows = plan, plan.rows_within(NOW_SECONDS)
+        return plan
+
+    def _estimated(self, name: str, times: Mapping[str, Times]) -> dict[int, float]:
+        """A backend's times here, from how it compared with another when the model was logged."""
+        logged = self._logged.get(name, {})
+        for other, here in times.items():
+            there = self._logged.get(other, {})
+            common = [n for n in logged if there.get(n) and here]
+            if common:
+                of_other = Plan({other: here})
+                return {n: logged[n] / there[n] * of_other.seconds(other, n) for n in common}
+        return {}
+
+    def _instead_of(self, lazy: LazyNative, n_rows: int) -> Backend:
+        """The best loaded backend; what is lost by it counts until loading the estimator pays."""
+        loaded = [b for b in self.backends if b is not lazy]
+        plan = self.plan
+        if not loaded or plan is None:
+            return lazy
+        stand_in = min(loaded, key=lambda b: plan.seconds(b.name, n_rows))
+        self._lost += plan.seconds(stand_in.name, n_rows) - plan.seconds(lazy.name, n_rows)
+        if self._lost > LOAD_SECONDS and self._loading.acquire(blocking=False):
+            threading.Thread(target=self._load, args=(lazy,), name="load-estimator", daemon=True).start()
+        return stand_in
+
+    def _load(self, lazy: LazyNative) -> None:
+        try:
+            lazy.load()
+            if self._rows is not None:
+                self.measure(self._rows)
+        except FinPyfuncError as e:
+            logger.warning("the estimator of a compiled model could not be loaded beside it: %s", e)
+        else:
+            logger.info("the estimator is loaded beside its compiled form, which is slower for many rows")
+
+
+def _score(backend: Backend, rows: Table, n_rows: int) -> Scores:
+    return backend.score(rows[:n_rows])

@@ -17,6 +17,7 @@ import pandas as pd
 
 from fin_pyfunc.model.errors import MAX_PROBLEMS, FeatureError, Problem
 from fin_pyfunc.model.feature import MISSING, NUMERIC, Feature, Refused, infer_feature
+from fin_pyfunc.model.rows import RowReader, reads
 
 #: What a backend scores: a float64 matrix (n_rows, n_features) where every feature is a number, else a DataFrame.
 Table = np.ndarray[Any, np.dtype[np.float64]] | pd.DataFrame
@@ -50,6 +51,13 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return all(feature.kind in NUMERIC for feature in self.features)
 
     @cached_property
+    def reader(self) -> RowReader | None:
+        """What reads rows in one pass; None where a feature is no number."""
+        if not reads(self.features, self.identifiers):
+            return None
+        return RowReader(self.features, self.identifiers, self.extra == "forbid")
+
+    @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(self.names) | frozenset(self.identifiers)
 
@@ -71,6 +79,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         FeatureError
             Naming every bad feature of every bad row.
         """
+        if self.reader is not None and (matrix := self.reader.convert(rows)) is not None:
+            return matrix
         found = _Problems()
         values = [self._row(i, row, found) for i, row in enumerate(rows)]
         found.raise_if_any()

@@ -10,14 +10,36 @@ from typing import TypeVar
 
 import msgspec
 
+from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.errors import FeatureError, Problem
+from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.schemas import BatchRequest, PredictRequest
 
 T = TypeVar("T", PredictRequest, BatchRequest)
 
-predict_decoder = msgspec.json.Decoder(PredictRequest)
-batch_decoder = msgspec.json.Decoder(BatchRequest)
+_predict_decoder = msgspec.json.Decoder(PredictRequest)
+_batch_decoder = msgspec.json.Decoder(BatchRequest)
+
+
+class Envelope(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True, gc=False):
+    """A request whose row is still JSON: how to read it depends on the model, which is named beside it."""
+
+    features: msgspec.Raw
+    model_uri: str | None = None
+    return_proba: bool = False
+
+
+class BatchEnvelope(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True, gc=False):
+    """A request whose rows are still JSON."""
+
+    features_list: msgspec.Raw
+    model_uri: str | None = None
+    return_proba: bool = False
+
+
+_envelope = msgspec.json.Decoder(Envelope).decode
+_batch_envelope = msgspec.json.Decoder(BatchEnvelope).decode
 
 _PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
 _KEY = re.compile(r"`(?P<key>[^`]*)`")
@@ -28,7 +50,92 @@ _TYPES = {
 }  # fmt: skip
 
 
-def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+def open_envelope(body: bytes) -> Envelope:
+    """Everything of a `/predict` body but its row.
+
+    Raises
+    ------
+    RequestError, FeatureError
+        As `_decode`.
+    """
+    try:
+        return _envelope(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        request = _decode(body, _predict_decoder)  # which says what is wrong
+        return Envelope(
+            features=msgspec.Raw(msgspec.json.encode(request.features)),
+            model_uri=request.model_uri,
+            return_proba=request.return_proba,
+        )
+
+
+def open_batch_envelope(body: bytes) -> BatchEnvelope:
+    """Everything of a `/predict/batch` body but its rows; raises as `open_envelope`."""
+    try:
+        return _batch_envelope(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        request = _decode(body, _batch_decoder)
+        return BatchEnvelope(
+            features_list=msgspec.Raw(msgspec.json.encode(request.features_list)),
+            model_uri=request.model_uri,
+            return_proba=request.return_proba,
+        )
+
+
+def read_row(envelope: Envelope, model: Classifier) -> Table:
+    """The row of a request as its model scores it.
+
+    Returns
+    -------
+    ndarray of shape (1, n_features) or DataFrame
+
+    Raises
+    ------
+    RequestError
+        422: it is no object.
+    FeatureError
+        A feature of it is refused.
+    """
+    spec = model.features
+    if spec is not None and spec.reader is not None and (row := spec.reader.one(envelope.features)) is not None:
+        return row
+    return model.table([_decode(_rebuilt(b"features", envelope.features), _predict_decoder).features])
+
+
+def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int) -> Table:
+    """The rows of a request as their model scores them; as `read_row`.
+
+    Raises
+    ------
+    RequestError
+        413: there are more than `max_rows`; 422: there is none, or one is no object.
+    FeatureError
+    """
+    spec = model.features
+    if spec is not None and spec.reader is not None:
+        rows = spec.reader.many(envelope.features_list)
+        if rows is not None and 0 < len(rows) <= max_rows:
+            return rows
+    listed = _decode(_rebuilt(b"features_list", envelope.features_list), _batch_decoder).features_list
+    if len(listed) > max_rows:
+        raise too_many_rows(max_rows)
+    return model.table(listed)
+
+
+def too_many_rows(max_rows: int) -> RequestError:
+    """The batch is larger than the server takes."""
+    return RequestError(
+        413,
+        f"The batch has more rows than this server takes ({max_rows}): send it in parts, "
+        "or raise deployment.api.limits.max_batch_rows.",
+    )
+
+
+def _rebuilt(key: bytes, value: msgspec.Raw) -> bytes:
+    return b'{"' + key + b'":' + bytes(value) + b"}"
+
+
+def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Decode a body.
 
     Raises

@@ -37,6 +37,8 @@ class DefaultModel:
         self.fatal: str | None = None
         self.loaded: LoadedModel | None = None
         self._refresh_not_before = 0.0
+        #: set once it is loaded, or known to be none, or to have to wait for MLflow
+        self.settled = asyncio.Event()
 
     @property
     def is_ready(self) -> bool:
@@ -45,12 +47,19 @@ class DefaultModel:
 
     async def start(self) -> None:
         """Load until it works or cannot; MLflow being away is waited out."""
+        try:
+            await self._start()
+        finally:
+            self.settled.set()
+
+    async def _start(self) -> None:
         while self.uri is not None and self.loaded is None:
             try:
                 self.loaded = await self._load(self.uri)
             except StoreUnavailableError as e:
                 self._refusal = str(e)
                 logger.warning("the default model %s is not loaded yet: %s", self.uri, e)
+                self.settled.set()
                 await asyncio.sleep(RETRY_SECONDS)
             except FinPyfuncError as e:
                 self.fatal = self._refusal = str(e)
@@ -59,6 +68,12 @@ class DefaultModel:
                 logger.exception("the default model %s could not be loaded", self.uri)
                 self.fatal = self._refusal = f"loading it raised {type(e).__name__}; the server's log has the cause."
                 return
+
+    def peek(self) -> LoadedModel | None:
+        """The default model if it is in memory and what its URI stands for is still fresh; never waits."""
+        if self.uri is None or self.loaded is None:
+            return None
+        return self._cache.peek(self.uri, is_default=True)
 
     async def get(self) -> LoadedModel:
         """The default model as it is now: an alias is followed, unless it leads to nothing that loads.

@@ -6,6 +6,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from fin_pyfunc.model.errors import ModelForbiddenError, ModelNotFoundError
 from fin_pyfunc.serving.uris import FILE_KINDS
@@ -15,9 +17,8 @@ def local_path(location: str) -> Path | None:
     """The absolute path that a plain path or a ``file:`` URI names; None for any other scheme."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location) and not location.startswith("file:"):
         return None
-    from mlflow.utils.file_utils import local_file_uri_to_path
-
-    return Path(local_file_uri_to_path(location)).absolute()
+    path = url2pathname(urlsplit(location).path) if location.startswith("file:") else location
+    return Path(path).absolute()
 
 
 def identify(path: Path, suffix: str, missing: str, roots: Sequence[Path] | None = None) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -27,6 +28,9 @@ from fin_pyfunc.serving.settings import Settings
 #: gunicorn's own, so that its lines and ours read alike.
 LOG_FORMAT, DATE_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]"
 
+#: Seconds for which a thread may keep Python's lock from another that wants it.
+SWITCH_SECONDS = 0.0005
+
 
 class Worker(UvicornWorker):  # type: ignore[misc] # no types
     """uvicorn's worker, silent about its version and patient for as long as a drain may take."""
@@ -37,6 +41,8 @@ class Worker(UvicornWorker):  # type: ignore[misc] # no types
         super().__init__(*args, **kwargs)
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
         logging.getLogger("uvicorn.error").setLevel(max(self.log.error_log.level, logging.WARNING))
+        # a thread that loads a model must not hold up an answer for the 5 ms of Python's default, a few times over
+        sys.setswitchinterval(SWITCH_SECONDS)
 
     async def _serve(self) -> None:
         """As the parent does, with a server that drains."""
@@ -104,8 +110,12 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
 
     def load(self) -> ASGIApp:
         """The application, made once in the arbiter."""
-        _warm_imports()
-        return create_app(self._settings, on_ready=self._note_served, on_fatal=self._end_if_never_served)
+        _warm_imports(self._settings)
+        app = create_app(self._settings, on_ready=self._note_served, on_fatal=self._end_if_never_served)
+        # what is there now stays; a collection in a worker would touch all of it, and make it that worker's own memory
+        gc.collect()
+        gc.freeze()
+        return app
 
     def _note_served(self, default: LoadedModel | None) -> None:
         with self._has_served.get_lock():
@@ -151,12 +161,14 @@ def _refuse_taken_port(settings: Settings) -> None:
             ) from e
 
 
-def _warm_imports() -> None:
-    """Import before the fork what every worker needs, without opening anything."""
-    for name in (
-        "fin_pyfunc.model.wrapper",
-        "mlflow.artifacts",
-        "mlflow.pyfunc.scoring_server",
-        "mlflow.tracking",
-    ):
+def _warm_imports(settings: Settings) -> None:
+    """Import before the fork what every worker needs, without opening anything.
+
+    A single worker shares its imports with nobody, and MLflow's take longer than all else that a start does: where the
+    model is a local file or folder, it answers first, and MLflow is imported beside that.
+    """
+    names = ["onnxruntime"]
+    if settings.workers > 1 or (settings.model_uri or "").startswith(("models:", "runs:")):
+        names += ["mlflow.artifacts", "mlflow.pyfunc.scoring_server", "mlflow.tracking"]
+    for name in names:
         import_module(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,9 @@ from fin_pyfunc.serving.schemas import Health
 from fin_pyfunc.serving.store import Store
 
 logger = logging.getLogger("fin_pyfunc.server")
+
+#: The longest that the first probe waits for the default model.
+FIRST_PROBE_SECONDS = 10.0
 
 
 class HealthProbe:
@@ -44,6 +48,9 @@ class HealthProbe:
     async def run(self) -> None:
         """Probe until cancelled."""
         loop = asyncio.get_running_loop()
+        # the first probe imports MLflow, which is to be no hindrance to the default model's first answer
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._default.settled.wait(), FIRST_PROBE_SECONDS)
         self._gpu_available = await loop.run_in_executor(self._thread, gpu_available)
         while True:
             before, self._mlflow_connected = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +12,8 @@ from starlette.types import Receive, Scope, Send
 
 from fin_pyfunc.serving.errors import RequestError, answer
 
+#: Header lines as ASGI carries them.
+Headers = list[tuple[bytes, bytes]]
 encode = msgspec.json.Encoder().encode
 #: A caller's request id is kept if it is one to three ordinary words: it ends up in headers, logs and records.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -23,7 +25,10 @@ class ClientDisconnected(Exception):  # noqa: N818 - nobody is left to be told o
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of this (lower-case) name."""
-    return next((value for key, value in scope["headers"] if key == name), None)
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
 
 
 def request_id(scope: Scope) -> str:
@@ -31,7 +36,7 @@ def request_id(scope: Scope) -> str:
     state: dict[str, Any] = scope.setdefault("state", {})
     if "request_id" not in state:
         sent = header(scope, b"x-request-id")
-        state["request_id"] = sent.decode() if sent and _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        state["request_id"] = sent.decode() if sent and _REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
     return str(state["request_id"])
 
 
@@ -44,7 +49,7 @@ def require_method(scope: Scope, method: str) -> None:
 def require_json(scope: Scope) -> None:
     """Refuse a body that does not say it is JSON."""
     sent = header(scope, b"content-type") or b""
-    if sent.partition(b";")[0].strip().lower() != b"application/json":
+    if sent != b"application/json" and sent.partition(b";")[0].strip().lower() != b"application/json":
         raise RequestError(415, "The body must be JSON: send it with the header 'Content-Type: application/json'.")
 
 
@@ -80,6 +85,13 @@ async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, 
     raw = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     raw += [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_body(send: Send, body: bytes, content_type: str, headers: Headers) -> None:
+    """Send a 200 with header lines that are bytes already."""
+    own = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": own + headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -4,18 +4,21 @@ afterwards they are all alike.
 
 from __future__ import annotations
 
+import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from fin_pyfunc.model import artifact
 from fin_pyfunc.model.artifact import NAME
 from fin_pyfunc.model.backends.native import NativeBackend, labels_of
+from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
 from fin_pyfunc.model.feature import Feature, Kind
 from fin_pyfunc.model.features import FeatureSpec
-from fin_pyfunc.model.wrapper import FinPyfuncModel
+from fin_pyfunc.serving.compiler import compile_later
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 
 if TYPE_CHECKING:
@@ -32,7 +35,6 @@ _COLUMN_TYPES: dict[str, tuple[Kind, str]] = {
 _WITH_NULLS = {"int64": "Int64", "int32": "Int32", "bool": "boolean"}
 
 
-@dataclass(frozen=True)
 class LoadedModel:
     """A model in memory.
 
@@ -40,18 +42,36 @@ class LoadedModel:
     ----------
     resolved : Resolved
         What was asked for and what it turned out to be.
-    model : FinPyfuncModel
+    model : Classifier
         What answers.
-    pyfunc : PyFuncModel or None
-        The same as MLflow loaded it; None for a bare file, which MLflow does not know.
+    open_pyfunc : callable or None
+        Makes the same as MLflow loads it, when MLflow's routes first ask; None for a bare file, which MLflow does not
+        know.
+
+    Attributes
+    ----------
     loaded_at : float
         Seconds since the epoch.
     """
 
-    resolved: Resolved
-    model: FinPyfuncModel
-    pyfunc: PyFuncModel | None
-    loaded_at: float = field(default_factory=time.time)
+    def __init__(self, resolved: Resolved, model: Classifier, open_pyfunc: Callable[[], PyFuncModel] | None) -> None:
+        self.resolved, self.model = resolved, model
+        self.has_pyfunc = open_pyfunc is not None
+        self._open_pyfunc, self._opening = open_pyfunc, threading.Lock()
+        self._pyfunc: PyFuncModel | None = None
+        self.loaded_at = time.time()
+        #: header lines of an answer by what was asked and which backend answered, for `endpoints.lineage`
+        self.lineage: dict[tuple[str | None, str], list[tuple[bytes, bytes]]] = {}
+
+    @property
+    def pyfunc(self) -> PyFuncModel:
+        """The model as MLflow loads it; the first time that takes as long as MLflow takes."""
+        with self._opening:
+            if self._pyfunc is None:
+                if self._open_pyfunc is None:
+                    raise ArtifactError("A bare file is no MLflow model: log it, or use /predict.")
+                self._pyfunc = self._open_pyfunc()
+        return self._pyfunc
 
 
 def load(resolver: Resolver, resolved: Resolved, backend: str | None = None) -> LoadedModel:
@@ -70,25 +90,48 @@ def load(resolver: Resolver, resolved: Resolved, backend: str | None = None) -> 
     ArtifactError, BackendError, StoreUnavailableError
     """
     path = resolver.fetch(resolved)
-    if resolved.kind == "mlflow":
-        pyfunc = _load_pyfunc(path, backend)
-        return LoadedModel(resolved, _from_pyfunc(pyfunc, backend), pyfunc)
-    return LoadedModel(resolved, _from_file(path, resolved.kind, backend), None)
+    if resolved.kind != "mlflow":
+        model = _from_file(path, resolved.kind, backend)
+        compile_later(model, path, resolved.kind)
+        return LoadedModel(resolved, model, None)
+    if (folder := self_contained(path)) is not None:
+        model = Classifier()
+        model.open(folder, backend)
+        return LoadedModel(resolved, model, lambda: _load_pyfunc(path, backend))
+    pyfunc = _load_pyfunc(path, backend)
+    model = _from_pyfunc(pyfunc, backend)
+    if model.manifest is None:
+        compile_later(model, path, "mlflow")
+    return LoadedModel(resolved, model, lambda: pyfunc)
+
+
+def self_contained(path: Path) -> Path | None:
+    """The artifact's folder of a model of ours that brings no code of its user's: it can be opened without MLflow,
+    whose import takes seconds. None for any other.
+    """
+    folder = path / "artifacts" / NAME
+    try:
+        metadata = (artifact.mlmodel(path) or {}).get("metadata") or {}
+        code = sorted(file.name for file in (path / "code").iterdir())
+    except (OSError, AttributeError):
+        return None
+    ours = NAME in metadata and len(code) == 1 and code[0].startswith("fin_pyfunc-") and code[0].endswith(".whl")
+    return folder if ours and (folder / artifact.MANIFEST).is_file() else None
 
 
 def warm_up(loaded: LoadedModel) -> None:
-    """Score the model's own example, if it has one, so that the first caller does not pay for what is lazy in it."""
-    manifest = loaded.model.manifest
-    if manifest is not None:
-        loaded.model.decide([manifest.example.features])
+    """Score rows such as clients may send, so that the first one does not pay for what is lazy in the model, and the
+    server knows how long a row takes.
+    """
+    if loaded.model.dispatch.plan is None:
+        loaded.model.measure()
 
 
 def _load_pyfunc(path: Path, backend: str | None) -> PyFuncModel:
     import mlflow.pyfunc
-    from mlflow.models import Model
 
     try:
-        ours = NAME in (Model.load(str(path)).metadata or {})
+        ours = NAME in ((artifact.mlmodel(path) or {}).get("metadata") or {})
         config = {"backend": backend} if ours and backend else None
         return mlflow.pyfunc.load_model(str(path), model_config=config)
     except FinPyfuncError:
@@ -102,12 +145,12 @@ def _load_pyfunc(path: Path, backend: str | None) -> PyFuncModel:
         ) from e
 
 
-def _from_pyfunc(pyfunc: PyFuncModel, backend: str | None) -> FinPyfuncModel:
+def _from_pyfunc(pyfunc: PyFuncModel, backend: str | None) -> Classifier:
     flavors = pyfunc.metadata.flavors
     raw: Any = None
     if pyfunc.loader_module == "mlflow.pyfunc.loaders.code_model":
         raw = pyfunc.unwrap_python_model()
-        if isinstance(raw, FinPyfuncModel):
+        if isinstance(raw, Classifier):
             return raw
     signed = features_of_signature(pyfunc.metadata.get_input_schema())
     if any(flavor in flavors for flavor in _ESTIMATOR_FLAVORS):
@@ -116,21 +159,21 @@ def _from_pyfunc(pyfunc: PyFuncModel, backend: str | None) -> FinPyfuncModel:
             return from_estimator(raw, signed, backend)
     from fin_pyfunc.model.backends.pyfunc import PyfuncBackend
 
-    return FinPyfuncModel.of(signed, Dispatch([PyfuncBackend(pyfunc, signed)], backend or "auto"))
+    return Classifier.of(signed, Dispatch([PyfuncBackend(pyfunc, signed)], backend or "auto"))
 
 
-def _from_file(path: Path, kind: str, backend: str | None) -> FinPyfuncModel:
+def _from_file(path: Path, kind: str, backend: str | None) -> Classifier:
     if kind == "onnx":
-        from fin_pyfunc.model.backends.onnx import OnnxBackend
+        from fin_pyfunc.model.backends.onnx_file import OnnxFileBackend
 
-        onnx = OnnxBackend(path)
-        return FinPyfuncModel.of(onnx.features, Dispatch([onnx], backend or "auto"))
+        onnx = OnnxFileBackend(path)
+        return Classifier.of(onnx.features, Dispatch([onnx], backend or "auto"))
     from fin_pyfunc.model import estimators
 
     return from_estimator(estimators.load_file(path, cast("estimators.FileKind", kind)), None, backend)
 
 
-def from_estimator(estimator: Any, signed: FeatureSpec | None, backend: str | None) -> FinPyfuncModel:
+def from_estimator(estimator: Any, signed: FeatureSpec | None, backend: str | None) -> Classifier:
     """A bare estimator, checked against its signature, else its `feature_names_in_`, else not at all."""
     if not callable(getattr(estimator, "predict", None)) or not labels_of(estimator):
         raise ArtifactError("The model is not a fitted classifier: it needs predict(X) and classes_.")
@@ -138,7 +181,7 @@ def from_estimator(estimator: Any, signed: FeatureSpec | None, backend: str | No
     spec = signed
     if spec is None and names is not None:
         spec = FeatureSpec(features=[Feature(name=str(name), kind="any", dtype="object") for name in names])
-    return FinPyfuncModel.of(spec, Dispatch([NativeBackend(estimator, spec)], backend or "auto"))
+    return Classifier.of(spec, Dispatch([NativeBackend(estimator, spec)], backend or "auto"))
 
 
 def features_of_signature(schema: Any) -> FeatureSpec | None:

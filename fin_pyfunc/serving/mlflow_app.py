@@ -59,27 +59,33 @@ class Invocations:
 
     async def _mlflow_app(self) -> tuple[ASGIApp, LoadedModel]:
         loaded = await self._predictor.find(None)
-        if loaded.pyfunc is None:
+        if not loaded.has_pyfunc:
             raise RequestError(
                 404, "The default model is a bare file, which MLflow's routes do not know: use /predict."
             )
         if self._app is None or self._app_for is not loaded:
-            from mlflow.pyfunc import scoring_server
-
-            self._app, self._app_for = scoring_server.init(_Witnessed(loaded)), loaded
+            app = await asyncio.get_running_loop().run_in_executor(None, _scoring_app, loaded)
+            self._app, self._app_for = app, loaded
         return self._app, loaded
+
+
+def _scoring_app(loaded: LoadedModel) -> ASGIApp:
+    from mlflow.pyfunc import scoring_server
+
+    app: ASGIApp = scoring_server.init(_Witnessed(loaded))
+    return app
 
 
 class _Witnessed:
     """The model as MLflow's app sees it; keeps what it raises."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded, self.metadata = loaded, loaded.pyfunc.metadata  # type: ignore[union-attr] # checked by the caller
+        self._loaded, self.metadata = loaded, loaded.pyfunc.metadata
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         """As `PyFuncModel.predict`, which calls it on one of MLflow's threads."""
         try:
-            return self._loaded.pyfunc.predict(data, params=params)  # type: ignore[union-attr]
+            return self._loaded.pyfunc.predict(data, params=params)
         except Exception as e:
             _raised.get().append(self._named(e, data))
             raise

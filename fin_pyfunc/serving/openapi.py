@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fin_pyfunc.serving import openapi_examples as examples
+from fin_pyfunc.serving.content_types import ARROW, CSV, PARQUET
 from fin_pyfunc.serving.schemas import (
     BatchRequest,
     BatchResponse,
@@ -48,6 +49,7 @@ ERRORS = {
     403: "A model URI or an action that the policy does not allow.",
     404: "No such model, version, alias, run, experiment or route.",
     405: "The route does not take this method.",
+    406: "None of the content types in `Accept` is one that the route answers in.",
     413: "The body or the batch is too large.",
     415: "The content type is not one that the route takes.",
     422: "Malformed JSON; a missing, unknown or mistyped key; a parameter out of its range; a feature that is missing, "
@@ -85,29 +87,6 @@ INVOCATIONS_SCHEMA: Json = {
 }
 ANSWER_SCHEMA: Json = {"type": "object", "properties": {"predictions": {"type": "array"}}, "required": ["predictions"]}
 
-#: A sentence as each status would carry it.
-REFUSALS: dict[int, dict[str, Json]] = {
-    401: {"No credential": {"detail": "This request has no credential; send an API key."}},
-    403: {"Not allowed": {"detail": "This server does not load models of this kind; ask its operator to allow it."}},
-    404: {"No such model": {"detail": "There is no such model version; list the models with GET /models."}},
-    405: {"Wrong method": {"detail": "This route does not take this method; it takes POST."}},
-    413: {"Too large": {"detail": "The batch has more rows than this server takes; send it in parts."}},
-    415: {"Content type": {"detail": "The content type is not one of this route; send application/json."}},
-    422: {
-        "Feature missing": {
-            "detail": "Refused: feature 'spread' is missing; 'fin-pyfunc inspect' shows what the model takes.",
-            "errors": [{"row": 0, "feature": "spread", "problem": "missing"}],
-        },
-        "Malformed JSON": {"detail": "The body is not JSON; send a JSON object."},
-    },
-    429: {"Rate limit": {"detail": "Too many requests; ask again after the time in Retry-After."}},
-    500: {
-        "Estimator raised": {"detail": "Prediction failed: the model raised an error; tell its owner the X-Request-ID."}
-    },
-    503: {"MLflow is down": {"detail": "MLflow does not answer; try again later."}},
-    504: {"Time limit": {"detail": "The request took longer than this server allows; send fewer rows."}},
-}
-
 ANY = (429, 503)
 GUARDED = (401, 403, *ANY)
 SCORING = (*GUARDED, 404, 413, 415, 422, 500, 504)
@@ -136,6 +115,11 @@ class Operation(NamedTuple):
 def _json(kind: type[msgspec.Struct], shown: Mapping[str, Any]) -> Content:
     """Content of a JSON body of one of the schemas, with examples by their summary."""
     return {"application/json": {"schema": {"$ref": REF.format(name=kind.__name__)}} | _examples(shown)}
+
+
+def _tables(csv: str) -> Content:
+    """Content of a body that is a table; only CSV can be shown."""
+    return {ARROW: {}, PARQUET: {}, CSV: {"schema": {"type": "string"}, "example": csv}}
 
 
 def _examples(shown: Mapping[str, Any]) -> Json:
@@ -174,11 +158,26 @@ OPERATIONS = (
         "Prediction",
         "Classify many rows",
         "All or nothing: one bad row refuses the batch, and every bad row is named by its index. The answer for a row "
-        "never depends on the rows beside it.",
-        "The predicted class of each row, in the order of the request.",
-        _json(BatchResponse, examples.BATCHED),
-        errors=SCORING,
-        body=_json(BatchRequest, examples.BATCH),
+        "never depends on the rows beside it. Rows come as JSON, or, faster, as a table with a column a feature: "
+        "an Arrow IPC stream, Parquet, or CSV (UTF-8, a header line, an empty cell is null). Then `model_uri` and "
+        "`return_proba` go in the query string. `Accept` says what to answer in, whichever the rows came as.",
+        "The predicted class of each row, in the order of the request. A table has the columns `prediction` and "
+        "`confidence`, and with `return_proba` also `probability` and one `probability_<label>` a class.",
+        {**_json(BatchResponse, examples.BATCHED), **_tables(examples.BATCHED_CSV)},
+        errors=(*SCORING, 406),
+        body={**_json(BatchRequest, examples.BATCH), **_tables(examples.CSV)},
+        parameters=(
+            _query(
+                "model_uri",
+                "The model to ask, where the body is a table. Default: the server's default model.",
+                {"type": "string", "examples": ["models:/eurusd_rf@champion"]},
+            ),
+            _query(
+                "return_proba",
+                "Answer with probabilities, where the body is a table.",
+                {"type": "boolean", "default": False},
+            ),
+        ),
         headers=LINEAGE,
     ),
     Operation(
@@ -363,7 +362,7 @@ def _error(status: int) -> Json:
     return _answer(
         ERRORS[status],
         {name: _ref("headers", name) for name in names},
-        _json(Error, REFUSALS[status]),
+        _json(Error, examples.REFUSALS[status]),
     )
 
 

@@ -47,6 +47,10 @@ BATCHED = {
         "confidences": ["high", "medium"],
     },
 }
+BATCHED_CSV = (
+    "prediction,probability,confidence,probability_-1,probability_0,probability_1\n"
+    "1,0.85,high,0.05,0.1,0.85\n-1,0.62,medium,0.62,0.2,0.18\n"
+)
 UP = {"status": "healthy", "mlflow_connected": True, "gpu_available": False, "cached_models": 2}
 HEALTH_EXAMPLES = {
     "Healthy": UP,
@@ -70,3 +74,26 @@ INVOCATIONS = {
     "Records": {"dataframe_records": [DEMO]},
 }
 ANSWER = {"predictions": [{"prediction": 1, "probability": 0.85, "confidence": "high"}]}
+#: A sentence as each status would carry it.
+REFUSALS: dict[int, dict[str, Json]] = {
+    401: {"No credential": {"detail": "This request has no credential; send an API key."}},
+    403: {"Not allowed": {"detail": "This server does not load models of this kind; ask its operator to allow it."}},
+    404: {"No such model": {"detail": "There is no such model version; list the models with GET /models."}},
+    405: {"Wrong method": {"detail": "This route does not take this method; it takes POST."}},
+    406: {"Accept": {"detail": "None of the content types in 'Accept' is one of this route's; ask for text/csv."}},
+    413: {"Too large": {"detail": "The batch has more rows than this server takes; send it in parts."}},
+    415: {"Content type": {"detail": "The content type is not one of this route; send application/json."}},
+    422: {
+        "Feature missing": {
+            "detail": "Refused: feature 'spread' is missing; 'fin-pyfunc inspect' shows what the model takes.",
+            "errors": [{"row": 0, "feature": "spread", "problem": "missing"}],
+        },
+        "Malformed JSON": {"detail": "The body is not JSON; send a JSON object."},
+    },
+    429: {"Rate limit": {"detail": "Too many requests; ask again after the time in Retry-After."}},
+    500: {
+        "Estimator raised": {"detail": "Prediction failed: the model raised an error; tell its owner the X-Request-ID."}
+    },
+    503: {"MLflow is down": {"detail": "MLflow does not answer; try again later."}},
+    504: {"Time limit": {"detail": "The request took longer than this server allows; send fewer rows."}},
+}

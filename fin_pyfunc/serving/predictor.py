@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TypeVar
 
 from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.serving.cache import ModelCache
+from fin_pyfunc.serving.decode import Envelope, read_row
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
+from fin_pyfunc.serving.joiner import Joiner
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.settings import Limits
+
+T = TypeVar("T")
 
 #: More scoring threads than this only take turns: an estimator holds the interpreter most of the time.
 MAX_DEFAULT_THREADS = 4
@@ -37,6 +41,7 @@ class Predictor:
         self._cache, self._default, self._limits = cache, default, limits
         threads = limits.score_threads or min(MAX_DEFAULT_THREADS, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="score")
+        self._joiner = Joiner(self._threads)
         self._waiting = 0
         self.is_draining = False
 
@@ -49,14 +54,9 @@ class Predictor:
         """Take no more predictions; those under way go on."""
         self.is_draining = True
 
-    async def predict(self, uri: str | None, rows: Sequence[Mapping[str, Any]]) -> tuple[LoadedModel, Decisions]:
-        """Classify rows.
-
-        Parameters
-        ----------
-        uri : str or None
-            The model as the client named it; None for the server's default.
-        rows : sequence of mapping
+    async def predict_row(self, envelope: Envelope) -> tuple[LoadedModel, Decisions]:
+        """Classify the row of a request: at once where that is quicker than a change of threads, else on a thread,
+        joined with whatever other rows wait for the same model.
 
         Returns
         -------
@@ -70,10 +70,37 @@ class Predictor:
         FinPyfuncError
             Whatever finding, loading or scoring the model raised.
         """
+        loaded = self._in_memory(envelope.model_uri)
+        if loaded is not None and not self.is_draining:
+            row = read_row(envelope, loaded.model)
+            decisions = loaded.model.decide_now(row)
+            if decisions is not None:
+                return loaded, decisions
+        async with self.place():
+            loaded = await self.find(envelope.model_uri)
+            return loaded, await self._joiner.decide(loaded.model, read_row(envelope, loaded.model))
+
+    async def on_thread(self, uri: str | None, work: Callable[[LoadedModel], T]) -> T:
+        """Find a model, and do with it on a scoring thread what takes its time.
+
+        Parameters
+        ----------
+        uri : str or None
+            The model as the client named it; None for the server's default.
+        work : callable
+
+        Raises
+        ------
+        RequestError, FinPyfuncError
+            As `predict_row`.
+        """
         async with self.place():
             loaded = await self.find(uri)
-            loop = asyncio.get_running_loop()
-            return loaded, await loop.run_in_executor(self._threads, loaded.model.decide, rows)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, loaded)
+
+    def _in_memory(self, uri: str | None) -> LoadedModel | None:
+        """The model for a URI if nothing has to be waited for."""
+        return self._default.peek() if uri is None else self._cache.peek(uri)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:

@@ -63,7 +63,13 @@ def test_loading_a_model_that_is_not_ours_says_so(tmp_path: Path) -> None:
 
 def test_a_backend_is_asked_for_by_name_and_never_quietly_replaced(tmp_path: Path) -> None:
     saved(models.logistic(), tmp_path, backend="native")
-    assert fin_pyfunc.load_model(str(tmp_path / "model"), backend="cpu").dispatch.backends[0].name == "native"
+    names = [b.name for b in fin_pyfunc.load_model(str(tmp_path / "model"), backend="cpu").dispatch.backends]
+    assert names == ["onnx", "native"]
+    for name in names:
+        only = fin_pyfunc.load_model(str(tmp_path / "model"), backend=name)
+        assert [backend.name for backend in only.dispatch.backends] == [name]
+        assert only.decide([{"return_1": 0.0, "order_flow_imbalance": 0.0}]).backend == name
+    assert [b.name for b in fin_pyfunc.load_model(str(tmp_path / "model")).dispatch.backends] == ["native"]
     with pytest.raises(BackendError, match="'abacus' is not available for this model; expected one of 'auto'"):
         fin_pyfunc.load_model(str(tmp_path / "model"), backend="abacus")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -106,6 +107,40 @@ class NativeBackend:
             return np.fromiter((self._position[label] for label in labels), dtype=np.intp, count=n_rows)
         except (KeyError, TypeError):
             raise ScoringError("the estimator predicted a label that is not among its classes") from None
+
+
+class LazyNative:
+    """The estimator, read when it is first asked: a compiled form may never need it, nor scikit-learn's imports.
+
+    Parameters
+    ----------
+    read : callable
+        Makes the backend; called once, on whichever thread asks first.
+    """
+
+    name = "native"
+    device: Literal["cpu", "gpu"] = "cpu"
+
+    def __init__(self, read: Callable[[], NativeBackend]) -> None:
+        self._read, self._reading = read, threading.Lock()
+        self._backend: NativeBackend | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the estimator is in memory."""
+        return self._backend is not None
+
+    def load(self) -> NativeBackend:
+        """The estimator's backend, read now if it has not been yet; raises what reading it raises."""
+        if self._backend is None:
+            with self._reading:
+                if self._backend is None:
+                    self._backend = self._read()
+        return self._backend
+
+    def score(self, table: Table) -> Scores:
+        """Class and probabilities of each row; see `Backend.score`."""
+        return self.load().score(table)
 
 
 def labels_of(estimator: Any) -> list[Label]:

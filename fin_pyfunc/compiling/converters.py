@@ -1,0 +1,124 @@
+"""Our own nodes in skl2onnx's graphs, where its own are in float32, wrong, or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fin_pyfunc.compiling.errors import NotCompilable
+from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble, type_name
+from fin_pyfunc.compiling.linear import is_linear, linear_scores
+from fin_pyfunc.compiling.tree_nodes import Nodes, add_ensemble
+
+#: As skl2onnx calls it: scope, operator, container.
+Converter = Callable[[Any, Any, Any], None]
+
+
+def own_converter(part: Any, ml: int, block: int | None) -> Converter | None:
+    """What converts one part of an estimator instead of skl2onnx's own; None where that one is as good.
+
+    Parameters
+    ----------
+    part : object
+        Fitted. Every other object of its class is converted in the same way.
+    ml, block
+        As in `tree_nodes.add_ensemble`.
+    """
+    if type_name(part) == "sklearn.impute._base.SimpleImputer":
+        return _impute
+    if type_name(part) == "sklearn.ensemble._voting.VotingClassifier":
+        return _vote if part.voting == "soft" else None
+    if is_linear(part):
+        return _linear
+
+    def convert_trees(scope: Any, operator: Any, container: Any) -> None:
+        nodes = _begin(scope, "trees")
+        X = nodes.cast(operator.inputs[0].full_name, "float64")
+        add_ensemble(nodes, ensemble_of(operator.raw_operator), X, operator.outputs[1].full_name, ml, block)
+        _end(nodes, operator, container)
+
+    return convert_trees if is_ensemble(part) else None
+
+
+def _linear(scope: Any, operator: Any, container: Any) -> None:
+    nodes = _begin(scope, "linear")
+    X = nodes.cast(operator.inputs[0].full_name, "float64")
+    linear_scores(nodes, operator.raw_operator, X, operator.outputs[1].full_name)
+    _end(nodes, operator, container)
+
+
+def _vote(scope: Any, operator: Any, container: Any) -> None:
+    """The weighted mean of the members' probabilities: sklearn/ensemble/_voting.py, `predict_proba`."""
+    from skl2onnx._supported_operators import sklearn_operator_name_map
+    from skl2onnx.common.data_types import DoubleTensorType, Int64TensorType
+
+    model = operator.raw_operator
+    if model.voting != "soft":
+        raise NotCompilable("it counts votes")
+    nodes = _begin(scope, "vote")
+    weights = np.ones(len(model.estimators_)) if model.weights is None else model._weights_not_none
+    weighted = []
+    for member, weight in zip(model.estimators_, weights, strict=True):
+        part = scope.declare_local_operator(sklearn_operator_name_map[type(member)], member)
+        part.inputs = operator.inputs
+        probabilities = scope.declare_local_variable("member_probabilities", DoubleTensorType())
+        part.outputs.append(scope.declare_local_variable("member_label", Int64TensorType()))
+        part.outputs.append(probabilities)
+        weighted.append(nodes.add("Mul", [probabilities.full_name, nodes.constant(float(weight))]))
+    total = nodes.constant(float(np.sum(weights)))
+    nodes.add("Div", [nodes.add("Sum", weighted), total], operator.outputs[1].full_name)
+    _end(nodes, operator, container)
+
+
+def _impute(scope: Any, operator: Any, container: Any) -> None:
+    """SimpleImputer in float64; ONNX Runtime's own Imputer is in float32."""
+    imputer = operator.raw_operator
+    fill = np.asarray(imputer.statistics_)
+    plain = isinstance(imputer.missing_values, float) and np.isnan(imputer.missing_values) and not imputer.add_indicator
+    if not plain or fill.dtype.kind not in "iuf" or np.isnan(fill).any():
+        raise NotCompilable("its SimpleImputer does more than put a number for a missing value")
+    nodes = _begin(scope, "imputer")
+    X = nodes.cast(operator.inputs[0].full_name, "float64")
+    missing = nodes.add("IsNaN", [X])
+    nodes.add("Where", [missing, nodes.constant(fill.astype(np.float64)), X], operator.outputs[0].full_name)
+    container.nodes.extend(nodes.nodes)
+    container.initializers.extend(nodes.constants)
+
+
+def imputed_shape(operator: Any) -> None:
+    """Say of which type and width what an imputer makes is."""
+    from skl2onnx.common.data_types import DoubleTensorType
+
+    operator.outputs[0].type = DoubleTensorType([None, len(operator.raw_operator.statistics_)])
+
+
+def classifier_shape(operator: Any) -> None:
+    """Say of which types and widths a classifier's two outputs are."""
+    from skl2onnx.common.data_types import DoubleTensorType, Int64TensorType, StringTensorType
+
+    classes = np.asarray(operator.raw_operator.classes_)
+    operator.outputs[0].type = (Int64TensorType if classes.dtype.kind in "iufb" else StringTensorType)([None])
+    if len(operator.outputs) > 1:
+        operator.outputs[1].type = DoubleTensorType([None, len(classes)])
+
+
+def _begin(scope: Any, what: str) -> Nodes:
+    return Nodes(f"{scope.get_unique_variable_name(what)}_")
+
+
+def _end(nodes: Nodes, operator: Any, container: Any) -> None:
+    """Add the label, which some of skl2onnx's own converters read, and hand everything over."""
+    best = nodes.add("ArgMax", [operator.outputs[1].full_name], axis=1, keepdims=0)
+    nodes.add("Gather", [nodes.constant(_labels(operator.raw_operator.classes_)), best], operator.outputs[0].full_name)
+    container.nodes.extend(nodes.nodes)
+    container.initializers.extend(nodes.constants)
+
+
+def _labels(classes: Any) -> np.ndarray[Any, Any]:
+    classes = np.asarray(classes)
+    labels: np.ndarray[Any, Any] = (
+        classes.astype(np.int64) if classes.dtype.kind in "iufb" else classes.astype(str).astype(object)
+    )
+    return labels

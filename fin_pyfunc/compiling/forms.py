@@ -1,0 +1,245 @@
+"""Fitted estimator -> compiled forms: made, compared with the estimator, timed, and only the good ones kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fin_pyfunc.compiling.conversion import convert, parts
+from fin_pyfunc.compiling.errors import NotCompilable
+from fin_pyfunc.compiling.exactness import Reference, Run
+from fin_pyfunc.compiling.graph import INPUT, OUTPUT, ensemble_graph, linear_graph
+from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble
+from fin_pyfunc.compiling.linear import is_linear
+from fin_pyfunc.compiling.timing import ROW_COUNTS, seconds
+from fin_pyfunc.compiling.treelite_model import treelite_model
+from fin_pyfunc.compiling.trees import Array
+from fin_pyfunc.model.backends.native import has_proba, single_threaded
+from fin_pyfunc.model.backends.onnx_session import open_session
+from fin_pyfunc.model.decision import Label
+from fin_pyfunc.model.feature import Feature
+from fin_pyfunc.model.features import FeatureSpec
+from fin_pyfunc.model.form import Form
+
+ONNX_FILE, ONNX_BATCH_FILE, TREELITE_FILE = "model.onnx", "model-batch.onnx", "trees.treelite"
+#: Tree nodes beyond which a second file is written for many rows, and most nodes in one of its blocks.
+WHOLE_NODES, BLOCK_NODES = 16_000, 8_000
+#: Row counts from which the second file may be the faster one.
+BATCH_COUNTS = (50, 100, 200, 500, 1000)
+_FLOAT64 = frozenset({"float64", "Float64"})
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What came of an estimator.
+
+    Parameters
+    ----------
+    forms : list of Form
+        Fastest for one row first; their files are written.
+    dropped : dict of str to str
+        Backend to one clause that says why it was not kept.
+    native_seconds : dict of int to float
+        Seconds that the estimator itself takes for so many rows; empty where it could not be asked.
+    """
+
+    forms: list[Form] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
+    native_seconds: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A form before it is judged."""
+
+    form: Form
+    contents: dict[str, bytes]
+    run: Run
+    batch: Run | None
+    exact: bool
+
+
+def compile_estimator(
+    estimator: Any,
+    spec: FeatureSpec,
+    classes: Sequence[Label],
+    folder: Path,
+    sample: np.ndarray[Any, Any] | None = None,
+    *,
+    tolerance: float = 1e-6,
+    backends: Sequence[str] = ("onnx", "treelite"),
+) -> Compiled:
+    """Compile an estimator in every way that is exact.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted; it is not modified.
+    spec : FeatureSpec
+    classes : sequence of Label, length k
+        In `predict_proba`'s column order.
+    folder : Path
+        Where files are written; nothing is left there of a form that is dropped.
+    sample : ndarray of shape (n_rows, n_features), float64, or None, default None
+        Rows of the training data, NaN for null. None where there are none at hand.
+    tolerance : float, default 1e-6
+        How far a score may be off; 0 keeps only forms that are equal to the last bit.
+    backends : sequence of {"onnx", "treelite"}, default both
+
+    Returns
+    -------
+    Compiled
+        An estimator that cannot be compiled is no error: `dropped` says why.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # it ships no types
+
+    try:
+        numbers, single = _numbers(spec)
+        _compilable(estimator)
+    except NotCompilable as e:
+        return Compiled(dropped=dict.fromkeys(backends, str(e)))
+    forms: list[Form] = []
+    dropped: dict[str, str] = {}
+    with single_threaded(estimator), threadpool_limits(1):
+        try:
+            reference = Reference.of(estimator, numbers, classes, sample)
+        except NotCompilable as e:
+            return Compiled(dropped=dict.fromkeys(backends, str(e)))
+        except Exception as e:  # an estimator of any kind at all; it is scored natively, as it was before
+            return Compiled(dropped=dict.fromkeys(backends, f"comparing it raised {type(e).__name__}"))
+        native_seconds = seconds(reference.native.score, reference.rows[: reference.n_plain])
+        for backend in backends:
+            try:
+                forms.append(_form(backend, estimator, reference, single, folder, tolerance))
+            except NotCompilable as e:
+                dropped[backend] = str(e)
+            except ImportError as e:
+                dropped[backend] = f"it needs {(e.name or 'a package').partition('.')[0]}, which is not installed"
+            except Exception as e:  # whatever a converter trips over, logging the model goes on
+                dropped[backend] = f"making it raised {type(e).__name__}"
+    forms.sort(key=lambda form: form.seconds[1])
+    return Compiled(forms, dropped, native_seconds)
+
+
+def _form(backend: str, estimator: Any, reference: Reference, single: bool, folder: Path, tolerance: float) -> Form:
+    make = {"onnx": _onnx, "treelite": _treelite}.get(backend)
+    if make is None:
+        raise NotCompilable("there is no such backend")
+    made = make(estimator, reference, single)
+    error, band = reference.judge(made.run, made.batch, exact=made.exact, tolerance=tolerance)
+    taken, batch_from = _timed(made, reference.rows[: reference.n_plain])
+    form = msgspec.structs.replace(
+        made.form, output=reference.output, error=error, band=band, seconds=taken, batch_from=batch_from,
+        batch_file=made.form.batch_file if batch_from else None,
+    )  # fmt: skip
+    for name in form.files:
+        (folder / name).write_bytes(made.contents[name])
+    return form
+
+
+def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:
+    n_features, n_scores = reference.rows.shape[1], reference.scores.shape[1]
+    exact, n_nodes = False, 0
+    build: Callable[[int | None], Any]
+    if is_ensemble(estimator):
+        ensemble = ensemble_of(estimator)
+        n_nodes = len(ensemble.trees.left)
+        exact = ensemble.is_pure or (ensemble.kind == "forest" and len(ensemble.trees.roots) == 1)
+
+        def build(block: int | None) -> Any:
+            return ensemble_graph(ensemble, n_features, block=block, single=single)
+
+    elif is_linear(estimator):
+
+        def build(block: int | None) -> Any:  # noqa: ARG001 - it has no trees
+            return linear_graph(estimator, n_features, single=single)
+
+    else:
+        n_nodes = sum(len(ensemble_of(part).trees.left) for part in parts(estimator) if is_ensemble(part))
+
+        def build(block: int | None) -> Any:
+            return convert(estimator, n_features, n_scores, block=block, single=single)
+
+    contents = {ONNX_FILE: build(None).SerializeToString()}
+    if n_nodes > WHOLE_NODES:
+        contents[ONNX_BATCH_FILE] = build(BLOCK_NODES).SerializeToString()
+    runs = [_session_run(content) for content in contents.values()]
+    batch_file = ONNX_BATCH_FILE if len(runs) > 1 else None
+    form = Form(backend="onnx", file=ONNX_FILE, batch_file=batch_file)
+    return _Made(form, contents, runs[0], runs[1] if batch_file else None, exact)
+
+
+def _session_run(content: bytes) -> Run:
+    try:
+        session = open_session(content)
+    except Exception as e:
+        raise NotCompilable("ONNX Runtime does not take its graph") from e
+
+    def run(matrix: Array) -> Array:
+        scores: Array = session.run([OUTPUT], {INPUT: matrix})[0]
+        return scores
+
+    return run
+
+
+def _treelite(estimator: Any, reference: Reference, single: bool) -> _Made:  # noqa: ARG001 - trees alone see to it
+    import treelite
+
+    if reference.output != "probabilities":
+        raise NotCompilable("it has no probabilities")
+    content, casts, exact = treelite_model(estimator)
+    model = treelite.Model.deserialize_bytes(content)
+
+    def run(matrix: Array) -> Array:
+        X = matrix.astype(np.float32) if casts else matrix
+        scores = np.asarray(treelite.gtil.predict(model, X, nthread=1), dtype=np.float64).reshape(len(X), -1)
+        return np.column_stack([1 - scores, scores]) if scores.shape[1] == 1 else scores
+
+    return _Made(Form(backend="treelite", file=TREELITE_FILE, casts=casts), {TREELITE_FILE: content}, run, None, exact)
+
+
+def _timed(made: _Made, rows: Array) -> tuple[dict[int, float], int]:
+    """Seconds at each row count, and from how many rows the batch file is faster; 0 where it never is."""
+    taken = seconds(made.run, rows)
+    if made.batch is None:
+        return taken, 0
+    whole, blocked = (seconds(run, rows, BATCH_COUNTS) for run in (made.run, made.batch))
+    timed = [count for count in BATCH_COUNTS if count in whole and count in blocked]
+    faster = [blocked[count] < whole[count] for count in timed]
+    # from where on it is never slower again
+    ever = next((i for i in range(len(faster)) if all(faster[i:])), None)
+    if ever is None:
+        return taken, 0
+    batch_from = timed[ever]
+    better = {count: blocked[count] for count in ROW_COUNTS if count in blocked and count >= batch_from}
+    return taken | better, batch_from
+
+
+def _numbers(spec: FeatureSpec) -> tuple[FeatureSpec, bool]:
+    """The spec with a number for every feature of any kind, and whether all features are float32."""
+    if not spec.features:
+        raise NotCompilable("it says nothing of its features")
+    kinds = {feature.kind for feature in spec.features}
+    if not kinds <= {"number", "integer", "boolean", "any"}:
+        raise NotCompilable(f"a feature is {min(kinds - {'number', 'integer', 'boolean', 'any'})}, not a number")
+    features = [
+        Feature(name=feature.name, kind="number", dtype="float64") if feature.kind == "any" else feature
+        for feature in spec.features
+    ]
+    floats = {feature.dtype for feature in features if feature.kind == "number"}
+    single = floats == {"float32"} and all(feature.kind == "number" for feature in features)
+    if not single and not floats <= _FLOAT64:
+        raise NotCompilable("its features mix float32 or another dtype with float64")
+    return msgspec.structs.replace(spec, features=features), single
+
+
+def _compilable(estimator: Any) -> None:
+    if not is_ensemble(estimator) and not type(estimator).__module__.startswith("sklearn."):
+        raise NotCompilable(f"{type(estimator).__name__} is no estimator of a library that can be compiled")
+    if not has_proba(estimator) and not callable(getattr(estimator, "decision_function", None)):
+        raise NotCompilable("it has neither probabilities nor decision values")

@@ -1,0 +1,108 @@
+"""What every compiled form has in common: it answers where it may be trusted, and asks the estimator where not."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from fin_pyfunc.model.backends import Backend
+from fin_pyfunc.model.decision import Label, Probabilities, Scores, Thresholds
+from fin_pyfunc.model.errors import ScoringError
+from fin_pyfunc.model.features import Table
+from fin_pyfunc.model.form import Form
+
+#: Rows scored in one call, so that a large table takes no more memory than its answers.
+CHUNK_ROWS = 16_384
+
+
+class CompiledBackend(ABC):
+    """Scores with a compiled form of an estimator.
+
+    A form that is not equal to the estimator to the last bit has a band: a row whose class, or whose word of
+    confidence, hangs on less than that is asked of the estimator itself, so that no row ever gets another answer here.
+
+    Parameters
+    ----------
+    form : Form
+    classes : sequence of Label, length k
+        Labels of the scores' columns.
+    thresholds : Thresholds
+        Where a word of confidence changes.
+    estimator : Backend
+        The estimator itself; it need not be loaded before it is asked.
+    """
+
+    name: str
+    device: Literal["cpu", "gpu"] = "cpu"
+
+    def __init__(self, form: Form, classes: Sequence[Label], thresholds: Thresholds, estimator: Backend) -> None:
+        self.form, self._classes, self._estimator = form, list(classes), estimator
+        self._band = form.band
+        self._has_proba = form.output == "probabilities"
+        self._cuts = (thresholds.medium, thresholds.high) if self._has_proba else ()
+
+    @abstractmethod
+    def run(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
+        """The form's own scores, of shape (n_rows, k), of a matrix (n_rows, n_features)."""
+
+    def score(self, table: Table) -> Scores:
+        """Class and probabilities of each row; see `Backend.score`."""
+        scores, unsure = self._run_and_look(table)
+        return self._answers(scores) if unsure is None else self._asking(table, unsure, scores)
+
+    def score_alone(self, table: Table) -> Scores | None:
+        """As `score`, without ever asking the estimator; None where it would have to be asked."""
+        scores, unsure = self._run_and_look(table)
+        return self._answers(scores) if unsure is None else None
+
+    def _run_and_look(self, table: Table) -> tuple[Probabilities, Any]:
+        """The form's own scores, and which rows' answers it cannot vouch for (None: it can for all)."""
+        matrix = np.asarray(table, dtype=np.float64)
+        try:
+            scores = self.run(matrix) if len(matrix) <= CHUNK_ROWS else self._run_in_chunks(matrix)
+        except Exception as e:
+            raise ScoringError(f"the {self.name} form of the estimator raised {type(e).__name__}") from e
+        if not self._band or not scores.size:
+            return scores, None
+        return scores, self._unsure_row(scores) if len(scores) == 1 else self._unsure(scores)
+
+    def _answers(self, scores: Probabilities) -> Scores:
+        index = scores.argmax(axis=1)
+        if not self._has_proba:
+            return Scores(classes=self._classes, index=index, probabilities=None)
+        # a band is for a form that may leave 0 to 1 by a rounding of the last bit
+        return Scores(classes=self._classes, index=index, probabilities=scores.clip(0, 1) if self._band else scores)
+
+    def _run_in_chunks(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
+        return np.concatenate([self.run(matrix[i : i + CHUNK_ROWS]) for i in range(0, len(matrix), CHUNK_ROWS)])
+
+    def _unsure_row(self, scores: Probabilities) -> slice | None:
+        """As `_unsure` for one row, without NumPy's overhead."""
+        row = scores[0].tolist()
+        best, rest = max(row), sorted(row)[:-1]
+        sure = all(value == value for value in row)  # NaN is no distance from anything
+        sure = sure and (not rest or best - rest[-1] > self._band)
+        sure = sure and all(abs(best - cut) > self._band for cut in self._cuts)
+        return None if sure else slice(0, 1)
+
+    def _unsure(self, scores: Probabilities) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        """Rows whose answer hangs on less than the band; None where there are none."""
+        best = scores.max(axis=1)
+        sure = np.isfinite(best)  # the maximum is NaN where any score is
+        if scores.shape[1] > 1:
+            sure &= best - np.partition(scores, -2, axis=1)[:, -2] > self._band
+        for cut in self._cuts:
+            sure &= abs(best - cut) > self._band
+        return None if sure.all() else ~sure
+
+    def _asking(self, table: Any, unsure: Any, scores: Probabilities) -> Scores:
+        """The form's answers, with the estimator's own in place of those that it cannot vouch for."""
+        own = self._estimator.score(table[unsure])
+        answers = self._answers(np.nan_to_num(scores))
+        answers.index[unsure] = own.index
+        if answers.probabilities is not None:
+            answers.probabilities[unsure] = own.probabilities
+        return answers

@@ -1,0 +1,201 @@
+"""A fitted classifier with its feature checks, its dispatch and its thresholds: validate, dispatch, decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fin_pyfunc.model import artifact, estimators
+from fin_pyfunc.model.backends.forms import open_forms
+from fin_pyfunc.model.backends.native import LazyNative, NativeBackend
+from fin_pyfunc.model.decision import Decisions, Thresholds
+from fin_pyfunc.model.dispatch import Dispatch
+from fin_pyfunc.model.errors import ArtifactError
+from fin_pyfunc.model.features import FeatureSpec, Table
+from fin_pyfunc.model.plan import ROW_COUNTS, Plan
+from fin_pyfunc.model.sampling import sample
+
+
+class Classifier:
+    """A model as everything but MLflow runs it; `FinPyfuncModel` is the same as MLflow's PythonModel.
+
+    Attributes
+    ----------
+    features : FeatureSpec or None
+        None only for a foreign model that says nothing of its features.
+    thresholds : Thresholds
+    dispatch : Dispatch
+    manifest : Manifest or None
+        None for a model that was not logged by this project.
+    """
+
+    features: FeatureSpec | None
+    thresholds: Thresholds
+    dispatch: Dispatch
+    manifest: artifact.Manifest | None
+
+    @classmethod
+    def of(cls, features: FeatureSpec | None, dispatch: Dispatch, thresholds: Thresholds | None = None) -> Classifier:
+        """Wrap a model that was not logged by this project."""
+        model = cls()
+        model.features, model.dispatch, model.manifest = features, dispatch, None
+        model.thresholds = thresholds or Thresholds()
+        return model
+
+    def open(self, folder: Path, backend: str | None = None) -> None:
+        """Open an artifact folder.
+
+        The estimator itself is read only when a row is asked of it, if there is a compiled form.
+
+        Parameters
+        ----------
+        folder : Path
+            Holds `manifest.json`.
+        backend : str, optional
+            "auto", "cpu", "gpu" or a backend's name; default the one chosen when logging.
+
+        Raises
+        ------
+        ArtifactError, FormatError, BackendError
+        """
+        manifest = artifact.read(folder)
+        file = estimators.FILE_NAMES[manifest.serialization]
+        for name in (file, *(name for form in manifest.forms for name in form.files)):
+            if name not in manifest.files:
+                raise ArtifactError(f"The model's manifest does not name its file {name!r}: log the model again.")
+        if manifest.serialization == "cloudpickle":
+            estimators.require_pickle_allowed()
+        wanted = backend or manifest.backend
+        native = LazyNative(
+            lambda: NativeBackend(
+                estimators.load(folder / file, manifest.serialization), manifest.features, manifest.classes
+            )
+        )
+        compiled = open_forms(
+            folder, manifest.forms, manifest.times, manifest.classes, manifest.thresholds, native, wanted
+        )
+        self.manifest, self.features, self.thresholds = manifest, manifest.features, manifest.thresholds
+        self.dispatch = Dispatch([*compiled, native], wanted, manifest.times)
+        if len(self.dispatch.backends) > 1:
+            self.measure()
+
+    def measure(self) -> Plan | None:
+        """Time the backends on rows such as clients may send, and dispatch by what was found.
+
+        Returns
+        -------
+        Plan or None
+            None for a foreign model whose features are not known.
+        """
+        manifest = self.manifest
+        if manifest is None:
+            return self.dispatch.plan
+        return self.dispatch.measure(sample(manifest.features, manifest.ranges, manifest.example, ROW_COUNTS[-1]))
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Classify the rows of a DataFrame.
+
+        Parameters
+        ----------
+        model_input : DataFrame of shape (n_rows, n_features)
+            Columns in any order; identifiers and, by default, further columns are ignored.
+        params : dict, optional
+            ``{"return_proba": bool}``; default True.
+
+        Returns
+        -------
+        DataFrame of shape (n_rows, 3 + n_classes)
+            `prediction`, `probability` (of that class), `confidence` ("high", "medium", "low", or "unknown"), and one
+            `probability_<label>` a class; without the probabilities where `return_proba` is false or there are none.
+
+        Raises
+        ------
+        FeatureError
+            Naming every feature of every row that was refused.
+        ScoringError
+            The estimator itself failed.
+        """
+        if not isinstance(model_input, pd.DataFrame):
+            raise TypeError(f"predict takes a DataFrame, one column a feature, not {type(model_input).__name__}")
+        return_proba = bool((params or {}).get("return_proba", True))
+        return self.decide_frame(model_input).frame(return_proba, model_input.index)
+
+    def predict_one(self, features: Mapping[str, Any], return_proba: bool = True) -> dict[str, Any]:
+        """Classify one row.
+
+        Parameters
+        ----------
+        features : mapping
+            Feature name to number, text, boolean or None, in any order.
+        return_proba : bool, default True
+            Fill `probability` and `probabilities`.
+
+        Returns
+        -------
+        dict
+            `prediction`, `probability`, `probabilities` and `confidence`, as ``POST /predict`` answers.
+
+        Raises
+        ------
+        FeatureError, ScoringError
+        """
+        if not isinstance(features, Mapping):
+            raise TypeError(f"predict_one takes a dict of feature name to value, not {type(features).__name__}")
+        return self.decide([features]).one(return_proba)
+
+    def __repr__(self) -> str:
+        manifest = getattr(self, "manifest", None)
+        if manifest is None:
+            return f"{type(self).__name__}()"
+        names = ", ".join(manifest.features.names)
+        return f"{type(self).__name__}({manifest.estimator}, features=[{names}], classes={manifest.classes})"
+
+    def decide(self, rows: Sequence[Mapping[str, Any]]) -> Decisions:
+        """Classify rows as a client sends them.
+
+        Raises
+        ------
+        FeatureError, ScoringError
+        """
+        return self.decide_table(self.table(rows))
+
+    def decide_frame(self, frame: pd.DataFrame) -> Decisions:
+        """Classify the rows of a DataFrame; as `predict`, with the answers in any form.
+
+        Raises
+        ------
+        FeatureError, ScoringError
+        """
+        return self.decide_table(frame if self.features is None else self.features.check(frame))
+
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> Table:
+        """Rows as a client sends them, checked: what `decide_table` takes.
+
+        Raises
+        ------
+        FeatureError
+        """
+        return pd.DataFrame.from_records(list(rows)) if self.features is None else self.features.table(rows)
+
+    def decide_table(self, table: Table) -> Decisions:
+        """Classify checked rows.
+
+        Raises
+        ------
+        ScoringError
+        """
+        scores, backend = self.dispatch.score(table)
+        return Decisions(scores, self.thresholds, backend)
+
+    def decide_now(self, table: Table) -> Decisions | None:
+        """As `decide_table`, where that is so quick that it may hold up an event loop; None where it is not.
+
+        Raises
+        ------
+        ScoringError
+        """
+        scored = self.dispatch.score_now(table)
+        return None if scored is None else Decisions(scored[0], self.thresholds, scored[1])

@@ -1,0 +1,112 @@
+"""Rows of numbers, read in one pass: from JSON, or from dicts, straight to the matrix that is scored.
+
+What this reads, `FeatureSpec.table` reads alike; what it does not, it leaves to that, which names every problem.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from fin_pyfunc.model.feature import NUMERIC, Feature
+
+#: JSON escapes these, and msgspec does not compare escaped names.
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class RowReader:
+    """Reads rows whose features are all numbers.
+
+    Parameters
+    ----------
+    features : sequence of Feature
+        In training order, each of a kind in `NUMERIC`.
+    identifiers : sequence of str
+    forbid : bool
+        Whether a name that is neither a feature nor an identifier is refused.
+    """
+
+    def __init__(self, features: Sequence[Feature], identifiers: Sequence[str], forbid: bool) -> None:
+        fields: list[Any] = []
+        for i, feature in enumerate(features):
+            of: Any = bool if feature.kind == "boolean" else Annotated[float, _within(feature)]
+            if feature.nullable:
+                of = of | None
+            fields.append((f"f{i}", of, None) if feature.optional else (f"f{i}", of))
+        rename = {f"f{i}": feature.name for i, feature in enumerate(features)}
+        known = set(rename.values())
+        if forbid:  # else they are skipped as any further name is
+            others = [name for name in dict.fromkeys(identifiers) if name not in known]
+            fields += [(f"id{i}", Any, None) for i in range(len(others))]
+            rename |= {f"id{i}": name for i, name in enumerate(others)}
+        self._row = msgspec.defstruct(
+            "Row", fields, rename=rename, kw_only=True, gc=False, frozen=True, forbid_unknown_fields=forbid
+        )
+        self._one, self._many = msgspec.json.Decoder(self._row), msgspec.json.Decoder(list[self._row])  # type: ignore[name-defined]
+        self._width = len(features)
+        self._has_more = len(fields) > len(features)
+        self._has_nulls = any(feature.nullable for feature in features)
+        self._integers = np.flatnonzero([feature.kind == "integer" for feature in features])
+
+    def one(self, encoded: bytes | msgspec.Raw) -> Matrix | None:
+        """One row from a JSON object, of shape (1, n_features); None where it has to be read value by value."""
+        try:
+            row = msgspec.structs.astuple(self._one.decode(encoded))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        matrix = np.array((row[: self._width] if self._has_more else row,), dtype=np.float64)
+        return matrix if not self._integers.size or self._are_whole(matrix) else None
+
+    def many(self, encoded: bytes | msgspec.Raw) -> Matrix | None:
+        """Rows from a JSON list of objects, of shape (n_rows, n_features); None as for `one`."""
+        try:
+            rows = self._many.decode(encoded)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        return self._matrix(rows)
+
+    def convert(self, rows: Sequence[Mapping[str, Any]]) -> Matrix | None:
+        """Rows from dicts, of shape (n_rows, n_features); None as for `one`."""
+        try:
+            matrix = self._matrix([msgspec.convert(row, self._row) for row in rows])
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        if matrix is None or np.isfinite(matrix).all():
+            return matrix
+        return None  # JSON has neither NaN nor infinity, a dict may
+
+    def _matrix(self, rows: Sequence[Any]) -> Matrix | None:
+        values: Iterable[tuple[Any, ...]] = map(msgspec.structs.astuple, rows)
+        if self._has_more:
+            values = (row[: self._width] for row in values)
+        if self._has_nulls or len(rows) < 10:  # NumPy reads None as NaN here only; and fromiter pays from some rows on
+            matrix = np.array(list(values), dtype=np.float64).reshape(len(rows), self._width)
+        else:
+            flat = np.fromiter(chain.from_iterable(values), np.float64, len(rows) * self._width)
+            matrix = flat.reshape(len(rows), self._width)
+        return matrix if not self._integers.size or self._are_whole(matrix) else None
+
+    def _are_whole(self, matrix: Matrix) -> bool:
+        """Whether the integers among the features are: 3.0 is, 3.5 is not, and null is left alone."""
+        whole = matrix[:, self._integers]
+        return bool(((whole == np.floor(whole)) | np.isnan(whole)).all())
+
+
+def reads(features: Sequence[Feature], identifiers: Sequence[str]) -> bool:
+    """Whether a `RowReader` can read rows of these features."""
+    names = [*(feature.name for feature in features), *identifiers]
+    if any(_ESCAPED.search(name) for name in names):
+        return False
+    return bool(features) and all(feature.kind in NUMERIC for feature in features)
+
+
+def _within(feature: Feature) -> Meta:
+    least, greatest = feature.limits
+    return Meta(ge=least, le=greatest)

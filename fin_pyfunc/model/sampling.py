@@ -1,0 +1,46 @@
+"""Rows such as clients may send, drawn from what a manifest knows of the training sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fin_pyfunc.model.features import FeatureSpec, Table
+
+if TYPE_CHECKING:
+    from fin_pyfunc.model.artifact import Example
+
+#: Rows of text and categories are copies of the example: that many tell as much as more would.
+MOST_COPIES = 100
+
+
+def sample(spec: FeatureSpec, ranges: Mapping[str, tuple[float, float]], example: Example, n_rows: int) -> Table:
+    """Draw rows.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+    ranges : mapping of str to (float, float)
+        Least and greatest value by feature; a feature without one has its example's value in every row.
+    example : Example
+    n_rows : int
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_features) or DataFrame
+        Uniform within the ranges, the same at every call; copies of the example, at most 100, where a feature is no
+        number.
+    """
+    copies = n_rows if spec.is_numeric else min(n_rows, MOST_COPIES)
+    table = spec.table([example.features] * copies)
+    if not isinstance(table, np.ndarray):
+        return table
+    random = np.random.default_rng(0)
+    for i, feature in enumerate(spec.features):
+        if feature.name in ranges:
+            low, high = ranges[feature.name]
+            drawn = random.uniform(low, high, n_rows)
+            table[:, i] = drawn if feature.kind == "number" else drawn.round()
+    return table
