@@ -185,6 +185,7 @@ def test_what_thrift_would_read_otherwise_is_not_read(octets: bytes) -> None:
 
 def test_thrift_as_parquet_writes_it() -> None:
     octets = b"\x15\x03\x16\x04\x18\x02ab\x11\x12\x17" + b"\0" * 8 + b"\x19\x1c\x15\x02\x00\x05\x64\x06\x00"
+    assert read_struct(b"\x19\x00\x00", 0, 3, {1: {}}) == ({(1, LIST): []}, 3)  # as fastparquet writes an empty list
     fields, end = read_struct(octets + b"more", 0, 99, {7: {}})
     expected = {(1, I32): -2, (2, I64): 2, (3, BINARY): b"ab", (4, TRUE): True, (5, FALSE): False}
     expected |= {(6, DOUBLE): b"\0" * 8, (7, LIST): [{(1, I32): 1}], (50, I32): 3}

@@ -1,4 +1,4 @@
-"""Compiling a model that was not logged by this project, in a process of its own: ``python -m fin_pyfunc.compiling JOB``.
+"""Compiling a foreign model in a process of its own: ``python -m fin_pyfunc.compiling FOLDER``.
 
 A process of its own, since a converter may take seconds of Python's lock, a lot of memory, or for ever.
 """

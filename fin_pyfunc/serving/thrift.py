@@ -81,9 +81,8 @@ class _Reader:
         if kind == LIST and depth <= _MAX_DEPTH:  # a list in a list
             head = self._byte()
             size = head >> 4 if head >> 4 < 15 else self._varint(31)
-            expected = STRUCT if isinstance(shape, Mapping) else shape
-            # fastparquet declares integers of other widths, which all read the same number of bytes
-            if shape is not None and head & 15 != expected and not {head & 15, expected} <= _BITS.keys():
+            # an empty list may declare no type at all (fastparquet)
+            if shape is not None and size and head & 15 != (STRUCT if isinstance(shape, Mapping) else shape):
                 raise ValueError("a list of another type than its definition")
             return [self._value(head & 15, depth + 1, shape) for _ in range(size)]
         if kind in (TRUE, FALSE, BYTE):  # a boolean in a list
