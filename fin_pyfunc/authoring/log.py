@@ -23,7 +23,7 @@ from fin_pyfunc.authoring.checks import (
     ranges,
 )
 from fin_pyfunc.authoring.signature import checked_signature, example_frame
-from fin_pyfunc.authoring.verify import Reference, verify
+from fin_pyfunc.authoring.verify import Reference, verify, within_float32
 from fin_pyfunc.compiling.forms import Compiled, compile_estimator
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.backends.native import single_threaded
@@ -181,6 +181,7 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
     except ValueError as e:
         raise NotLoggableError(f"{type(estimator).__name__} cannot be logged with this sample: {e}.") from e
     answers = Reference.of(estimator, X, spec, classes)
+    spec = within_float32(spec, answers)
     signature = checked_signature(options.get("signature"), X, spec, classes, answers.has_proba)
     with tempfile.TemporaryDirectory(prefix="fin_pyfunc-") as temporary:
         folder = Path(temporary, artifact.NAME)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pandas as pd
+from msgspec.structs import replace
 
 from fin_pyfunc.model.artifact import Example
 from fin_pyfunc.model.backends.native import NativeBackend, single_threaded
@@ -22,6 +23,8 @@ from fin_pyfunc.model.features import FeatureSpec
 TABLE_ROWS, JSON_ROWS, SINGLE_ROWS = 1000, 100, 10
 #: How far a probability may be off: matrix products of different heights may round the last bits differently.
 TOLERANCE = 1e-9
+#: A number that float64 holds and float32 does not (its greatest is 3.4e38).
+BEYOND_FLOAT32 = 1e39
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,24 @@ class Reference:
             prediction=scores.classes[scores.index[0]],
             probabilities=None if p is None else p[0].tolist(),
         )
+
+
+def within_float32(spec: FeatureSpec, answers: Reference) -> FeatureSpec:
+    """The spec with its numbers held to float32's range, where the estimator refuses what is beyond.
+
+    scikit-learn's trees raise for it; a client is better told which feature it was, and a compiled form would answer.
+    """
+    numbers = [feature.name for feature in spec.features if feature.kind == "number" and feature.dtype == "float64"]
+    if not numbers:
+        return spec
+    beyond = answers.rows[spec.names].iloc[:1].assign(**dict.fromkeys(numbers, BEYOND_FLOAT32))
+    try:
+        with single_threaded(answers.estimator), np.errstate(all="ignore"):
+            NativeBackend(answers.estimator, spec, answers.scores.classes).score(beyond)
+    except ScoringError:
+        held = [replace(f, single=True) if f.name in numbers else f for f in spec.features]
+        return replace(spec, features=held)
+    return spec
 
 
 def verify(folder: Path, answers: Reference, backends: Sequence[str] = ("native",), tolerance: float = 0.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +106,8 @@ def compile_estimator(
         return Compiled(dropped=dict.fromkeys(backends, str(e)))
     forms: list[Form] = []
     dropped: dict[str, str] = {}
-    with single_threaded(estimator), threadpool_limits(1):
+    with single_threaded(estimator), threadpool_limits(1), warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # the rows that forms are compared on are meant to be odd
         try:
             reference = Reference.of(estimator, numbers, classes, sample)
         except NotCompilable as e:

@@ -13,6 +13,8 @@ from fin_pyfunc.compiling.trees import Ensemble, Trees, stack
 
 #: treelite's name of what makes probabilities of scores -> `Ensemble.link`
 _LINKS: dict[str, Any] = {"sigmoid": "sigmoid", "softmax": "softmax", "multiclass_ova": "sigmoids"}
+#: LightGBM reads a value no further from 0 than this as 0 (include/LightGBM/meta.h, kZeroThreshold, a float).
+_ZERO = float(np.float32(1e-35))
 #: treelite's numbers of the comparisons "less than" and "less than or equal" in a node's `cmp`
 _LESS, _LESS_OR_EQUAL = 2, 3
 
@@ -132,13 +134,32 @@ def _hist(estimator: Any) -> Ensemble:
 
 
 def _lightgbm(estimator: Any) -> Ensemble:
+    return _boosted(lightgbm_model(estimator), len(estimator.classes_), None, "float64")
+
+
+def lightgbm_model(estimator: Any) -> Any:
+    """The treelite model of a LightGBM classifier, which takes for 0 what LightGBM takes for 0.
+
+    Raises
+    ------
+    NotCompilable
+    """
     import treelite
 
     booster = estimator.booster_
     text = booster.model_to_string()  # of the best iteration, where it stopped early, as predict_proba does
     if "is_linear=1" in text:
         raise NotCompilable("its leaves are linear models")
-    return _boosted(treelite.frontend.from_lightgbm(booster), len(estimator.classes_), None, "float64")
+    model = treelite.frontend.from_lightgbm(booster)
+    for i in range(model.num_tree):
+        accessor = model.get_tree_accessor(i)
+        threshold = accessor.get_field("threshold").copy()
+        # no value is that small, so a threshold there can only part 0 from what is beyond
+        below, above = (threshold >= -_ZERO) & (threshold < 0), (threshold >= 0) & (threshold < _ZERO)
+        if (below | above)[accessor.get_field("cleft") >= 0].any():
+            threshold[below], threshold[above] = np.nextafter(-_ZERO, -np.inf), _ZERO
+            accessor.set_field("threshold", threshold)
+    return model
 
 
 def _xgboost(estimator: Any) -> Ensemble:

@@ -61,6 +61,9 @@ def linear_scores(nodes: Nodes, estimator: Any, features: str, output: str) -> N
     elif rest:
         each = nodes.add("Sigmoid", [scores])
         total = nodes.add("ReduceSum", [each, nodes.constant(np.array([1]))])
-        nodes.add("Div", [each, total], output)
+        # where every one of them is 0, the classes share alike (`_predict_proba_lr`)
+        none = nodes.add("Equal", [total, nodes.constant(0.0)])
+        alike = nodes.constant(np.full((1, len(coef)), 1 / len(coef)))
+        nodes.add("Where", [none, alike, nodes.add("Div", [each, total])], output)
     else:
         nodes.add("Softmax", [scores], output, axis=1)

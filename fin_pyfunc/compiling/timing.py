@@ -13,8 +13,8 @@ from fin_pyfunc.compiling.trees import Array
 
 #: Row counts that are timed, and the seconds that all of them may take together.
 ROW_COUNTS = (1, 10, 100, 1000, 10_000)
-BUDGET = 0.5
-_MAX_RUNS = 15
+BUDGET = 0.25
+_MAX_RUNS = 7
 
 
 def seconds(run: Callable[[Array], Any], rows: Array, counts: tuple[int, ...] = ROW_COUNTS) -> dict[int, float]:

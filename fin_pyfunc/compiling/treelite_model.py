@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.grown import is_ensemble, type_name, xgboost_model
+from fin_pyfunc.compiling.grown import is_ensemble, lightgbm_model, type_name, xgboost_model
 
 
 def treelite_model(estimator: Any) -> tuple[bytes, bool, bool]:
@@ -40,9 +40,7 @@ def treelite_model(estimator: Any) -> tuple[bytes, bool, bool]:
     exact = False
     try:
         if name.startswith("lightgbm."):
-            if "is_linear=1" in estimator.booster_.model_to_string():
-                raise NotCompilable("its leaves are linear models")
-            model = treelite.frontend.from_lightgbm(estimator.booster_)
+            model = lightgbm_model(estimator)
         elif name.startswith("xgboost."):
             model = xgboost_model(estimator)
         else:

@@ -45,6 +45,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         The training data marked missing text with None rather than NaN (encoders tell the two apart).
     optional : bool, default False
         It may be left out, and is null then; only a foreign model's MLflow signature says so.
+    single : bool, default False
+        The estimator refuses a number beyond float32's range, as scikit-learn's trees do, though the dtype holds it.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     categories: list[str | int | float | bool] | None = None
     none_is_null: bool = False
     optional: bool = False
+    single: bool = False
 
     def read(self, value: Any) -> Any:
         """One value, checked, as the table holds it; raises Refused with the problem."""
@@ -84,7 +87,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.kind == "integer":
             bounds = np.iinfo(dtype)
             return float(max(bounds.min, -MAX_EXACT_INTEGER)), float(min(bounds.max, MAX_EXACT_INTEGER))
-        greatest = min(float(np.finfo(dtype).max), float(np.finfo(np.float64).max))
+        greatest = float(np.finfo(np.float32 if self.single else np.float64).max)
+        greatest = min(float(np.finfo(dtype).max), greatest)
         return -greatest, greatest
 
     @cached_property
@@ -149,7 +153,7 @@ def _number(feature: Feature, value: Any) -> float:
         return number
     if feature.kind == "integer":
         raise Refused(f"must be an integer from {int(least)} to {int(greatest)}")
-    raise Refused(f"infinite or too large for {feature.dtype}")
+    raise Refused(f"infinite or too large for {'float32' if feature.single else feature.dtype}")
 
 
 def _integer(feature: Feature, value: Any) -> float:

@@ -61,7 +61,7 @@ def _compile(model: Classifier, native: NativeBackend, path: Path, kind: str) ->
             times: dict[str, dict[int, float]] = {form.backend: form.seconds for form in outcome.forms}
             times["native"] = outcome.native_seconds
             classes, wanted = labels_of(native.estimator), model.dispatch.wanted
-            compiled = open_forms(Path(folder), outcome.forms, times, classes, model.thresholds, native, wanted)
+            compiled = open_forms(Path(folder), outcome.forms, times, classes, model.thresholds, native, wanted, True)
         if compiled:
             dispatch = Dispatch([*compiled, native], wanted)
             dispatch.adopt({backend.name: times[backend.name] for backend in dispatch.backends})

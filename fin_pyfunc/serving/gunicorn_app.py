@@ -6,6 +6,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import re
 import socket
 import sys
 import time
@@ -170,5 +171,8 @@ def _warm_imports(settings: Settings) -> None:
     names = ["onnxruntime"]
     if settings.workers > 1 or (settings.model_uri or "").startswith(("models:", "runs:")):
         names += ["mlflow.artifacts", "mlflow.pyfunc.scoring_server", "mlflow.tracking"]
+        # MLflow's own default is a database, too
+        if re.match(r"(sqlite|postgres|mysql|mssql)", settings.mlflow.tracking_uri or "sqlite"):
+            names += ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"]
     for name in names:
         import_module(name)

@@ -16,6 +16,7 @@ from fin_pyfunc.model.form import Form
 
 #: Rows scored in one call, so that a large table takes no more memory than its answers.
 CHUNK_ROWS = 16_384
+_GREATEST = float(np.finfo(np.float32).max)
 
 
 class CompiledBackend(ABC):
@@ -33,14 +34,19 @@ class CompiledBackend(ABC):
         Where a word of confidence changes.
     estimator : Backend
         The estimator itself; it need not be loaded before it is asked.
+    wary : bool, default False
+        Ask the estimator of every row with a null or a number beyond float32's range, too: for a foreign model, of
+        which nobody has said whether it takes them.
     """
 
     name: str
     device: Literal["cpu", "gpu"] = "cpu"
 
-    def __init__(self, form: Form, classes: Sequence[Label], thresholds: Thresholds, estimator: Backend) -> None:
+    def __init__(
+        self, form: Form, classes: Sequence[Label], thresholds: Thresholds, estimator: Backend, wary: bool = False
+    ) -> None:
         self.form, self._classes, self._estimator = form, list(classes), estimator
-        self._band = form.band
+        self._band, self._wary = form.band, wary
         self._has_proba = form.output == "probabilities"
         self._cuts = (thresholds.medium, thresholds.high) if self._has_proba else ()
 
@@ -50,22 +56,30 @@ class CompiledBackend(ABC):
 
     def score(self, table: Table) -> Scores:
         """Class and probabilities of each row; see `Backend.score`."""
-        scores, unsure = self._run_and_look(table)
+        if (matrix := _matrix(table)) is None:
+            return self._estimator.score(table)
+        scores, unsure = self._run_and_look(matrix)
         return self._answers(scores) if unsure is None else self._asking(table, unsure, scores)
 
     def score_alone(self, table: Table) -> Scores | None:
         """As `score`, without ever asking the estimator; None where it would have to be asked."""
-        scores, unsure = self._run_and_look(table)
+        if (matrix := _matrix(table)) is None:
+            return None
+        scores, unsure = self._run_and_look(matrix)
         return self._answers(scores) if unsure is None else None
 
-    def _run_and_look(self, table: Table) -> tuple[Probabilities, Any]:
+    def _run_and_look(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Probabilities, Any]:
         """The form's own scores, and which rows' answers it cannot vouch for (None: it can for all)."""
-        matrix = np.asarray(table, dtype=np.float64)
         try:
             scores = self.run(matrix) if len(matrix) <= CHUNK_ROWS else self._run_in_chunks(matrix)
         except Exception as e:
             raise ScoringError(f"the {self.name} form of the estimator raised {type(e).__name__}") from e
-        if not self._band or not scores.size:
+        if not scores.size:
+            return scores, None
+        if self._wary and not (ordinary := np.abs(matrix) <= _GREATEST).all():  # NaN is none
+            known = self._unsure(scores)
+            return scores, ~ordinary.all(axis=1) | (False if known is None else known)
+        if not self._band:
             return scores, None
         return scores, self._unsure_row(scores) if len(scores) == 1 else self._unsure(scores)
 
@@ -106,3 +120,13 @@ class CompiledBackend(ABC):
         if answers.probabilities is not None:
             answers.probabilities[unsure] = own.probabilities
         return answers
+
+
+def _matrix(table: Table) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+    """A table as numbers; None for a foreign model's rows that hold something else, of which only it can say what."""
+    if isinstance(table, np.ndarray):
+        return table
+    try:
+        return table.to_numpy(dtype=np.float64)
+    except (ValueError, TypeError):
+        return None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.compiled import CompiledBackend
-from fin_pyfunc.model.decision import Label, Thresholds
+from fin_pyfunc.model.decision import Label, Scores, Thresholds
+from fin_pyfunc.model.features import Table
 from fin_pyfunc.model.form import Form
 from fin_pyfunc.model.plan import Times
 
@@ -27,6 +31,7 @@ def open_forms(
     thresholds: Thresholds,
     estimator: Backend,
     wanted: str = "auto",
+    wary: bool = False,
 ) -> list[CompiledBackend]:
     """Open what can be of use.
 
@@ -42,6 +47,8 @@ def open_forms(
         As `CompiledBackend` takes them.
     wanted : str, default "auto"
         "auto", "cpu", "gpu" or a backend's name: a form of another name is left alone.
+    wary : bool, default False
+        As `CompiledBackend` takes it.
 
     Raises
     ------
@@ -55,24 +62,53 @@ def open_forms(
         if wanted != form.backend and any(_hopeless(times[form.backend], times[f.backend]) for f in forms):
             continue
         try:
-            opened.append(_open(folder, form, classes, thresholds, estimator))
+            # a row that is too close to call goes to a form that is equal to the last bit, if there is one
+            equal = next((f for f in forms if form.band and not f.band and f is not form), None)
+            asked = _Equal(partial(_open, folder, equal, classes, thresholds, estimator, wary)) if equal else estimator
+            opened.append(_open(folder, form, classes, thresholds, asked, wary))
         except ImportError as e:
             logger.warning("the model's %s form is not used: package %s is not installed here", form.backend, e.name)
     return opened
 
 
-def _open(
-    folder: Path, form: Form, classes: Sequence[Label], thresholds: Thresholds, estimator: Backend
-) -> CompiledBackend:
-    if form.backend == "onnx":
-        from fin_pyfunc.model.backends.onnx import OnnxBackend
+class _Equal:
+    """A form that is equal to the estimator to the last bit, opened when it is first asked."""
 
-        return OnnxBackend(folder, form, classes, thresholds, estimator)
-    from fin_pyfunc.model.backends.treelite import TreeliteBackend
+    device: Literal["cpu", "gpu"] = "cpu"
 
-    return TreeliteBackend(folder, form, classes, thresholds, estimator)
+    def __init__(self, open_it: Callable[[], CompiledBackend]) -> None:
+        self._open, self._opening = open_it, threading.Lock()
+        self._backend: CompiledBackend | None = None
+        self.name = "equal"
+
+    def score(self, table: Table) -> Scores:
+        """Class and probabilities of each row; see `Backend.score`."""
+        with self._opening:
+            if self._backend is None:
+                self._backend = self._open()
+        return self._backend.score(table)
 
 
 def _hopeless(own: Times, other: Times) -> bool:
     common = own.keys() & other.keys()
     return bool(common) and all(own[n] >= HOPELESS * other[n] for n in common)
+
+
+def _open(folder: Path, form: Form, *args: Any) -> CompiledBackend:
+    return _BACKENDS[form.backend](folder, form, *args)
+
+
+def _onnx(*args: Any) -> CompiledBackend:
+    from fin_pyfunc.model.backends.onnx import OnnxBackend
+
+    return OnnxBackend(*args)
+
+
+def _treelite(*args: Any) -> CompiledBackend:
+    from fin_pyfunc.model.backends.treelite import TreeliteBackend
+
+    return TreeliteBackend(*args)
+
+
+#: Each imports its library when it is called.
+_BACKENDS = {"onnx": _onnx, "treelite": _treelite}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ class OnnxBackend(CompiledBackend):
     ----------
     folder : Path
         Where the form's files are.
-    form, classes, thresholds, estimator
+    form, classes, thresholds, estimator, wary
         As in `CompiledBackend`.
 
     Raises
@@ -39,12 +40,18 @@ class OnnxBackend(CompiledBackend):
     name = "onnx"
 
     def __init__(
-        self, folder: Path, form: Form, classes: Sequence[Label], thresholds: Thresholds, estimator: Backend
+        self,
+        folder: Path,
+        form: Form,
+        classes: Sequence[Label],
+        thresholds: Thresholds,
+        estimator: Backend,
+        wary: bool = False,
     ) -> None:
-        super().__init__(form, classes, thresholds, estimator)
+        super().__init__(form, classes, thresholds, estimator, wary)
         self._run = _runner(open_session((folder / form.file).read_bytes()))
-        # the layout for many rows is held as bytes, and costs no session's memory before a batch comes
-        self._batch_content = None if form.batch_file is None else (folder / form.batch_file).read_bytes()
+        # the layout for many rows costs no memory before a batch comes, and is still there if its file is not
+        self._batch_content = None if form.batch_file is None else _mapped(folder / form.batch_file)
         self._run_batch: Callable[..., Any] | None = None
         self._opening = threading.Lock()
 
@@ -56,11 +63,16 @@ class OnnxBackend(CompiledBackend):
         scores: Probabilities = run(_OUTPUTS, {INPUT: matrix}, None)[0]
         return scores
 
-    def _open_batch(self, content: bytes) -> Callable[..., Any]:
+    def _open_batch(self, content: mmap.mmap) -> Callable[..., Any]:
         with self._opening:
             if self._run_batch is None:
-                self._run_batch = _runner(open_session(content))
+                self._run_batch = _runner(open_session(bytes(content)))
         return self._run_batch
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _runner(session: Any) -> Callable[..., Any]:

@@ -22,7 +22,7 @@ class TreeliteBackend(CompiledBackend):
     ----------
     folder : Path
         Where the form's file is.
-    form, classes, thresholds, estimator
+    form, classes, thresholds, estimator, wary
         As in `CompiledBackend`.
 
     Raises
@@ -34,9 +34,15 @@ class TreeliteBackend(CompiledBackend):
     name = "treelite"
 
     def __init__(
-        self, folder: Path, form: Form, classes: Sequence[Label], thresholds: Thresholds, estimator: Backend
+        self,
+        folder: Path,
+        form: Form,
+        classes: Sequence[Label],
+        thresholds: Thresholds,
+        estimator: Backend,
+        wary: bool = False,
     ) -> None:
-        super().__init__(form, classes, thresholds, estimator)
+        super().__init__(form, classes, thresholds, estimator, wary)
         import treelite
 
         self._gtil = treelite.gtil
