@@ -40,8 +40,8 @@ format: $(VENV)/.dev ## put the code in the house style
 docs: $(VENV)/.dev ## write docs/configuration.md from the settings
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.dev ## start-up and throughput beside `mlflow models serve`, into benchmarks/results
-	$(BIN)/python -m benchmarks.serve
+bench: $(VENV)/.dev ## every benchmark, side by side with other servers, into benchmarks/results (BENCH_ARGS=…)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean: ## remove what set-up and tests made; the embedded store (mlflow.db, mlartifacts) stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,12 +6,13 @@ One for all servers that are compared, and cheap, so that it is the server that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 HOST = "127.0.0.1"
-#: A measurement ends here, however much of its time is left.
+#: A measurement ends here, however much of its time is left, unless told otherwise.
 MAX_REQUESTS = 200_000
 #: Seconds that one answer is waited for.
 TIMEOUT = 60.0
@@ -32,10 +33,21 @@ class Load(NamedTuple):
     latencies: list[float]
 
 
-def request(path: str, body: bytes) -> bytes:
+@contextlib.asynccontextmanager
+async def tasks(seconds: float) -> AsyncIterator[asyncio.TaskGroup]:
+    """Tasks that all end within a time; what the first of them raised is raised as it is."""
+    try:
+        async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as e:
+        raise e.exceptions[0] from None
+
+
+def request(path: str, body: bytes, content_type: str = "application/json", accept: str = "*/*") -> bytes:
     """A whole POST as it goes over the wire."""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {content_type}\r\nAccept: {accept}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
@@ -69,7 +81,9 @@ class Connection:
             self._streams = None
 
 
-async def load(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
+async def load(
+    port: int, requests: Sequence[bytes], connections: int, seconds: float, max_requests: int = MAX_REQUESTS
+) -> Load:
     """Ask over several connections at once, each with one request at a time, until the time is up.
 
     Parameters
@@ -79,6 +93,8 @@ async def load(port: int, requests: Sequence[bytes], connections: int, seconds: 
         Sent in turn.
     connections : int
     seconds : float
+    max_requests : int, default MAX_REQUESTS
+        It ends there too.
 
     Raises
     ------
@@ -92,7 +108,7 @@ async def load(port: int, requests: Sequence[bytes], connections: int, seconds: 
         connection = Connection(port)
         i = offset
         try:
-            while (start := time.perf_counter()) < deadline and len(latencies) < MAX_REQUESTS:
+            while (start := time.perf_counter()) < deadline and len(latencies) < max_requests:
                 status, body = await connection.ask(requests[i % len(requests)])
                 latencies.append(time.perf_counter() - start)
                 if status != 200:
@@ -102,20 +118,35 @@ async def load(port: int, requests: Sequence[bytes], connections: int, seconds: 
             connection.close()
 
     start = time.perf_counter()
-    async with asyncio.timeout(seconds + TIMEOUT), asyncio.TaskGroup() as group:
+    async with tasks(seconds + TIMEOUT) as group:
         for offset in range(connections):
             group.create_task(ask_in_a_loop(offset))
     return Load(time.perf_counter() - start, latencies)
 
 
-async def first_answer(port: int, sent: bytes) -> bool:
-    """Whether the server answers this request with 200 now."""
+def ask(port: int, sent: bytes) -> tuple[int, bytes]:
+    """The status and the body of the answer to one request, over a connection of its own.
+
+    Raises
+    ------
+    OSError, asyncio.IncompleteReadError
+        Nobody answers there.
+    """
+    return asyncio.run(_ask_once(port, sent))
+
+
+def first_answer(port: int, sent: bytes) -> int | None:
+    """The status that the server answers this request with now; None where nobody answers."""
+    try:
+        return ask(port, sent)[0]
+    except (OSError, asyncio.IncompleteReadError):
+        return None
+
+
+async def _ask_once(port: int, sent: bytes) -> tuple[int, bytes]:
     connection = Connection(port)
     try:
         async with asyncio.timeout(TIMEOUT):
-            status, _ = await connection.ask(sent)
-        return status == 200
-    except (OSError, asyncio.IncompleteReadError):
-        return False
+            return await connection.ask(sent)
     finally:
         connection.close()

@@ -36,6 +36,10 @@ def served(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     }
     with serving("-m", "models:/eurusd_rf@champion", folder=folder, env=env) as server:
         server.folder = folder  # type: ignore[attr-defined]
+        for foreign in ("unsigned", "fails"):  # whose libraries may take longer to import than a request may take
+            for _ in range(10):
+                if server.predict(row(), shelf.uris[foreign]).status_code != 504:
+                    break
         yield server
 
 

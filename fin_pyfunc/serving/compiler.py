@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from pathlib import Path
 from typing import Literal, cast
 
@@ -56,7 +58,10 @@ def compile_later(model: Classifier, path: Path, kind: str) -> threading.Thread 
 
 def _compile(model: Classifier, native: NativeBackend, path: Path, kind: str) -> None:
     try:
-        with _turn, tempfile.TemporaryDirectory(prefix="fin_pyfunc-") as folder:
+        # a form may be opened long after: its files go when the model does
+        folder = tempfile.mkdtemp(prefix="fin_pyfunc-")
+        weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+        with _turn:
             outcome = _outcome(Path(folder), model, path, kind)
             times: dict[str, dict[int, float]] = {form.backend: form.seconds for form in outcome.forms}
             times["native"] = outcome.native_seconds

@@ -36,7 +36,7 @@ SWITCH_SECONDS = 0.0005
 class Worker(UvicornWorker):  # type: ignore[misc] # no types
     """uvicorn's worker, silent about its version and patient for as long as a drain may take."""
 
-    CONFIG_KWARGS = {"loop": "auto", "http": "auto", "server_header": False, "access_log": False}  # noqa: RUF012
+    CONFIG_KWARGS = {"loop": "auto", "http": "auto", "server_header": False, "access_log": False, "ws": "none"}  # noqa: RUF012
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -168,11 +168,14 @@ def _warm_imports(settings: Settings) -> None:
     A single worker shares its imports with nobody, and MLflow's take longer than all else that a start does: where the
     model is a local file or folder, it answers first, and MLflow is imported beside that.
     """
-    names = ["onnxruntime"]
+    names = ["onnxruntime", "uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.protocols.http.auto"]
     if settings.workers > 1 or (settings.model_uri or "").startswith(("models:", "runs:")):
         names += ["mlflow.artifacts", "mlflow.pyfunc.scoring_server", "mlflow.tracking"]
         # MLflow's own default is a database, too
         if re.match(r"(sqlite|postgres|mysql|mssql)", settings.mlflow.tracking_uri or "sqlite"):
             names += ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"]
+            names += ["sqlalchemy.dialects.sqlite"]
     for name in names:
         import_module(name)
+    if "sqlalchemy" in sys.modules:
+        import_module("sqlalchemy.orm").configure_mappers()  # which every worker would do by itself

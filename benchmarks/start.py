@@ -1,0 +1,122 @@
+"""Point 6: from the command to the first answer, and what a further worker costs in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import contenders
+from benchmarks.bench import Bench, turn
+from benchmarks.contenders import MLFLOW, OURS, Contender, serving
+from benchmarks.http_client import load, request
+from benchmarks.row import Row
+from benchmarks.servers import environment
+
+IMPORT = 'python -c "import mlflow.pyfunc"'
+WORKERS = (1, 2, 4)
+#: Requests for each worker before its memory is read, over so many connections that each worker gets some.
+REQUESTS, CONNECTIONS = 100, 16
+OVER_SECONDS, WORKER_MB = 1.0, 40.0
+
+
+def measure(bench: Bench) -> list[Row]:
+    """Start-up of each in turn, then memory with 1, 2 and 4 workers."""
+    return [*_start_up(bench), *_memory(bench)]
+
+
+def _start_up(bench: Bench) -> list[Row]:
+    from benchmarks.contenders import extras
+
+    models = bench.models
+    chosen = [contenders.ours(models.ours["forest"]), contenders.mlflow(models.theirs["forest"])]
+    for name in bench.extras:
+        try:
+            chosen.append(extras.prepare(name))
+        except extras.NotToBeHadError as e:
+            bench.left_out[name] = str(e)
+    found: dict[str, list[float]] = {IMPORT: [], **{contender.name: [] for contender in chosen}}
+    rows, expected = models.records(1), models.expected("forest", 1)
+    for i in range(bench.rounds):
+        print(f"  start-up, round {i + 1} of {bench.rounds}", flush=True)
+        for contender in turn([None, *chosen], i):
+            if contender is None:
+                found[IMPORT].append(_import_seconds(bench))
+            else:
+                with serving(contender, models, rows, expected) as server:
+                    found[contender.name].append(server.start_up)
+    over = [a - b for a, b in zip(found[OURS], found[IMPORT], strict=True)]
+    return [
+        Row(6, f"start to first answer, over `{IMPORT}`", "s", over, at_most=OVER_SECONDS),
+        Row(6, IMPORT, "s", found.pop(IMPORT)),
+        *(Row(6, f"start to first answer, {name}", "s", values) for name, values in found.items()),
+    ]
+
+
+def _import_seconds(bench: Bench) -> float:
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", "import mlflow.pyfunc"], env=environment(bench.models.tracking_uri), check=True
+    )
+    return time.perf_counter() - start
+
+
+def _memory(bench: Bench) -> list[Row]:
+    if not Path("/proc/self/smaps_rollup").exists():
+        bench.left_out["memory of a worker"] = "this system has no /proc/<pid>/smaps_rollup"
+        return []
+    models = bench.models
+    totals: dict[int, float] = {}
+    libraries = 0
+    for workers in WORKERS:
+        print(f"  memory, {workers} worker{'s' * (workers > 1)}", flush=True)
+        with _settled(contenders.ours(models.ours["forest"], workers), bench, workers) as pids:
+            totals[workers] = sum(map(pss_mb, pids))
+            libraries = max(libraries, *map(sklearn_libraries, pids))
+    with _settled(contenders.mlflow(models.theirs["forest"]), bench, 1) as pids:
+        theirs = sum(map(pss_mb, pids))
+    first, *more = WORKERS
+    lines = [
+        Row(
+            *(6, f"memory of each worker from 1 to {workers}, model included (PSS)", "MB"),
+            *([(totals[workers] - totals[first]) / (workers - first)], None, WORKER_MB),
+        )
+        for workers in more
+    ]
+    return [
+        *lines,
+        Row(6, "libraries of scikit-learn in the memory of a server of compiled models", "", [libraries], at_most=0),
+        *(Row(6, f"memory of {OURS}, {n} worker{'s' * (n > 1)} (PSS)", "MB", [mb]) for n, mb in totals.items()),
+        Row(6, f"memory of {MLFLOW}, 1 worker (PSS)", "MB", [theirs]),
+    ]
+
+
+@contextlib.contextmanager
+def _settled(contender: Contender, bench: Bench, workers: int) -> Iterator[list[int]]:
+    """All processes of a server that has answered its requests."""
+    import psutil
+
+    rows, expected = bench.models.records(), bench.models.expected("forest")
+    with serving(contender, bench.models, rows, expected) as server:
+        sent = [request(contender.path, body) for body in contender.bodies(rows)]
+        # connections are opened anew, as the kernel gives each to whichever worker is free
+        for _ in range(workers * REQUESTS // CONNECTIONS + 1):
+            asyncio.run(load(server.port, sent, CONNECTIONS, seconds=30.0, max_requests=CONNECTIONS))
+        first = psutil.Process(server.pid)
+        yield [first.pid, *(child.pid for child in first.children(recursive=True))]
+
+
+def pss_mb(pid: int) -> float:
+    """Proportional set size of a process, in MB: pages that n processes share count for 1/n."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
+
+
+def sklearn_libraries(pid: int) -> int:
+    """How many of scikit-learn's compiled modules a process has mapped."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return len({line.split()[-1] for line in lines if "/sklearn/" in line})
