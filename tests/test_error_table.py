@@ -180,7 +180,7 @@ def test_422_for_a_uri_of_no_known_form(served: Serving, uri: str) -> None:
         ("NaN", "NaN"),
         ("Infinity", "infinite or too large for float64"),
         ("1e999", "infinite or too large for float64"),
-        ("9" * 400, "infinite or too large for float64"),
+        ("9" * 400, "infinite or too large for float32"),
     ],
 )
 def test_422_names_the_feature_and_what_is_wrong_with_it(served: Serving, value: str, problem: str) -> None:

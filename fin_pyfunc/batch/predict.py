@@ -108,6 +108,7 @@ def predict_file(
     """
     check_paths(source, target if isinstance(target, Path) else None, overwrite)
     table = open_table(source, model.features)
+    model.dispatch.pin()
     _check_columns(model, table, source.name)
     n_rows = 0
     with ExitStack() as stack:

@@ -75,6 +75,12 @@ class Dispatch:
         """The backend for this many rows."""
         return self.backends[0] if self.plan is None else self._by_name[self.plan.best(n_rows)]
 
+    def pin(self) -> None:
+        """Leave everything to the first backend from now on, for answers that are the same bytes however the rows are
+        parted and however noisy the machine was when the others were timed.
+        """
+        self.plan, self._now_rows = None, 0
+
     def seconds(self, n_rows: int) -> float | None:
         """How long this many rows are expected to take; None before `measure`."""
         return None if self.plan is None else self.plan.seconds(self.plan.best(n_rows), n_rows)
@@ -115,6 +121,7 @@ class Dispatch:
         sizes = [n for n in ROW_COUNTS if n <= len(rows)] or [len(rows)]
         loaded = [b for b in self.backends if not isinstance(b, LazyNative) or b.is_loaded]
         times = {b.name: measure(partial(_score, b, rows), budget / len(loaded), sizes) for b in loaded}
+        times = {name: self._continued(name, of) for name, of in times.items()}
         for lazy in (b for b in self.backends if b not in loaded):
             if estimate := self._estimated(lazy.name, times):
                 times[lazy.name] = estimate
@@ -125,6 +132,15 @@ class Dispatch:
         plan = Plan(times)
         self.plan, self._now_rows = plan, plan.rows_within(NOW_SECONDS)
         return plan
+
+    def _continued(self, name: str, measured: Times) -> dict[int, float]:
+        """What was measured here, and for more rows what it took when it was logged, at the pace of this machine."""
+        known = {n: seconds for n, seconds in self._logged.get(name, {}).items() if seconds > 0}
+        common = [n for n in measured if n in known]
+        if not common:
+            return dict(measured)
+        pace = measured[max(common)] / known[max(common)]
+        return {**measured, **{n: pace * seconds for n, seconds in known.items() if n > max(measured)}}
 
     def _estimated(self, name: str, times: Mapping[str, Times]) -> dict[int, float]:
         """A backend's times here, from how it compared with another when the model was logged."""

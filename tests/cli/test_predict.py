@@ -46,7 +46,7 @@ def test_predictions_of_a_file_are_those_of_the_model(
     held_out = with_ids(small_forest().held_out)
     assert list(got["bar_id"]) == list(held_out["bar_id"])
     expected = expected_of(logged[3], held_out).reset_index(drop=True)
-    pd.testing.assert_frame_equal(got.drop(columns="bar_id"), expected, check_dtype=False, check_exact=True)
+    pd.testing.assert_frame_equal(got.drop(columns="bar_id"), expected, check_dtype=False, rtol=0, atol=1e-12)
     assert got["prediction"].dtype == np.int64
 
 
@@ -64,7 +64,7 @@ def test_a_csv_longer_than_one_block_is_read_whole(logged: list[str], tmp_path: 
     assert (tmp_path / "many.csv").stat().st_size > 1 << 18
     assert run("predict", "-m", logged[0], tmp_path / "many.csv", "-o", tmp_path / "out.csv").code == 0
     got = pd.read_csv(tmp_path / "out.csv")
-    pd.testing.assert_frame_equal(got, expected_of(logged[0], many), check_dtype=False, check_exact=True)
+    pd.testing.assert_frame_equal(got, expected_of(logged[0], many), check_dtype=False, rtol=0, atol=1e-12)
     with (tmp_path / "many.csv").open("a") as file:
         file.write("1,2\n")
     assert f"row {len(many)} (data rows are counted from 0), has 2 cells" in refused(

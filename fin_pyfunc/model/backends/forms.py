@@ -18,9 +18,9 @@ from fin_pyfunc.model.plan import Times
 
 logger = logging.getLogger("fin_pyfunc")
 
-#: A form that took this many times another's time at every row count when it was made is opened only by name: it would
-#: cost its library's import and its memory, and never be chosen.
-HOPELESS = 2.0
+#: A form that at no row count took less than this part of another's time when it was made is opened only by name: it
+#: would cost its library's import and its memory, and be chosen by noise alone.
+WORTH_IT = 0.8
 
 
 def open_forms(
@@ -59,7 +59,8 @@ def open_forms(
     for form in forms:
         if wanted not in ("auto", "cpu", form.backend):
             continue
-        if wanted != form.backend and any(_hopeless(times[form.backend], times[f.backend]) for f in forms):
+        others = [f for f in forms if f is not form and f.backend != wanted]
+        if wanted != form.backend and form is not forms[0] and any(_is_slower(form, f, times) for f in others):
             continue
         try:
             # a row that is too close to call goes to a form that is equal to the last bit, if there is one
@@ -89,9 +90,10 @@ class _Equal:
         return self._backend.score(table)
 
 
-def _hopeless(own: Times, other: Times) -> bool:
-    common = own.keys() & other.keys()
-    return bool(common) and all(own[n] >= HOPELESS * other[n] for n in common)
+def _is_slower(form: Form, other: Form, times: Mapping[str, Times]) -> bool:
+    own, others = times[form.backend], times[other.backend]
+    common = own.keys() & others.keys()
+    return bool(common) and all(own[n] >= WORTH_IT * others[n] for n in common)
 
 
 def _open(folder: Path, form: Form, *args: Any) -> CompiledBackend:
