@@ -14,10 +14,11 @@ import numpy as np
 
 from fin_pyfunc.compiling.converters import classifier_shape, imputed_shape, own_converter
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.graph import INPUT, OPSET, to_contract
+from fin_pyfunc.compiling.graph import OPSET, to_contract
 from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble
 from fin_pyfunc.compiling.tree_nodes import ML_DOUBLE, ML_FLOAT
 from fin_pyfunc.model.backends.native import has_proba
+from fin_pyfunc.model.backends.onnx import INPUT
 
 #: skl2onnx keeps what it can convert in tables of its module, which are changed for the time of a call.
 _CONVERTING = threading.Lock()

@@ -14,13 +14,14 @@ import numpy as np
 from fin_pyfunc.compiling.conversion import convert, parts
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.exactness import Reference, Run
-from fin_pyfunc.compiling.graph import INPUT, OUTPUT, ensemble_graph, linear_graph
+from fin_pyfunc.compiling.graph import ensemble_graph, linear_graph
 from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble
 from fin_pyfunc.compiling.linear import is_linear
 from fin_pyfunc.compiling.timing import ROW_COUNTS, seconds
 from fin_pyfunc.compiling.treelite_model import treelite_model
 from fin_pyfunc.compiling.trees import Array
 from fin_pyfunc.model.backends.native import has_proba, single_threaded
+from fin_pyfunc.model.backends.onnx import INPUT, OUTPUT
 from fin_pyfunc.model.backends.onnx_session import open_session
 from fin_pyfunc.model.decision import Label
 from fin_pyfunc.model.feature import Feature

@@ -7,9 +7,8 @@ from typing import Any
 from fin_pyfunc.compiling.linear import linear_scores
 from fin_pyfunc.compiling.tree_nodes import ML_DOUBLE, ML_FLOAT, Nodes, add_ensemble
 from fin_pyfunc.compiling.trees import Ensemble
+from fin_pyfunc.model.backends.onnx import INPUT, OUTPUT
 
-#: The graph's one input, float64 (n_rows, n_features), and its one output, float64 (n_rows, k).
-INPUT, OUTPUT = "features", "scores"
 #: Versions of the operator set and of the file, which every ONNX Runtime since 1.20 reads.
 OPSET, IR_VERSION = 18, 10
 

@@ -81,10 +81,6 @@ class Dispatch:
         """
         self.plan, self._now_rows = None, 0
 
-    def seconds(self, n_rows: int) -> float | None:
-        """How long this many rows are expected to take; None before `measure`."""
-        return None if self.plan is None else self.plan.seconds(self.plan.best(n_rows), n_rows)
-
     def score(self, table: Table) -> tuple[Scores, str]:
         """Scores of a table, and the name of the backend that computed them."""
         backend = self.choose(len(table))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,8 @@ class CompiledBackend(ABC):
 
     Parameters
     ----------
+    folder : Path
+        Where the form's files are.
     form : Form
     classes : sequence of Label, length k
         Labels of the scores' columns.
@@ -43,12 +46,23 @@ class CompiledBackend(ABC):
     device: Literal["cpu", "gpu"] = "cpu"
 
     def __init__(
-        self, form: Form, classes: Sequence[Label], thresholds: Thresholds, estimator: Backend, wary: bool = False
+        self,
+        folder: Path,
+        form: Form,
+        classes: Sequence[Label],
+        thresholds: Thresholds,
+        estimator: Backend,
+        wary: bool = False,
     ) -> None:
         self.form, self._classes, self._estimator = form, list(classes), estimator
         self._band, self._wary = form.band, wary
         self._has_proba = form.output == "probabilities"
         self._cuts = (thresholds.medium, thresholds.high) if self._has_proba else ()
+        self.open(folder, form)
+
+    @abstractmethod
+    def open(self, folder: Path, form: Form) -> None:
+        """Read the form's files; raises ArtifactError where they cannot be read."""
 
     @abstractmethod
     def run(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:

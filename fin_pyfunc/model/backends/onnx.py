@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import mmap
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.compiled import CompiledBackend
 from fin_pyfunc.model.backends.onnx_session import open_session
-from fin_pyfunc.model.decision import Label, Probabilities, Thresholds
+from fin_pyfunc.model.decision import Probabilities
 from fin_pyfunc.model.form import Form
 
 #: The graph's one input, float64 (n_rows, n_features), and its one output, float64 (n_rows, k).
@@ -22,33 +21,12 @@ _OUTPUTS = [OUTPUT]
 
 
 class OnnxBackend(CompiledBackend):
-    """Scores with the ONNX graph that `fin_pyfunc.compiling` made.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the form's files are.
-    form, classes, thresholds, estimator, wary
-        As in `CompiledBackend`.
-
-    Raises
-    ------
-    ArtifactError
-        ONNX Runtime cannot read the graph.
-    """
+    """Scores with the ONNX graph that `fin_pyfunc.compiling` made; made as any `CompiledBackend`."""
 
     name = "onnx"
 
-    def __init__(
-        self,
-        folder: Path,
-        form: Form,
-        classes: Sequence[Label],
-        thresholds: Thresholds,
-        estimator: Backend,
-        wary: bool = False,
-    ) -> None:
-        super().__init__(form, classes, thresholds, estimator, wary)
+    def open(self, folder: Path, form: Form) -> None:
+        """Read the form's files; see `CompiledBackend.open`."""
         self._run = _runner(open_session((folder / form.file).read_bytes()))
         # the layout for many rows costs no memory before a batch comes, and is still there if its file is not
         self._batch_content = None if form.batch_file is None else _mapped(folder / form.batch_file)

@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.compiled import CompiledBackend
-from fin_pyfunc.model.decision import Label, Probabilities, Thresholds
+from fin_pyfunc.model.decision import Probabilities
 from fin_pyfunc.model.errors import ArtifactError
 from fin_pyfunc.model.form import Form
 
 
 class TreeliteBackend(CompiledBackend):
-    """Scores with a treelite model.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the form's file is.
-    form, classes, thresholds, estimator, wary
-        As in `CompiledBackend`.
-
-    Raises
-    ------
-    ArtifactError
-        treelite cannot read the file.
-    """
+    """Scores with a treelite model; made as any `CompiledBackend`."""
 
     name = "treelite"
 
-    def __init__(
-        self,
-        folder: Path,
-        form: Form,
-        classes: Sequence[Label],
-        thresholds: Thresholds,
-        estimator: Backend,
-        wary: bool = False,
-    ) -> None:
-        super().__init__(form, classes, thresholds, estimator, wary)
+    def open(self, folder: Path, form: Form) -> None:
+        """Read the form's files; see `CompiledBackend.open`."""
         import treelite
 
         self._gtil = treelite.gtil
