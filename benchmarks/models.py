@@ -35,6 +35,8 @@ class Models(NamedTuple):
         Model URI by family, as logged by `fin_pyfunc.log_model` and by `mlflow.sklearn.log_model`.
     small : list of str
         URIs of `N_SMALL` distinct small forests.
+    nothing : str
+        URI of a model with the forest's signature that computes nothing.
     """
 
     folder: Path
@@ -42,6 +44,13 @@ class Models(NamedTuple):
     ours: dict[str, str]
     theirs: dict[str, str]
     small: list[str]
+    nothing: str
+
+    @property
+    def saved(self) -> Path:
+        """The forest as a folder, as an image of one model has it."""
+        (found,) = (self.folder / "artifacts" / "models" / self.ours["forest"].partition(":/")[2]).glob("artifacts")
+        return found
 
     @property
     def onnx(self) -> Path:
@@ -149,7 +158,7 @@ def _log_all(folder: Path) -> dict[str, Any]:
             write_onnx(estimator, folder / "forest.onnx")
         print(f"  logged {family}", flush=True)
     small = [_log_ours(train_forest(frame, y, SMALL_TREES, 1 + i), frame, "skops") for i in range(N_SMALL)]
-    return {"ours": ours, "theirs": theirs, "small": small}
+    return {"ours": ours, "theirs": theirs, "small": small, "nothing": _log_nothing(frame)}
 
 
 def _log_ours(estimator: Any, frame: Any, serialization: Any) -> str:
@@ -169,6 +178,22 @@ def _log_theirs(estimator: Any, frame: Any) -> str:
     with mlflow.start_run():
         uri: str = mlflow.sklearn.log_model(
             estimator, name="model", serialization_format="cloudpickle", signature=infer_signature(frame)
+        ).model_uri
+    return uri
+
+
+def _log_nothing(frame: Any) -> str:
+    """What MLflow itself takes for a row: its own work on a model that answers with a frame made beforehand."""
+    import cloudpickle
+    import mlflow
+    from mlflow.models import infer_signature
+
+    import benchmarks.nothing
+
+    cloudpickle.register_pickle_by_value(benchmarks.nothing)
+    with mlflow.start_run():
+        uri: str = mlflow.pyfunc.log_model(
+            name="model", python_model=benchmarks.nothing.Nothing(), signature=infer_signature(frame)
         ).model_uri
     return uri
 

@@ -6,12 +6,14 @@ import contextlib
 
 from benchmarks import contenders
 from benchmarks.bench import Bench, turn
-from benchmarks.contenders import BARE, EMPTY, MLFLOW, MLFLOW_OURS, OURS, Contender, serving
+from benchmarks.contenders import BARE, EMPTY, MLFLOW, MLFLOW_NOTHING, MLFLOW_OURS, OURS, Contender, serving
 from benchmarks.drive import Found, drive
 from benchmarks.row import Row, ratios
 from benchmarks.servers import Running
 
 CONNECTIONS = (1, 16)
+#: Those that are there for point 7 only.
+_SEVENTH = (MLFLOW_OURS, MLFLOW_NOTHING)
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -31,7 +33,7 @@ def measure(bench: Bench) -> list[Row]:
                     one = drive(server.port, contender.path, contender.bodies(rows), c, bench.seconds)
                     found[contender.name][c].append(one)
     for c in CONNECTIONS:
-        bench.latencies[c] = {name: _typical(of[c]) for name, of in found.items() if name != MLFLOW_OURS}
+        bench.latencies[c] = {name: _typical(of[c]) for name, of in found.items() if name not in _SEVENTH}
     return _rows(found)
 
 
@@ -43,6 +45,7 @@ def _contenders(bench: Bench) -> list[Contender]:
         contenders.ours(models.ours["forest"]),
         contenders.mlflow(models.theirs["forest"]),
         contenders.mlflow(models.ours["forest"], MLFLOW_OURS),
+        contenders.mlflow(models.nothing, MLFLOW_NOTHING),
         contenders.bare(models),
         contenders.empty(),
     ]
@@ -80,9 +83,13 @@ def _rows(found: dict[str, dict[int, list[Found]]]) -> list[Row]:
             *(7, "p50 at 1 connection, `mlflow models serve` on the `mlflow.sklearn` model to the same on ours", "×"),
             *(ratios(p50[MLFLOW], p50[MLFLOW_OURS]), 5),
         ),
+        Row(
+            *(7, "the same to a model that computes nothing: what MLflow itself leaves", "×"),
+            ratios(p50[MLFLOW], p50[MLFLOW_NOTHING]),
+        ),
     ]
     for name, of in found.items():
-        point = 7 if name == MLFLOW_OURS else 1
+        point = 7 if name in _SEVENTH else 1
         note = "checks nothing" if name == BARE else "computes nothing" if name == EMPTY else ""
         lines += [
             Row(point, f"{name}: requests/s at 16 connections", "/s", rates[name], note=note),

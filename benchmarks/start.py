@@ -18,6 +18,9 @@ from benchmarks.row import Row
 from benchmarks.servers import environment
 
 IMPORT = 'python -c "import mlflow.pyfunc"'
+#: What a start from a registry cannot do without, whoever serves: one question to MLflow's client.
+ASKED = "a Python process that asks MLflow's client about one model in an SQLite store"
+FOLDER = f"{OURS}, a model folder"
 WORKERS = (1, 2, 4)
 #: Requests for each worker before its memory is read, over so many connections that each worker gets some.
 REQUESTS, CONNECTIONS = 100, 16
@@ -33,35 +36,46 @@ def _start_up(bench: Bench) -> list[Row]:
     from benchmarks.contenders import extras
 
     models = bench.models
-    chosen = [contenders.ours(models.ours["forest"]), contenders.mlflow(models.theirs["forest"])]
+    chosen = [
+        contenders.ours(models.ours["forest"]),
+        contenders.ours(str(models.saved), name=FOLDER),
+        contenders.mlflow(models.theirs["forest"]),
+    ]
     for name in bench.extras:
         try:
             chosen.append(extras.prepare(name))
         except extras.NotToBeHadError as e:
             bench.left_out[name] = str(e)
-    found: dict[str, list[float]] = {IMPORT: [], **{contender.name: [] for contender in chosen}}
+    commands = {
+        IMPORT: "import mlflow.pyfunc",
+        ASKED: f"import mlflow; mlflow.MlflowClient().get_logged_model({models.ours['forest'].partition(':/')[2]!r})",
+    }
+    found: dict[str, list[float]] = {**{name: [] for name in commands}, **{contender.name: [] for contender in chosen}}
     rows, expected = models.records(1), models.expected("forest", 1)
     for i in range(bench.rounds):
         print(f"  start-up, round {i + 1} of {bench.rounds}", flush=True)
-        for contender in turn([None, *chosen], i):
-            if contender is None:
-                found[IMPORT].append(_import_seconds(bench))
+        for chosen_now in turn([*commands, *chosen], i):
+            if isinstance(chosen_now, str):
+                found[chosen_now].append(_seconds(commands[chosen_now], bench))
             else:
-                with serving(contender, models, rows, expected) as server:
-                    found[contender.name].append(server.start_up)
-    over = [a - b for a, b in zip(found[OURS], found[IMPORT], strict=True)]
+                with serving(chosen_now, models, rows, expected) as server:
+                    found[chosen_now.name].append(server.start_up)
+
+    def over(name: str) -> list[float]:
+        return [a - b for a, b in zip(found[name], found[IMPORT], strict=True)]
+
     return [
-        Row(6, f"start to first answer, over `{IMPORT}`", "s", over, at_most=OVER_SECONDS),
-        Row(6, IMPORT, "s", found.pop(IMPORT)),
+        Row(6, f"start to first answer over `{IMPORT}`, a model folder", "s", over(FOLDER), at_most=OVER_SECONDS),
+        Row(6, f"start to first answer over `{IMPORT}`, an SQLite store", "s", over(OURS), at_most=OVER_SECONDS),
+        Row(6, f"{ASKED}, over `{IMPORT}`", "s", over(ASKED)),
+        *(Row(6, name, "s", found.pop(name)) for name in commands),
         *(Row(6, f"start to first answer, {name}", "s", values) for name, values in found.items()),
     ]
 
 
-def _import_seconds(bench: Bench) -> float:
+def _seconds(code: str, bench: Bench) -> float:
     start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-c", "import mlflow.pyfunc"], env=environment(bench.models.tracking_uri), check=True
-    )
+    subprocess.run([sys.executable, "-c", code], env=environment(bench.models.tracking_uri), check=True)
     return time.perf_counter() - start
 
 
@@ -70,27 +84,33 @@ def _memory(bench: Bench) -> list[Row]:
         bench.left_out["memory of a worker"] = "this system has no /proc/<pid>/smaps_rollup"
         return []
     models = bench.models
-    totals: dict[int, float] = {}
+    sources = {"a model folder": str(models.saved), "an SQLite store": models.ours["forest"]}
+    totals: dict[tuple[str, int], float] = {}
     libraries = 0
-    for workers in WORKERS:
-        print(f"  memory, {workers} worker{'s' * (workers > 1)}", flush=True)
-        with _settled(contenders.ours(models.ours["forest"], workers), bench, workers) as pids:
-            totals[workers] = sum(map(pss_mb, pids))
-            libraries = max(libraries, *map(sklearn_libraries, pids))
+    for source, uri in sources.items():
+        for workers in WORKERS:
+            print(f"  memory, {source}, {workers} worker{'s' * (workers > 1)}", flush=True)
+            with _settled(contenders.ours(uri, workers), bench, workers) as pids:
+                totals[source, workers] = sum(map(pss_mb, pids))
+                libraries = max(libraries, *map(sklearn_libraries, pids))
     with _settled(contenders.mlflow(models.theirs["forest"]), bench, 1) as pids:
         theirs = sum(map(pss_mb, pids))
     first, *more = WORKERS
     lines = [
         Row(
-            *(6, f"memory of each worker from 1 to {workers}, model included (PSS)", "MB"),
-            *([(totals[workers] - totals[first]) / (workers - first)], None, WORKER_MB),
+            *(6, f"memory of each worker from 1 to {workers}, {source}, model included (PSS)", "MB"),
+            *([(totals[source, workers] - totals[source, first]) / (workers - first)], None, WORKER_MB),
         )
+        for source in sources
         for workers in more
     ]
     return [
         *lines,
         Row(6, "libraries of scikit-learn in the memory of a server of compiled models", "", [libraries], at_most=0),
-        *(Row(6, f"memory of {OURS}, {n} worker{'s' * (n > 1)} (PSS)", "MB", [mb]) for n, mb in totals.items()),
+        *(
+            Row(6, f"memory of {OURS}, {source}, {n} worker{'s' * (n > 1)} (PSS)", "MB", [mb])
+            for (source, n), mb in totals.items()
+        ),
         Row(6, f"memory of {MLFLOW}, 1 worker (PSS)", "MB", [theirs]),
     ]
 

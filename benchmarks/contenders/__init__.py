@@ -17,6 +17,7 @@ WORKER = "fin_pyfunc.serving.gunicorn_app.Worker"
 
 OURS, MLFLOW, BARE, EMPTY = "fin-pyfunc serve", "mlflow models serve", "bare ASGI + ONNX Runtime", "empty ASGI"
 MLFLOW_OURS = "mlflow models serve, our artifact"
+MLFLOW_NOTHING = "mlflow models serve, a model that computes nothing"
 
 
 class Contender(NamedTuple):
@@ -68,13 +69,14 @@ def ours(uri: str | None, workers: int = 1, name: str = OURS, environ: dict[str,
 
 def mlflow(uri: str, name: str = MLFLOW) -> Contender:
     """`mlflow models serve`, as it comes, in this environment; our artifact answers it with a table."""
+    answered = None if name == MLFLOW_NOTHING else lambda answer: label_of(answer["predictions"][0])
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
     return Contender(
         name,
         lambda port: [*command, "--workers", "1", "--host", HOST, "--port", str(port)],
         "/invocations",
         lambda row: compact({"dataframe_records": [row]}),
-        lambda answer: label_of(answer["predictions"][0]),
+        answered,
     )
 
 
