@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help serve test check format docs bench clean
+.PHONY: help serve test test-docker check format docs bench clean
 
 VENV ?= .venv
 PORT ?= 8000
@@ -17,7 +17,7 @@ COUNTED = | awk '/^Collecting /{printf "\r  %d packages found", ++n; fflush()} \
 	/^Installing collected/{printf "\r  installing %d packages  ", n; fflush()} /^Successfully/{print "\r  done                    "}'
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve ## the demo model (trained and logged once) behind the API, at PORT (8000)
 	@$(BIN)/fin-pyfunc demo --if-missing
@@ -25,7 +25,11 @@ serve: $(VENV)/.serve ## the demo model (trained and logged once) behind the API
 	@exec $(BIN)/fin-pyfunc serve -m models:/eurusd_rf@champion --port $(PORT)
 
 test: $(VENV)/.dev ## every test that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker" $(PYTEST_ARGS)
+
+test-docker: $(VENV)/.dev ## the tests of images and of compose.yaml; they want a Docker daemon (and BASE_IMAGE, if not python:3.11-slim)
+	@docker version >/dev/null 2>&1 || { echo "no Docker daemon answers: start it, or name it with DOCKER_HOST" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/docker -m docker $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## lint, types and the import rules
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import click
 from fin_pyfunc import __version__
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc_cli.demo import demo
+from fin_pyfunc_cli.image import image
 from fin_pyfunc_cli.inspect import inspect
 from fin_pyfunc_cli.keys import keys
 from fin_pyfunc_cli.log import log
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, inspect, keys, log, models, predict, serve):
+for command in (demo, image, inspect, keys, log, models, predict, serve):
     cli.add_command(command)
 
 

@@ -58,7 +58,7 @@ def _package_files(package: str) -> Iterator[tuple[str, Path]]:
     for location in (spec.submodule_search_locations or ()) if spec else ():
         root = Path(location)
         for file in sorted(root.rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
+            if file.is_file() and (file.suffix == ".py" or file.name == "py.typed"):  # not what images are built from
                 yield f"{package}/{file.relative_to(root).as_posix()}", file
 
 

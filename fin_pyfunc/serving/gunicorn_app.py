@@ -105,6 +105,8 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
             "preload_app": True,
             "control_socket_disable": True,
         }
+        if os.access("/dev/shm", os.W_OK):  # noqa: S108 - gunicorn's heartbeat file, which needs no disk there
+            options["worker_tmp_dir"] = "/dev/shm"  # noqa: S108
         for name, value in options.items():
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
