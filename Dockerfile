@@ -18,30 +18,40 @@ RUN if ls /src/dist/*.whl >/dev/null 2>&1; then set -- /src/dist/*.whl; else set
     && /opt/venv/bin/python -m pip install --quiet --no-compile --no-deps "$@"
 # what no server needs: plotting and the packages of MLflow's own server and agents, tests, headers, Arrow's RPC and
 # cloud connectors, ONNX Runtime's C library (its Python one has all of it) and tools, MLflow's web page, symbols, pip
-RUN apt-get update -qq && apt-get install -qq -y --no-install-recommends binutils >/dev/null
+RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends binutils libgomp1 >/dev/null \
+    && cp -L /usr/lib/*-linux-gnu/libgomp.so.1 /opt/venv/lib/
 RUN /opt/venv/bin/python -m pip uninstall --quiet --yes \
         contourpy cycler docker fonttools kiwisolver matplotlib pillow pyparsing psycopg2-binary setuptools \
         aiohttp aiosignal aiohappyeyeballs frozenlist multidict propcache yarl blinker flask flask-cors itsdangerous \
         gitpython gitdb smmap graphene graphql-core graphql-relay huey wcwidth websockets watchfiles \
     && cd /opt/venv/lib/python3*/site-packages \
     && find . -type d \( -name tests -o -name test \) -not -path "./mlflow/*" -prune -exec rm -rf {} + \
-    && find . -type f \( -name "*.pyi" -o -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -name "*.hpp" \) -delete \
+    && find . -type f \( -name "*.pyi" -o -name "*.pyx" -o -name "*.pxd" -o -name "*.h" \
+        -o -name "*.hpp" -o -name "*.cc" -o -name "*.pxi" -o -name "*.tp" -o -name "*.jpg" \) -delete \
     && rm -rf pyarrow/src pyarrow/*flight* pyarrow/libarrow_python*.so pyarrow/libarrow_python*.*.*.* \
         onnxruntime/capi/libonnxruntime.so* onnxruntime/tools onnxruntime/transformers onnxruntime/quantization \
         onnxruntime/datasets onnx/backend/test mlflow/server/js pip pip-*.dist-info \
     && find . -name "*.so*" -type f | while read -r library; do \
         if strip --strip-unneeded -o /tmp/stripped "$library" 2>/dev/null && ldd /tmp/stripped >/dev/null 2>&1; \
         then cat /tmp/stripped >"$library"; fi; done  # strip breaks some that patchelf wrote: those stay as they are
-# compiled is what is imported here, and it is tried out: a model is fitted, logged, loaded and asked
-RUN cd "$(mktemp -d)" && export PATH=/opt/venv/bin:$PATH MLFLOW_DISABLE_TELEMETRY=true \
+# tried out: a model is fitted, logged, served and asked in every way, and Python compiles what that imports; of those
+# modules (not MLflow's and ours) the image keeps the compiled form alone, and is tried again
+ENV MLFLOW_DISABLE_TELEMETRY=true MLFLOW_TRACKING_URI=sqlite:////tmp/trial/mlflow.db
+RUN mkdir /tmp/trial && cd /tmp/trial && export PATH=/opt/venv/bin:$PATH \
     && fin-pyfunc demo --trees 5 >/dev/null \
-    && python -m fin_pyfunc.image.trial models:/eurusd_rf@champion
+    && python -m fin_pyfunc.image.trial models:/eurusd_rf@champion \
+    && cd /opt/venv/lib/python3*/site-packages \
+    && find . -name "*.cpython-*.pyc" -not -path "./mlflow/*" -not -path "./fin_pyfunc*" | while read -r compiled; do \
+        module=${compiled%/__pycache__/*}/$(basename "${compiled%%.cpython-*}"); \
+        if [ -f "$module.py" ]; then mv "$compiled" "$module.pyc" && rm "$module.py"; fi; done \
+    && cd /tmp/trial && python -m fin_pyfunc.image.trial models:/eurusd_rf@champion
 
 FROM ${BASE_IMAGE} AS server
 LABEL org.opencontainers.image.title="fin_pyfunc" org.opencontainers.image.licenses="Apache-2.0"
 # nothing is written beside the code; /data is for a store or keys that an operator mounts
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin app && install -d -o app /data
 COPY --from=built /opt/venv /opt/venv
+RUN ln -s /opt/venv/lib/libgomp.so.1 /usr/local/lib/ && ldconfig  # GNU's OpenMP, for LightGBM and XGBoost
 ENV PATH=/opt/venv/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MLFLOW_DISABLE_TELEMETRY=true \
     FIN_PYFUNC__HOST=0.0.0.0 FIN_PYFUNC__PORT=8000
 WORKDIR /data

@@ -228,7 +228,6 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
                 artifact.NAME: {"format": artifact.FORMAT, "manifest_sha256": written.sha256},
             },
             **requirements.pip_arguments(
-                own_wheel.name,
                 modules,
                 options.get("pip_requirements"),
                 options.get("extra_pip_requirements"),

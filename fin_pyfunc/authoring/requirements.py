@@ -12,6 +12,7 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
+from fin_pyfunc._version import __version__
 from fin_pyfunc.model.errors import NotLoggableError
 from fin_pyfunc.model.estimators import Serialization, skops_nodes
 
@@ -50,15 +51,18 @@ def library_versions(modules: set[str]) -> dict[str, str]:
 
 
 def pip_arguments(
-    wheel: str, modules: set[str], given: Sequence[str] | str | None, extra: Sequence[str] | str | None
+    modules: set[str], given: Sequence[str] | str | None, extra: Sequence[str] | str | None
 ) -> dict[str, Any]:
     """`pip_requirements` for MLflow: our wheel and pinned versions, unless the caller gave others.
 
-    The wheel is named by its path inside the artifact (MLflow installs from there).
+    The wheel is found through ``--find-links``, the one path in a requirements file that pip and uv read from that
+    file's folder; a path to the wheel itself they read from the folder they run in, which in MLflow's image is another.
     """
     pinned = [f"{name}=={version(name)}" for name in sorted({*BASE, *_distributions(modules)})]
     listed = pinned if given is None else _requirements(given)
-    return {"pip_requirements": [f"code/{wheel}", *listed, *_requirements(extra or ())]}
+    return {
+        "pip_requirements": ["--find-links code", f"fin_pyfunc=={__version__}", *listed, *_requirements(extra or ())]
+    }
 
 
 def _requirements(given: Sequence[str] | str) -> list[str]:

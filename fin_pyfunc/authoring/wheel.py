@@ -22,7 +22,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 def name(version: str) -> str:
     """File name of the wheel (binary distribution format, PEP 427)."""
-    return f"{DISTRIBUTION}-{version}-py3-none-any.whl"
+    # a build number: of two wheels of one version, pip and uv take the one that has it, so never an index's
+    return f"{DISTRIBUTION}-{version}-1-py3-none-any.whl"
 
 
 def build(folder: Path) -> Path:
@@ -36,14 +37,16 @@ def build(folder: Path) -> Path:
     Returns
     -------
     Path
-        The wheel, such as ``fin_pyfunc-0.1.0-py3-none-any.whl``.
+        The wheel, such as ``fin_pyfunc-0.1.0-1-py3-none-any.whl``.
     """
     installed = distribution(DISTRIBUTION)
     info = f"{DISTRIBUTION}-{installed.version}.dist-info"
     path = folder / name(installed.version)
     files = {arcname: file.read_bytes() for package in PACKAGES for arcname, file in _package_files(package)}
     files[f"{info}/METADATA"] = (installed.read_text("METADATA") or installed.read_text("PKG-INFO") or "").encode()
-    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: fin_pyfunc\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{info}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: fin_pyfunc\nRoot-Is-Purelib: true\nTag: py3-none-any\nBuild: 1\n"
+    )
     files[f"{info}/entry_points.txt"] = (installed.read_text("entry_points.txt") or "").encode()
     record = "".join(f"{arcname},sha256={_digest(content)},{len(content)}\n" for arcname, content in files.items())
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from fin_pyfunc import __version__
 from fin_pyfunc.authoring import wheel
 from fin_pyfunc.model import artifact
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
+from fin_pyfunc.serving.files import digest
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 
 #: As the labels of an image begin.
@@ -75,23 +75,15 @@ def write_context(uri: str, folder: Path, tracking_uri: str | None = None) -> Co
         f"{LABEL}.version": __version__,
         f"{LABEL}.model-uri": uri,
         f"{LABEL}.model-id": resolved.model_id,
-        f"{LABEL}.model-sha256": digest_of_files(folder / "model"),
+        f"{LABEL}.model-sha256": digest(folder / "model").removeprefix("sha256:"),
     }
     if resolved.run_id:
         labels[f"{LABEL}.run-id"] = resolved.run_id
     if manifest is not None:
         labels[f"{LABEL}.estimator"] = manifest.estimator
-        labels |= {f"{LABEL}.sha256.{name}": digest.sha256 for name, digest in sorted(manifest.files.items())}
+        labels |= {f"{LABEL}.sha256.{name}": file.sha256 for name, file in sorted(manifest.files.items())}
     (folder / "labels").write_text("".join(f"{name}={value}\n" for name, value in labels.items()), encoding="utf-8")
     return Context(folder, labels)
-
-
-def digest_of_files(folder: Path) -> str:
-    """SHA-256 over each file's path and SHA-256, in the order of their paths: one digest for a folder."""
-    total = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        total.update(f"{artifact.digest(file).sha256}  {file.relative_to(folder).as_posix()}\n".encode())
-    return total.hexdigest()
 
 
 @contextlib.contextmanager

@@ -39,9 +39,12 @@ def main(uri: str) -> None:
     SystemExit
         The server ended on its own, was never ready, or did not end well when asked to.
     """
-    row = fin_pyfunc.load_model(uri).manifest.example.features
+    manifest = fin_pyfunc.load_model(uri).manifest
+    if manifest is None:
+        raise SystemExit("the trial needs a model that fin_pyfunc logged")
+    row = manifest.example.features
     table = pyarrow.table({name: np.full(3, value) for name, value in row.items()})
-    server = subprocess.Popen(["fin-pyfunc", "serve", "-m", uri, "--port", "8000"])  # noqa: S607 - the image's own
+    server = subprocess.Popen(["fin-pyfunc", "serve", "-m", uri, "--port", "8000"])
     try:
         _wait_ready(server)
         requests.post(f"{_URL}/predict", json={"features": row, "return_proba": True}, timeout=60).raise_for_status()

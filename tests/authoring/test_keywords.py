@@ -120,7 +120,7 @@ def test_mlflows_own_keywords_mean_what_they_mean_there(store: str, tmp_path: Pa
     loaded = mlflow.pyfunc.load_model(info.model_uri)
     local = Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(tmp_path / "downloaded")))
     requirements = (local / "requirements.txt").read_text().splitlines()
-    assert requirements[0].startswith("code/fin_pyfunc-")
+    assert requirements[0] == "--find-links code"
     assert "tabulate" in requirements
     assert any(line.startswith("scikit-learn==") for line in requirements)
     assert (local / "code" / "desk_helpers.py").is_file()
@@ -140,9 +140,10 @@ def test_requirements_of_the_callers_take_the_place_of_ours_but_our_wheel_stays(
     (tmp_path / "list").mkdir()
     saved(models.logistic(), tmp_path / "list", pip_requirements=["scikit-learn>=1.5"])
     listed = (tmp_path / "list" / "model" / "requirements.txt").read_text().splitlines()
-    assert sum(line.startswith("code/fin_pyfunc-") for line in listed) == 1
+    assert {"--find-links code", f"fin_pyfunc=={fin_pyfunc.__version__}"} <= {*listed}
     assert "scikit-learn>=1.5" in listed
-    assert not any("==" in line for line in listed if not line.startswith("mlflow=="))  # which MLflow adds itself
+    others = [line for line in listed if not line.startswith(("mlflow==", "fin_pyfunc=="))]  # MLflow adds itself
+    assert not any("==" in line for line in others)
     file = tmp_path / "requirements.txt"
     file.write_text("scikit-learn>=1.4\n")
     saved(models.logistic(), tmp_path, pip_requirements=str(file), extra_pip_requirements=str(file))

@@ -69,7 +69,7 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Champion:
     run_demo(tracking_uri, folder)
     with tracking_to(tracking_uri):
         version = mlflow.MlflowClient().get_model_version_by_alias("eurusd_rf", "champion")
-    return Champion(tracking_uri, "models:/eurusd_rf@champion", f"models:/{version.model_id}")
+    return Champion(tracking_uri, "models:/eurusd_rf@champion", version.source)
 
 
 def run_demo(tracking_uri: str, folder: Path) -> None:
@@ -113,6 +113,6 @@ def ask(container: str, path: str, body: dict[str, Any] | None = None) -> Any:
         "data = None if body is None else json.dumps(body).encode()\n"
         "q = r.Request('http://127.0.0.1:8000' + path, data, {'Content-Type': 'application/json'})\n"
         "a = r.urlopen(q, timeout=30)\n"
-        "print(json.dumps([json.loads(a.read()), dict(a.headers)]))"
+        "print(json.dumps([json.loads(a.read()), {k.lower(): v for k, v in a.headers.items()}]))"
     )
     return json.loads(docker("exec", container, "python", "-c", code, json.dumps([path, body])))

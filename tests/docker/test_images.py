@@ -13,6 +13,7 @@ import pytest
 
 import fin_pyfunc
 from fin_pyfunc.demo.bars import FEATURES, make_bars
+from fin_pyfunc.serving.files import digest
 from tests.conftest import tracking_to
 from tests.docker.conftest import BASE_IMAGE, NETWORK, ROOT, Champion, ask, docker, inspect, running
 
@@ -43,7 +44,8 @@ def container(image: str) -> Iterator[str]:
 
 
 def test_the_image_answers_as_the_model_does_without_any_network(champion: Champion, container: str) -> None:
-    rows = make_bars(20)[FEATURES].astype(float).to_dict("records")
+    labels = inspect(inspect(container)["Image"])["Config"]["Labels"]
+    rows = make_bars(20)[list(FEATURES)].astype(float).to_dict("records")
     with tracking_to(champion.tracking_uri):
         model = fin_pyfunc.load_model(champion.uri)
     for row in rows:
@@ -51,19 +53,18 @@ def test_the_image_answers_as_the_model_does_without_any_network(champion: Champ
         expected = model.predict_one(row)
         assert answer["prediction"] == expected["prediction"]
         assert answer["probability"] == pytest.approx(expected["probability"], abs=1e-6)
-        assert headers["X-Model-ID"] == champion.model_id
+        assert headers["x-model-id"] == f"sha256:{labels['fin-pyfunc.model-sha256']}"
 
 
-def test_the_labels_say_which_model_and_which_bytes(champion: Champion, image: str, container: str) -> None:
+def test_the_labels_say_which_model_and_which_bytes(champion: Champion, image: str, tmp_path: Path) -> None:
     labels = inspect(image)["Config"]["Labels"]
     assert labels["fin-pyfunc.model-id"] == champion.model_id
     assert labels["fin-pyfunc.model-uri"] == champion.uri
     assert labels["fin-pyfunc.run-id"]
-    code = (
-        "from pathlib import Path; from fin_pyfunc.image.context import digest_of_files; "
-        "print(digest_of_files(Path('/model')))"
-    )
-    assert docker("exec", container, "python", "-c", code).strip() == labels["fin-pyfunc.model-sha256"]
+    unstarted = docker("create", image).strip()
+    docker("cp", f"{unstarted}:/model", str(tmp_path))
+    docker("rm", unstarted)
+    assert digest(tmp_path / "model") == f"sha256:{labels['fin-pyfunc.model-sha256']}"
 
 
 def test_nothing_runs_as_root_and_nothing_is_writable(container: str) -> None:
@@ -105,7 +106,7 @@ def test_mlflow_s_own_dockerfile_of_our_model_is_built_unchanged_and_answers(
     )
     docker("tag", BASE_IMAGE, named)
     docker("build", "--network", NETWORK, "--tag", "fin-pyfunc-test-mlflow", str(tmp_path), seconds=1500)
-    frame = make_bars(1)[FEATURES].astype(float)
+    frame = make_bars(1)[list(FEATURES)].astype(float)
     container = docker("run", "--detach", "--network", "none", "fin-pyfunc-test-mlflow").strip()
     try:
         answer = wait_for_invocations(container, {"dataframe_split": frame.to_dict("split")})
@@ -125,3 +126,15 @@ def wait_for_invocations(container: str, body: dict[str, Any], port: int = 8080)
     )
     url = f"http://127.0.0.1:{port}/invocations"
     return json.loads(docker("exec", container, "python", "-c", code, url, json.dumps(body)))
+
+
+def test_what_a_model_may_need_is_in_the_image(image: str) -> None:
+    code = (
+        "import lightgbm, mlflow.lightgbm, mlflow.sklearn, mlflow.xgboost, skl2onnx, sklearn.svm, treelite, xgboost\n"
+        "import numpy as np\n"
+        "x = np.random.default_rng(0).normal(size=(90, 3)); y = np.arange(90) % 3\n"
+        "for family in (lightgbm.LGBMClassifier(n_estimators=3, verbose=-1), xgboost.XGBClassifier(n_estimators=3)):\n"
+        "    print(family.fit(x, y).predict_proba(x).shape)"
+    )
+    said = docker("run", "--rm", *LOCKED_DOWN, "--tmpfs", "/tmp", "--entrypoint", "python", image, "-c", code)
+    assert said.split("\n")[:2] == ["(90, 3)", "(90, 3)"]
