@@ -16,6 +16,7 @@ from fin_pyfunc_cli.keys import keys
 from fin_pyfunc_cli.log import log
 from fin_pyfunc_cli.models import models
 from fin_pyfunc_cli.predict import predict
+from fin_pyfunc_cli.score import score
 from fin_pyfunc_cli.serve import serve
 
 #: As a shell says it of a process that Ctrl-C ended.
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, image, inspect, keys, log, models, predict, serve):
+for command in (demo, image, inspect, keys, log, models, predict, score, serve):
     cli.add_command(command)
 
 

@@ -109,16 +109,42 @@ def predict_file(
     check_paths(source, target if isinstance(target, Path) else None, overwrite)
     table = open_table(source, model.features)
     model.dispatch.pin()
-    _check_columns(model, table, source.name)
-    n_rows = 0
+    check_columns(model, table, source.name)
     with ExitStack() as stack:
-        write = _writer(target, stack)
-        for chunk in table.chunks(chunk_rows):
-            write(_answered(model, chunk, return_proba, source.name, n_rows))
-            n_rows += len(chunk.features)
+        answers = predicted(model, table, source.name, chunk_rows=chunk_rows, return_proba=return_proba)
+        write, n_rows = _writer(target, stack), 0
+        for answered in answers:
+            write(answered)
+            n_rows += len(answered)
             if on_progress is not None:
                 on_progress(table.position(), table.size)
     return n_rows
+
+
+def predicted(
+    model: Classifier, table: Table, name: str, *, chunk_rows: int, return_proba: bool, first_row: int = 0
+) -> Iterator[pd.DataFrame]:
+    """A table's identifiers and answers, chunk by chunk.
+
+    Parameters
+    ----------
+    model : Classifier
+    table : Table
+    name : str
+        Of the file, for messages.
+    chunk_rows : int
+    return_proba : bool
+    first_row : int, default 0
+        The table's first row in the file, for messages.
+
+    Raises
+    ------
+    RowError, FileError, ScoringError
+        As `predict_file` raises them.
+    """
+    for chunk in table.chunks(chunk_rows):
+        yield _answered(model, chunk, return_proba, name, first_row)
+        first_row += len(chunk.features)
 
 
 def _writer(target: Path | TextIO, stack: ExitStack) -> Callable[[pd.DataFrame], None]:
@@ -132,7 +158,13 @@ def _writer(target: Path | TextIO, stack: ExitStack) -> Callable[[pd.DataFrame],
     return parquet.write
 
 
-def _check_columns(model: Classifier, table: Table, name: str) -> None:
+def check_columns(model: Classifier, table: Table, name: str) -> None:
+    """Refuse a table that lacks a feature, or has a column that the model forbids.
+
+    Raises
+    ------
+    FileError
+    """
     spec = model.features
     if spec is None:
         return

@@ -171,9 +171,9 @@ class CsvTable:
 
 
 class ParquetTable:
-    """Rows of a Parquet file."""
+    """Rows of a Parquet file, or of some of its row groups."""
 
-    def __init__(self, path: Path, spec: FeatureSpec | None) -> None:
+    def __init__(self, path: Path, spec: FeatureSpec | None, row_groups: Sequence[int] | None = None) -> None:
         import pyarrow.parquet
 
         self._name, self._spec = path.name, spec
@@ -182,7 +182,9 @@ class ParquetTable:
         except pa.ArrowInvalid as e:
             raise FileError(f"{path.name} is not a Parquet file, or is damaged.") from e
         self.columns = list(self._file.schema_arrow.names)
-        self.size = self._file.metadata.num_rows
+        metadata = self._file.metadata
+        self._row_groups = range(metadata.num_row_groups) if row_groups is None else row_groups
+        self.size = sum(metadata.row_group(group).num_rows for group in self._row_groups)
         self._position = 0
 
     def position(self) -> int:
@@ -196,7 +198,8 @@ class ParquetTable:
         try:
             with self._file:
                 schema = pa.schema([self._file.schema_arrow.field(name) for name in wanted])
-                for table in _rechunk(self._file.iter_batches(n_rows, columns=wanted), n_rows, schema):
+                batches = self._file.iter_batches(n_rows, self._row_groups, wanted)
+                for table in _rechunk(batches, n_rows, schema):
                     self._position += len(table)
                     known = pa.table({name: _plain(table[name]) for name in features})
                     others = [name for name in wanted if name not in features]
