@@ -6,8 +6,6 @@ A run goes on only with the same model, backend and inputs; anything else would 
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fin_pyfunc.batch.parts import Input
-from fin_pyfunc.batch.tables import FileError
+from fin_pyfunc.batch.tables import FileError, whole_or_nothing
 
 NAME = "_fin_pyfunc.json"
 #: As Hadoop's committers and Spark name it.
@@ -71,7 +69,7 @@ class Ledger:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not any(folder.iterdir()):
-                write(folder / NAME, json.dumps({**self._described(), "begun": _now()}, indent=1))
+                self._enter(folder)
                 return False
         except OSError as e:
             raise FileError(f"{folder} cannot be written ({(e.strerror or str(e)).lower()}).") from e
@@ -82,7 +80,10 @@ class Ledger:
         except ValueError as e:
             raise FileError(f"The record {folder / NAME} is damaged: score into another folder.") from e
         own = self._described()
-        if differing := [name for name in own if begun.get(name) != own[name]]:
+        differing = [name for name in own if begun.get(name) != own[name]]
+        if differing and not any(folder.rglob("*.parquet")) and not (folder / DONE).exists():
+            self._enter(folder)  # nothing to mix with yet
+        elif differing:
             raise FileError(
                 f"{folder} was begun with other {_words(differing)}, and predictions are not mixed: give what it was "
                 f"begun with (see {NAME} there), or score into another folder."
@@ -91,30 +92,18 @@ class Ledger:
 
     def end(self, folder: Path) -> None:
         """Say that all is there."""
-        write(folder / DONE, f"{_now()}\n")
+        _write(folder / DONE, f"{_now()}\n")
+
+    def _enter(self, folder: Path) -> None:
+        _write(folder / NAME, json.dumps({**self._described(), "begun": _now()}, indent=1))
 
     def _described(self) -> dict[str, Any]:
         return {**asdict(self), "inputs": [known._asdict() for known in self.inputs]}
 
 
-def write(path: Path, text: str) -> None:
-    """Write a small file whole or not at all, even if the power fails."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-    settle(part, path)
-
-
-def settle(part: Path, path: Path) -> None:
-    """Give a finished file its name, once its bytes are on the disk."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _write(path: Path, text: str) -> None:
+    with whole_or_nothing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _now() -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from fin_pyfunc.batch.tables import PARQUET, FileError
+from fin_pyfunc.batch.tables import PARQUET, FileError, ParquetWriter, whole_or_nothing
 
 #: Rows of a part, at least, where a file has as many: what is lost at a kill is at most one part.
 PART_ROWS = 1_000_000
@@ -107,6 +109,15 @@ def split(path: Path, folder: Path, part_rows: int = PART_ROWS) -> Iterator[Part
             groups, first, n_rows, number = [], first + n_rows, 0, number + 1
     if not metadata.num_row_groups:
         yield Part(path, (), 0, 0, f"{stem}-00000.parquet")
+
+
+def write(output: Path, frames: Iterable[pd.DataFrame]) -> Iterator[int]:
+    """Write a part's predictions, and say after each frame how many rows it had; the file is whole or not there."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with whole_or_nothing(output) as unfinished, closing(ParquetWriter(unfinished)) as writer:
+        for frame in frames:
+            writer.write(frame)
+            yield len(frame)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fin_pyfunc import __version__
 from fin_pyfunc.batch import ledger, parts
 from fin_pyfunc.batch.predict import CHUNK_ROWS, check_columns, predicted
-from fin_pyfunc.batch.tables import FileError, ParquetTable, ParquetWriter
+from fin_pyfunc.batch.tables import FileError, ParquetTable
 from fin_pyfunc.serving.loader import LoadedModel
 
 #: Called with the rows that are done, and all there are.
 OnProgress = Callable[[int, int], None]
+
+
+def _nobody(done: int, n_rows: int) -> None:
+    """Nobody asks how far it is."""
 
 
 def score(
@@ -26,7 +30,7 @@ def score(
     spark_master: str = "local[*]",
     return_proba: bool = True,
     part_rows: int = parts.PART_ROWS,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = _nobody,
 ) -> int:
     """Classify every row of a folder of Parquet files; one that was killed goes on where it was.
 
@@ -72,13 +76,13 @@ def score(
     record = _record(loaded, files, source, engine, return_proba, part_rows)
     n_rows = sum(known.n_rows for known in record.inputs)
     if record.begin(target):
-        if on_progress is not None:
-            on_progress(n_rows, n_rows)
+        on_progress(n_rows, n_rows)
         return n_rows
+    _sweep(target)
     if engine == "spark":
         from fin_pyfunc.batch.spark import score_on_spark
 
-        score_on_spark(loaded, files, source, target, record, spark_master)
+        score_on_spark(loaded, files, source, target, record, spark_master, on_progress)
     else:
         _score_here(loaded, files, source, target, record, on_progress)
     record.end(target)
@@ -108,38 +112,22 @@ def _score_here(
     source: Path,
     target: Path,
     record: ledger.Ledger,
-    on_progress: OnProgress | None,
+    on_progress: OnProgress,
 ) -> None:
     n_rows, done = sum(known.n_rows for known in record.inputs), 0
-    _sweep(target)
     for file in files:
         for part in parts.split(file, source, record.part_rows):
             output = target / part.name
-            if not output.exists():  # a part has its name only when it is whole
-                for count in _score_part(loaded, part, output, record.return_proba):
-                    if on_progress is not None:
-                        on_progress(done + count, n_rows)
-            done += part.n_rows
-            if on_progress is not None:
+            if output.exists():  # a part has its name only when it is whole
+                done += part.n_rows
                 on_progress(done, n_rows)
-
-
-def _score_part(loaded: LoadedModel, part: parts.Part, output: Path, return_proba: bool) -> Iterator[int]:
-    """Write a part, and say after each chunk how many of its rows are done."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.part")
-    writer = ParquetWriter(unfinished)
-    table = ParquetTable(part.source, loaded.model.features, part.row_groups)
-    options: dict[str, Any] = {"chunk_rows": CHUNK_ROWS, "return_proba": return_proba, "first_row": part.first_row}
-    try:
-        for answered in predicted(loaded.model, table, part.source.name, **options):
-            writer.write(answered)
-            yield table.position()
-        writer.close()
-        ledger.settle(unfinished, output)
-    finally:
-        writer.close()
-        unfinished.unlink(missing_ok=True)
+                continue
+            table = ParquetTable(file, loaded.model.features, part.row_groups)
+            options: dict[str, Any] = {"return_proba": record.return_proba, "first_row": part.first_row}
+            answers = predicted(loaded.model, table, file.name, chunk_rows=CHUNK_ROWS, **options)
+            for count in parts.write(output, answers):
+                done += count
+                on_progress(done, n_rows)
 
 
 def _sweep(target: Path) -> None:

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
 from fin_pyfunc.batch import ledger, parts
-from fin_pyfunc.batch.tables import FileError
+from fin_pyfunc.batch.predict import CHUNK_ROWS
+from fin_pyfunc.batch.tables import ParquetTable
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
+from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.serving.loader import LoadedModel
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 #: Where Spark writes before its files get their names in the output folder.
-_STAGE = ".spark.part"
+_STAGED = ".spark.part"
+_ROW = "__row__"
 
 
 def score_on_spark(
-    loaded: LoadedModel, files: Sequence[Path], source: Path, target: Path, record: ledger.Ledger, master: str
+    loaded: LoadedModel,
+    files: Sequence[Path],
+    source: Path,
+    target: Path,
+    record: ledger.Ledger,
+    master: str,
+    on_progress: Callable[[int, int], None],
 ) -> None:
     """Let Spark score all files, each to a file of the name that the local engine's parts have.
 
-    Every file is one job, which Spark commits as a whole or not at all: a run that was killed goes on at the file that
-    it was at. A file's rows keep their order.
+    Every file is one job: a run that was killed goes on at the file that it was at. Identifiers do not pass through
+    Spark, which has fewer types than Parquet: its answers carry the number of their row and are joined to them here.
 
     Parameters
     ----------
@@ -36,26 +54,45 @@ def score_on_spark(
         The input and the output folder.
     record : Ledger
     master : str
+    on_progress : callable
+        Called after each file with the rows that are done, and all there are.
 
     Raises
     ------
     FinPyfuncError
         There is no pyspark or no Java, or a job failed.
     """
-    if not loaded.has_pyfunc:
-        raise ArtifactError("Spark scores MLflow models, not bare files: log it with 'fin-pyfunc log' first.")
-    waiting = [(file, next(iter(parts.split(file, source, 1 << 62)))) for file in files]
-    waiting = [(file, part) for file, part in waiting if not (target / part.name).exists()]
-    if not waiting:
-        return
+    spec = loaded.model.features
+    if not loaded.has_pyfunc or spec is None:
+        raise ArtifactError(
+            "Spark scores MLflow models that say what their features are: log it with 'fin-pyfunc log'."
+        )
+    example = _example(loaded, record.return_proba)
+    n_rows, done = sum(known.n_rows for known in record.inputs), 0
     spark = _session(master)
     try:
-        predict = _udf(spark, loaded, record)
-        for file, part in waiting:
-            _score_file(spark, predict, loaded, file, target / part.name, target / _STAGE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of pandas 3, which its Arrow path takes as it is
+            predict = _udf(spark, loaded, record, example)
+        for file in files:
+            cut = list(parts.split(file, source, record.part_rows))
+            if not all((target / part.name).exists() for part in cut):
+                _stage(spark, predict, spec, file, target / _STAGED)
+                _gather(_Answers(target / _STAGED, example), spec, cut, target)
+            done += sum(part.n_rows for part in cut)
+            on_progress(done, n_rows)
     finally:
         spark.stop()
-        shutil.rmtree(target / _STAGE, ignore_errors=True)
+        shutil.rmtree(target / _STAGED, ignore_errors=True)
+
+
+def _gather(answers: _Answers, spec: FeatureSpec, cut: Sequence[parts.Part], target: Path) -> None:
+    """Write the parts of a file, as the local engine does, from what Spark answered."""
+    for part in cut:
+        chunks = ParquetTable(part.source, spec, part.row_groups).chunks(CHUNK_ROWS)
+        frames = (pd.concat([chunk.identifiers, answers.take(len(chunk.features))], axis=1) for chunk in chunks)
+        for _ in parts.write(target / part.name, frames):
+            pass
 
 
 def _session(master: str) -> SparkSession:
@@ -64,78 +101,109 @@ def _session(master: str) -> SparkSession:
         from pyspark.sql import SparkSession
     except ImportError as e:
         raise FinPyfuncError("The engine spark needs pyspark: pip install 'fin_pyfunc[spark]'.") from e
+    if master.startswith("local"):
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else whatever python3 is first on PATH
     builder = SparkSession.builder.master(master).appName("fin-pyfunc score")
+    options: dict[str, str | int | bool | float | None] = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",  # on_progress is told
+        "spark.log.level": "OFF",  # it logs a failure as Java's trace; the sentence in it is raised
+        "spark.sql.legacy.parquet.nanosAsLong": "true",  # or a file with pandas' timestamps is not read at all
+    }
     try:
-        session: SparkSession = builder.config("spark.ui.enabled", "false").getOrCreate()
+        session: SparkSession = builder.config(map=options).getOrCreate()
     except (PySparkRuntimeError, OSError) as e:
         raise FinPyfuncError("Spark did not start: it needs Java 17 or newer, found by JAVA_HOME or PATH.") from e
-    session.sparkContext.setLogLevel("ERROR")
     return session
 
 
-def _udf(spark: SparkSession, loaded: LoadedModel, record: ledger.Ledger) -> Any:
+def _udf(spark: SparkSession, loaded: LoadedModel, record: ledger.Ledger, example: pd.DataFrame) -> Any:
     import mlflow.pyfunc
 
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)  # that the environment is this one is meant
     resolved = loaded.resolved
     uri = resolved.model_id if resolved.model_id.startswith(("models:/", "runs:/")) else resolved.location
     return mlflow.pyfunc.spark_udf(
         spark,
         uri,
-        result_type=_result_type(loaded, record.return_proba),
+        result_type=_result_type(example),
         env_manager="local",
         params={"return_proba": record.return_proba},
         model_config={"backend": record.backend},
     )
 
 
-def _result_type(loaded: LoadedModel, return_proba: bool) -> str:
-    """The answer's columns as Spark types, read off an answer to the model's own example."""
+def _example(loaded: LoadedModel, return_proba: bool) -> pd.DataFrame:
+    """The answer to the model's own example: it has the columns and types of every answer."""
     manifest = loaded.model.manifest
     if manifest is None:
         raise ArtifactError("Spark scores models that fin_pyfunc logged: log it with 'fin-pyfunc log' first.")
-    import pandas as pd
+    return loaded.model.predict(pd.DataFrame([manifest.example.features]), {"return_proba": return_proba})
 
-    answered = loaded.model.predict(pd.DataFrame([manifest.example.features]), {"return_proba": return_proba})
+
+def _result_type(example: pd.DataFrame) -> str:
     kinds = {"i": "long", "u": "long", "f": "double", "b": "boolean"}
-    fields = [f"`{name}` {kinds.get(answered[name].dtype.kind, 'string')}" for name in answered.columns]
-    return f"struct<{', '.join(field.replace('` ', '`: ') for field in fields)}>"
+    fields = (f"`{name}`: {kinds.get(dtype.kind, 'string')}" for name, dtype in example.dtypes.items())
+    return f"struct<{', '.join(fields)}>"
 
 
-def _score_file(
-    spark: SparkSession, predict: Any, loaded: LoadedModel, file: Path, output: Path, stage: Path
-) -> None:
+def _stage(spark: SparkSession, predict: Any, spec: FeatureSpec, file: Path, stage: Path) -> None:
+    """Let Spark write the answers of a file, each with the number of its row."""
     from pyspark.errors import PySparkException
     from pyspark.sql.functions import col, struct
 
-    spec = loaded.model.features
-    assert spec is not None  # noqa: S101 - a model with a manifest has one
     frame = spark.read.parquet(file.resolve().as_uri())
-    kept = [name for name in frame.columns if name in spec.identifiers]
-    row = struct(*(col(f"`{name}`") for name in spec.names))
-    answered = frame.select(*(col(f"`{name}`") for name in kept), predict(row).alias("answer"))
+    answer = predict(struct(*(col(f"`{name}`") for name in spec.names)))
+    numbered = frame.select(col("_metadata.row_index").alias(_ROW), answer.alias("answer"))
     shutil.rmtree(stage, ignore_errors=True)
     try:
-        answered.select(*(f"`{name}`" for name in kept), "answer.*").write.parquet(stage.resolve().as_uri())
+        numbered.select(_ROW, "answer.*").write.parquet(stage.resolve().as_uri())
     except PySparkException as e:
-        raise FinPyfuncError(f"{file.name}: Spark could not score it ({_reason(e)}).") from e
-    output.parent.mkdir(parents=True, exist_ok=True)
-    _gather(stage, output)
+        raise FinPyfuncError(
+            f"{file.name}: Spark could not score it ({_reason(e)}). Rows are counted within Spark's own batches here: "
+            f"--engine local names the row of the file."
+        ) from e
 
 
-def _gather(stage: Path, output: Path) -> None:
-    """One file of the parts that Spark wrote, in their order, whole or not at all."""
-    import pyarrow.parquet
+class _Answers:
+    """The answers that Spark wrote for one file, taken in the order of its rows."""
 
-    pieces = sorted(stage.glob("part-*.parquet"))
-    if not pieces:
-        raise FileError(f"Spark wrote nothing to {stage}: every worker must see the folder under this path.")
-    unfinished = output.with_name(f".{output.name}.part")
-    schema = pyarrow.parquet.read_schema(pieces[0]).remove_metadata()
-    with pyarrow.parquet.ParquetWriter(unfinished, schema) as writer:
+    def __init__(self, stage: Path, example: pd.DataFrame) -> None:
+        self._batches = self._read(sorted(stage.glob("part-*.parquet")))
+        self._rest = pa.table({})
+        self._example = example
+        self._position = 0
+
+    def take(self, n_rows: int) -> pd.DataFrame:
+        """The next `n_rows` answers, of the types that the model itself answers in.
+
+        Raises
+        ------
+        FinPyfuncError
+            Spark's answers are too few or in another order.
+        """
+        pending = [self._rest] if len(self._rest) else []
+        while sum(map(len, pending)) < n_rows and (batch := next(self._batches, None)) is not None:
+            pending.append(batch)
+        joined = pa.concat_tables(pending) if pending else self._rest
+        taken, self._rest = joined.slice(0, n_rows), joined.slice(n_rows)
+        expected = range(self._position, self._position + n_rows)
+        if n_rows and (len(taken) < n_rows or not np.array_equal(taken[_ROW].to_numpy(), expected)):
+            raise FinPyfuncError(
+                f"Spark's answers from row {self._position} on are missing or in another order: nothing was written "
+                f"of this part. Every worker must see the input and the output folder under the same paths."
+            )
+        self._position += n_rows
+        if not n_rows:
+            return self._example.head(0)
+        answers: pd.DataFrame = taken.drop_columns(_ROW).to_pandas().astype(self._example.dtypes)
+        return answers
+
+    def _read(self, pieces: Sequence[Path]) -> Iterator[Any]:
         for piece in pieces:
-            for batch in pyarrow.parquet.ParquetFile(piece).iter_batches():
-                writer.write_batch(batch.cast(schema))
-    ledger.settle(unfinished, output)
+            with pyarrow.parquet.ParquetFile(piece) as file:
+                for batch in file.iter_batches(CHUNK_ROWS):
+                    yield pa.Table.from_batches([batch])
 
 
 def _reason(e: Exception) -> str:
