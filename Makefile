@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help serve test test-docker check format docs bench clean
+.PHONY: help serve test test-docker check format docs notebooks bench clean
 
 VENV ?= .venv
 PORT ?= 8000
@@ -43,6 +43,9 @@ format: $(VENV)/.dev ## put the code in the house style
 
 docs: $(VENV)/.dev ## write docs/configuration.md from the settings
 	$(BIN)/python docs/generate.py
+
+notebooks: $(VENV)/.dev ## run the notebooks and keep what they show
+	$(BIN)/python notebooks/run.py
 
 bench: $(VENV)/.dev ## every benchmark, side by side with other servers, into benchmarks/results (BENCH_ARGS=…)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fin_pyfunc.demo.minutes import HORIZON, LOOK_BACK, features, labels
+
 FILE = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "gbpusd_m1_2012-02.csv.gz"
-#: Bars that a label looks ahead, and the longest that a feature looks back.
-HORIZON, LOOK_BACK = 5, 15
 #: Bars left out between training and held-out rows, so that no label of the one looks into the other.
 GAP = HORIZON + LOOK_BACK
 
@@ -32,33 +32,6 @@ def minutes() -> pd.DataFrame:
     if not FILE.is_file():
         pytest.skip("the real market data is not beside this checkout (shared/data)")
     return pd.read_csv(FILE, index_col="timestamp", parse_dates=True)
-
-
-def features(bars: pd.DataFrame) -> pd.DataFrame:
-    """What a model sees of each bar; nothing of it lies in the future."""
-    mid = (bars["bid_close"] + bars["ask_close"]) / 2
-    step = bars.index.to_series().diff().dt.total_seconds() / 60
-    columns = {
-        "bidPrice": bars["bid_close"],
-        "askPrice": bars["ask_close"],
-        "spread": bars["ask_close"] - bars["bid_close"],
-        **{f"return_{n}": np.log(mid / mid.shift(n)) for n in (1, 5, 15)},
-        "range": bars["ask_high"] - bars["bid_low"],
-        "volatility_15": np.log(mid).diff().rolling(LOOK_BACK).std(),
-        "momentum_15": mid - mid.rolling(LOOK_BACK).mean(),
-        "minutes_since_last": step,
-        "hour": bars.index.to_series().dt.hour,
-        "is_after_gap": step > 1,
-    }
-    return pd.DataFrame(columns)
-
-
-def labels(bars: pd.DataFrame) -> pd.Series[int]:
-    """1 where the mid price rises by more than the spread within the horizon, -1 where it falls by more, else 0."""
-    mid = (bars["bid_close"] + bars["ask_close"]) / 2
-    change = mid.shift(-HORIZON) - mid
-    spread = (bars["ask_close"] - bars["bid_close"]).abs()
-    return (change > spread).astype(int) - (change < -spread).astype(int)
 
 
 @cache
