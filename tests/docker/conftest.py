@@ -49,6 +49,21 @@ def docker(*arguments: str, seconds: float = 900, check: bool = True, env: dict[
     return done.stdout
 
 
+def told(folder: Path, run_network: str) -> Path:
+    """A folder for PATH with a `docker` that names what this daemon lacks: a default network, and Docker Hub."""
+    folder.mkdir()
+    script = folder / "docker"
+    script.write_text(f"""#!/bin/bash
+case "$1" in
+  build) shift; exec {shutil.which("docker")} build --network {NETWORK} --build-arg BASE_IMAGE={BASE_IMAGE} "$@" ;;
+  run) shift; exec {shutil.which("docker")} run --network {run_network} "$@" ;;
+  *) exec {shutil.which("docker")} "$@" ;;
+esac
+""")
+    script.chmod(0o755)
+    return folder
+
+
 def inspect(name: str) -> Any:
     """What Docker knows of a container or an image."""
     return json.loads(docker("inspect", name))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import fin_pyfunc
 from fin_pyfunc.demo.bars import FEATURES, make_bars
 from fin_pyfunc.serving.files import digest
 from tests.conftest import tracking_to
-from tests.docker.conftest import BASE_IMAGE, NETWORK, ROOT, Champion, ask, docker, inspect, running
+from tests.docker.conftest import BASE_IMAGE, NETWORK, ROOT, Champion, ask, docker, inspect, running, told
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
@@ -90,24 +91,40 @@ def test_the_image_is_no_larger_than_promised(image: str) -> None:
     assert own - base - model <= OVER_BASE_MB
 
 
-def test_mlflow_s_own_dockerfile_of_our_model_is_built_unchanged_and_answers(
-    champion: Champion, tmp_path: Path
-) -> None:
+def mlflow_models(command: str, *arguments: str, champion: Champion, path: str) -> None:
+    """`mlflow models` …, of the champion."""
     with tracking_to(champion.tracking_uri):
-        subprocess.run(
-            [sys.executable, "-m", "mlflow", "models", "generate-dockerfile", "-m", champion.uri, "-d", str(tmp_path)],
-            check=True,
+        done = subprocess.run(
+            [sys.executable, "-m", "mlflow", "models", command, "-m", champion.uri, *arguments],
+            env={**os.environ, "PATH": path},
             capture_output=True,
-            timeout=300,
+            text=True,
+            timeout=1700,
         )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+def test_mlflow_s_own_image_of_our_model_is_built_unchanged_and_answers(champion: Champion, tmp_path: Path) -> None:
+    path = f"{told(tmp_path / 'bin', 'none')}{os.pathsep}{os.environ['PATH']}"
+    written = tmp_path / "written"
+    mlflow_models("generate-dockerfile", "-d", str(written), champion=champion, path=path)
     # its base is named by the model's own Python; a daemon without a registry has the stand-in under that name
     (named,) = (
-        line.split()[1] for line in (tmp_path / "Dockerfile").read_text().splitlines() if line.startswith("FROM")
+        line.split()[1] for line in (written / "Dockerfile").read_text().splitlines() if line.startswith("FROM")
     )
     docker("tag", BASE_IMAGE, named)
-    docker("build", "--network", NETWORK, "--tag", "fin-pyfunc-test-mlflow", str(tmp_path), seconds=1500)
+    docker("build", "--network", NETWORK, "--tag", "fin-pyfunc-test-generated", str(written), seconds=1500)
+    # "local": its default builds Python itself from GitHub, on a base of its own
+    built = ("-n", "fin-pyfunc-test-built", "--env-manager", "local")
+    mlflow_models("build-docker", *built, champion=champion, path=path)
+    for image in ("fin-pyfunc-test-generated", "fin-pyfunc-test-built"):
+        answers_invocations(image)
+
+
+def answers_invocations(image: str) -> None:
+    """Run it without a network, and ask it as MLflow's clients do."""
     frame = make_bars(1)[list(FEATURES)].astype(float)
-    container = docker("run", "--detach", "--network", "none", "fin-pyfunc-test-mlflow").strip()
+    container = docker("run", "--detach", "--network", "none", image).strip()
     try:
         answer = wait_for_invocations(container, {"dataframe_split": frame.to_dict("split")})
         assert answer["predictions"][0]["prediction"] in (-1, 0, 1)

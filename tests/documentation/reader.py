@@ -27,6 +27,9 @@ class Reader:
     folder : Path
     """
 
+    #: How long a block may take.
+    seconds = 240
+
     def __init__(self, folder: Path) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "FIN_PYFUNC"))}
         path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
@@ -70,7 +73,7 @@ class Reader:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=self.seconds,
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         return done.stdout
