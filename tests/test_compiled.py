@@ -18,7 +18,7 @@ import fin_pyfunc
 from fin_pyfunc.model.backends.compiled import CHUNK_ROWS
 from fin_pyfunc.model.backends.native import LazyNative
 from fin_pyfunc.model.errors import FeatureError, ScoringError
-from fin_pyfunc.serving.compiler import compile_later
+from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.loader import from_estimator
 from tests import models
 from tests.cli.commands import run
@@ -143,7 +143,8 @@ def test_a_plain_mlflow_model_is_compiled_after_it_is_loaded(tmp_path: Path) -> 
     rows = [{str(k): v for k, v in row.items()} for row in fitted.held_out.to_dict("records")]
     before = model.decide(rows)
     assert before.backend == "native"
-    compiling = compile_later(model, tmp_path / "model", "mlflow")
+    compiler = Compiler()
+    compiling = compiler.later(model, tmp_path / "model", "mlflow")
     assert compiling is not None
     compiling.join(120)
     after = model.decide(rows)
@@ -156,6 +157,7 @@ def test_a_plain_mlflow_model_is_compiled_after_it_is_loaded(tmp_path: Path) -> 
         compiled.score(model.table([rows[0] | {"return_1": 1e39}]))
     gap = model.table([rows[0] | {"return_1": None}])
     np.testing.assert_array_equal(compiled.score(gap).probabilities, native.score(gap).probabilities)  # type: ignore[arg-type]
+    compiler.close()
 
 
 def test_inspect_shows_the_forms_and_measures_the_plan(tmp_path: Path) -> None:

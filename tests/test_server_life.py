@@ -17,6 +17,7 @@ import mlflow
 import pytest
 import requests
 from mlflow import MlflowClient
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 import fin_pyfunc
@@ -224,6 +225,32 @@ def test_sigterm_ends_the_server_and_leaves_no_folder_behind(remote: str, tmp_pa
         server.process.terminate()
         assert server.process.wait(30) == 0
     assert not list((tmp_path / "tmp").glob("fin_pyfunc-*"))
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_server_that_compiles_leaves_neither_a_process_nor_a_folder_behind(is_done: bool, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    forest = RandomForestClassifier(200 if not is_done else 5, random_state=0).fit(bars(), labels(-1, 0, 1))
+    mlflow.sklearn.save_model(forest, tmp_path / "model", serialization_format="cloudpickle")
+    env = {"TMPDIR": str(tmp_path / "tmp"), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true"}
+
+    def compiling() -> list[str]:
+        """The folders that processes anywhere are told to compile in."""
+        found = subprocess.run(["pgrep", "-af", "fin_pyfunc.compiling"], capture_output=True, text=True).stdout
+        return [line for line in found.splitlines() if str(tmp_path) in line]
+
+    with serving("-m", str(tmp_path / "model"), folder=tmp_path, env=env) as server:
+        if is_done:
+            server.wait_for_log("compiled RandomForestClassifier")
+        else:
+            deadline = time.monotonic() + 30
+            while not compiling():
+                assert time.monotonic() < deadline, server.log()
+        server.process.terminate()
+        assert server.process.wait(30) == 0
+    assert not compiling()
+    assert not list((tmp_path / "tmp").glob("fin_pyfunc-*"))
+    assert "could not be compiled" not in server.log()
 
 
 def test_file_stores_and_the_guides_configuration_work(tmp_path: Path) -> None:

@@ -27,69 +27,109 @@ logger = logging.getLogger("fin_pyfunc.server")
 
 #: Seconds that compiling may take; a model that takes longer goes on as it is.
 LIMIT = 120.0
-#: One at a time in a worker, however many models are loaded: it is to leave the processor to those that answer.
-_turn = threading.Lock()
 
 
-def compile_later(model: Classifier, path: Path, kind: str) -> threading.Thread | None:
-    """Start compiling a model's estimator in another process; from when it is done on, the model answers with it.
+class Compiler:
+    """Compiles in a process of its own, one model at a time however many are loaded: those that answer come first."""
 
-    Parameters
-    ----------
-    model : Classifier
-        Its one backend is the estimator itself.
-    path : Path
-        Where the estimator came from.
-    kind : {"mlflow", "pickle", "joblib", "skops"}
+    def __init__(self) -> None:
+        self._turn, self._lock = threading.Lock(), threading.Lock()
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
 
-    Returns
-    -------
-    Thread or None
-        What waits for it; None where nothing can be compiled: the model's features are not known, or a backend was
-        asked for by name.
-    """
-    native = model.dispatch.backends[0]
-    if model.features is None or model.dispatch.wanted == "native" or not isinstance(native, NativeBackend):
-        return None
-    thread = threading.Thread(target=_compile, args=(model, native, path, kind), name="compile", daemon=True)
-    thread.start()
-    return thread
+    def later(self, model: Classifier, path: Path, kind: str) -> threading.Thread | None:
+        """Start compiling a model's estimator; from when it is done on, the model answers with what came of it.
 
+        Parameters
+        ----------
+        model : Classifier
+            Its one backend is the estimator itself.
+        path : Path
+            Where the estimator came from.
+        kind : {"mlflow", "pickle", "joblib", "skops"}
 
-def _compile(model: Classifier, native: NativeBackend, path: Path, kind: str) -> None:
-    try:
-        # a form may be opened long after: its files go when the model does
-        folder = tempfile.mkdtemp(prefix="fin_pyfunc-")
+        Returns
+        -------
+        Thread or None
+            What waits for it; None where nothing can be compiled: the model's features are not known, or a backend was
+            asked for by name.
+        """
+        native = model.dispatch.backends[0]
+        if model.features is None or model.dispatch.wanted == "native" or not isinstance(native, NativeBackend):
+            return None
+        thread = threading.Thread(target=self._compile, args=(model, native, path, kind), name="compile", daemon=True)
+        thread.start()
+        return thread
+
+    def close(self) -> None:
+        """End what is being compiled, and remove the files of what was."""
+        with self._lock:
+            self._is_closed = True
+            if self._process is not None:
+                self._process.kill()
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _compile(self, model: Classifier, native: NativeBackend, path: Path, kind: str) -> None:
+        try:
+            with self._turn:
+                folder = self._folder_of(model)
+                outcome = self._outcome(folder, model, path, kind)
+                times: dict[str, dict[int, float]] = {form.backend: form.seconds for form in outcome.forms}
+                times["native"] = outcome.native_seconds
+                classes, wanted = labels_of(native.estimator), model.dispatch.wanted
+                compiled = open_forms(folder, outcome.forms, times, classes, model.thresholds, native, wanted, True)
+            if compiled:
+                dispatch = Dispatch([*compiled, native], wanted)
+                dispatch.adopt({backend.name: times[backend.name] for backend in dispatch.backends})
+                model.dispatch = dispatch
+            said: list[str] = [form.backend for form in outcome.forms]
+            said = said or [f"nothing ({reason})" for reason in outcome.dropped.values()]
+            logger.info("compiled %s to %s", type(native.estimator).__name__, ", ".join(said))
+        except (OSError, FinPyfuncError, subprocess.SubprocessError, msgspec.MsgspecError) as e:
+            if not self._is_closed:
+                logger.warning(
+                    "%s could not be compiled (%s) and goes on as it is",
+                    type(native.estimator).__name__,
+                    type(e).__name__,
+                )
+
+    def _folder_of(self, model: Classifier) -> Path:
+        """A new folder for a model's forms; one may be opened long after, so it goes when the model does."""
+        with self._lock:
+            if self._is_closed:
+                raise OSError("the server stops")
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="fin_pyfunc-"))  # 0700
+            folder = tempfile.mkdtemp(dir=self._folder)
         weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
-        with _turn:
-            outcome = _outcome(Path(folder), model, path, kind)
-            times: dict[str, dict[int, float]] = {form.backend: form.seconds for form in outcome.forms}
-            times["native"] = outcome.native_seconds
-            classes, wanted = labels_of(native.estimator), model.dispatch.wanted
-            compiled = open_forms(Path(folder), outcome.forms, times, classes, model.thresholds, native, wanted, True)
-        if compiled:
-            dispatch = Dispatch([*compiled, native], wanted)
-            dispatch.adopt({backend.name: times[backend.name] for backend in dispatch.backends})
-            model.dispatch = dispatch
-        said: list[str] = [form.backend for form in outcome.forms]
-        said = said or [f"nothing ({reason})" for reason in outcome.dropped.values()]
-        logger.info("compiled %s to %s", type(native.estimator).__name__, ", ".join(said))
-    except (OSError, FinPyfuncError, subprocess.SubprocessError, msgspec.MsgspecError) as e:
-        logger.warning(
-            "%s could not be compiled (%s) and goes on as it is", type(native.estimator).__name__, type(e).__name__
-        )
+        return Path(folder)
 
-
-def _outcome(folder: Path, model: Classifier, path: Path, kind: str) -> Outcome:
-    named = cast('Literal["mlflow", "pickle", "joblib", "skops"]', kind)
-    assert model.features is not None  # noqa: S101 - for the type checker; `compile_later` has looked
-    (folder / JOB).write_bytes(msgspec.json.encode(Job(path=str(path), kind=named, features=model.features)))
-    command = [sys.executable, "-m", "fin_pyfunc.compiling", str(folder)]
-    # its output is of no use to an operator, and may quote the model
-    subprocess.run(
-        command, check=True, timeout=LIMIT, preexec_fn=_be_nice, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    return msgspec.json.decode((folder / OUTCOME).read_bytes(), type=Outcome)
+    def _outcome(self, folder: Path, model: Classifier, path: Path, kind: str) -> Outcome:
+        named = cast('Literal["mlflow", "pickle", "joblib", "skops"]', kind)
+        assert model.features is not None  # noqa: S101 - for the type checker; `later` has looked
+        (folder / JOB).write_bytes(msgspec.json.encode(Job(path=str(path), kind=named, features=model.features)))
+        command = [sys.executable, "-m", "fin_pyfunc.compiling", str(folder)]
+        with self._lock:
+            if self._is_closed:
+                raise OSError("the server stops")
+            # its output is of no use to an operator, and may quote the model
+            self._process = process = subprocess.Popen(
+                command, preexec_fn=_be_nice, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+        try:
+            code = process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            with self._lock:
+                self._process = None
+        if code:
+            raise subprocess.CalledProcessError(code, command)
+        return msgspec.json.decode((folder / OUTCOME).read_bytes(), type=Outcome)
 
 
 def _be_nice() -> None:

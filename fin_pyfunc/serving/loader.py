@@ -21,7 +21,7 @@ from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
 from fin_pyfunc.model.feature import Feature, Kind
 from fin_pyfunc.model.features import FeatureSpec
-from fin_pyfunc.serving.compiler import compile_later
+from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ class LoadedModel:
         return self._pyfunc
 
 
-def load(resolver: Resolver, resolved: Resolved, backend: str | None = None) -> LoadedModel:
+def load(
+    resolver: Resolver, resolved: Resolved, backend: str | None = None, compiler: Compiler | None = None
+) -> LoadedModel:
     """Fetch and open a model.
 
     Parameters
@@ -87,6 +89,8 @@ def load(resolver: Resolver, resolved: Resolved, backend: str | None = None) -> 
     resolved : Resolved
     backend : str, optional
         The operator's choice; default the model's own.
+    compiler : Compiler, optional
+        Compiles a model that was not logged by this project, while it answers; without one it stays as it is.
 
     Raises
     ------
@@ -95,7 +99,8 @@ def load(resolver: Resolver, resolved: Resolved, backend: str | None = None) -> 
     path = resolver.fetch(resolved)
     if resolved.kind != "mlflow":
         model = _from_file(path, resolved.kind, backend)
-        compile_later(model, path, resolved.kind)
+        if compiler is not None:
+            compiler.later(model, path, resolved.kind)
         return LoadedModel(resolved, model, None)
     if (folder := self_contained(path)) is not None:
         model = Classifier()
@@ -103,8 +108,8 @@ def load(resolver: Resolver, resolved: Resolved, backend: str | None = None) -> 
         return LoadedModel(resolved, model, lambda: _load_pyfunc(path, backend))
     pyfunc = _load_pyfunc(path, backend)
     model = _from_pyfunc(pyfunc, backend)
-    if model.manifest is None:
-        compile_later(model, path, "mlflow")
+    if model.manifest is None and compiler is not None:
+        compiler.later(model, path, "mlflow")
     return LoadedModel(resolved, model, lambda: pyfunc)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.catalog import Catalog
+from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.health import HealthProbe
 from fin_pyfunc.serving.loader import LoadedModel, load
@@ -46,9 +47,10 @@ class Server:
         roots = [Path(root) for root in settings.models.file_roots]
         resolver = Resolver(uri, file_roots=roots, trust=settings.models.trust)
         self.settings = settings
+        self.compiler = Compiler()
         self.cache = ModelCache(
             resolver,
-            partial(load, resolver, backend=settings.backend),
+            partial(load, resolver, backend=settings.backend, compiler=self.compiler),
             max_models=settings.cache.max_models if settings.cache.enabled else 0,
             refresh_seconds=settings.models.refresh_seconds,
         )
@@ -76,6 +78,7 @@ class Server:
             await asyncio.gather(*background, return_exceptions=True)
             self.predictor.close()
             self.health.close()
+            self.compiler.close()
             self.cache.close()
 
     async def _start_default(self) -> None:

@@ -53,8 +53,8 @@ class NativeBackend:
         #: the estimator's own label of each column, which `classes` may rename
         self._position = {label: i for i, label in enumerate(own or self._classes)}
         self._has_proba = has_proba(estimator)
-        self._argmax = self._has_proba and _type_name(_last_step(estimator)) in ARGMAX_CLASSIFIERS
         self._wants_names = hasattr(estimator, "feature_names_in_") or not hasattr(estimator, "n_features_in_")
+        self._argmax = self._has_proba and _predicts_first_maximum(estimator, self._wants_names)
         for part in _parallel_parts(estimator):
             part.set_params(n_jobs=1)
 
@@ -190,6 +190,17 @@ def _parallel_parts(estimator: Any) -> list[Any]:
 
 def _may_hold_parts(part: Any) -> bool:
     return hasattr(part, "get_params") or type(part).__module__.startswith("sklearn.")
+
+
+def _predicts_first_maximum(estimator: Any, is_given_frames: bool) -> bool:
+    """Whether `predict` is the first maximum of `predict_proba`, so that it need not be asked."""
+    last = _last_step(estimator)
+    if _type_name(last) == "sklearn.neighbors._classification.KNeighborsClassifier":
+        # a count of the same neighbours, by source in 1.9: both ask kneighbors(X, return_distance=False), but for a
+        # brute-force search in an array, where each may take a way of its own to them
+        same_neighbours = last._fit_method != "brute" or (last is estimator and is_given_frames)
+        return last.weights == "uniform" and not last.outputs_2d_ and same_neighbours
+    return _type_name(last) in ARGMAX_CLASSIFIERS
 
 
 def _last_step(estimator: Any) -> Any:
