@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import psutil
 import pytest
 import requests
 from mlflow import MlflowClient
@@ -235,9 +236,13 @@ def test_a_server_that_compiles_leaves_neither_a_process_nor_a_folder_behind(is_
     env = {"TMPDIR": str(tmp_path / "tmp"), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true"}
 
     def compiling() -> list[str]:
-        """The folders that processes anywhere are told to compile in."""
-        found = subprocess.run(["pgrep", "-af", "fin_pyfunc.compiling"], capture_output=True, text=True).stdout
-        return [line for line in found.splitlines() if str(tmp_path) in line]
+        """What processes anywhere are told to compile below this test's folder."""
+        told = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
+        return [
+            arguments[-1]
+            for arguments in told
+            if "fin_pyfunc.compiling" in arguments and f"{tmp_path}/" in arguments[-1]
+        ]
 
     with serving("-m", str(tmp_path / "model"), folder=tmp_path, env=env) as server:
         if is_done:
