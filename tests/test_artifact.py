@@ -333,13 +333,24 @@ def test_a_pickle_is_not_read_where_the_operator_forbids_pickles(tmp_path: Path)
     assert "log it with serialization='skops'" in done.stdout
 
 
-def test_a_pickle_that_needs_a_package_which_is_not_there_names_it(saved: Path) -> None:
+@pytest.mark.parametrize(
+    ("pickled", "said"),
+    [
+        (b"cnot_a_package.module\nClassifier\n.", "needs the Python package 'not_a_package'"),
+        # what LightGBM does when it is imported where there is no OpenMP
+        (
+            b"cctypes\nCDLL\n(Vlibgomp-not-here.so.1\ntR.",
+            "system's library libgomp-not-here.so.1: install it here (Debian",
+        ),
+    ],
+)
+def test_a_pickle_that_needs_what_is_not_there_names_it(saved: Path, pickled: bytes, said: str) -> None:
     path = folder(saved) / artifact.MANIFEST
-    (folder(saved) / "estimator.pkl").write_bytes(b"cnot_a_package.module\nClassifier\n.")
+    (folder(saved) / "estimator.pkl").write_bytes(pickled)
     forged = {"serialization": "cloudpickle", "files": {"estimator.pkl": {}}, "forms": []}
     path.write_text(json.dumps(json.loads(path.read_bytes()) | forged))
     sign(saved)
-    assert "needs the Python package 'not_a_package'" in refusal(saved)
+    assert said in refusal(saved)
 
 
 def test_an_estimator_file_that_is_something_else_is_refused(saved: Path) -> None:

@@ -30,6 +30,7 @@ from fin_pyfunc.model.errors import ArtifactError, FeatureError, ScoringError
 from fin_pyfunc.model.wrapper import FinPyfuncModel
 from fin_pyfunc.serving.loader import LoadedModel, load
 from fin_pyfunc.serving.resolver import Resolver
+from tests.authoring.estimators import lightgbm
 from tests.conftest import SqliteStore, tracking_to
 from tests.models import bars, bars_with_gaps, labels
 
@@ -133,8 +134,7 @@ def test_optional_integers_and_booleans_are_null_where_they_are_left_out(tmp_pat
 
 
 def test_a_lightgbm_model_logged_as_an_estimator_has_probabilities(tmp_path: Path) -> None:
-    lightgbm = pytest.importorskip("lightgbm")
-    estimator = lightgbm.LGBMClassifier(n_estimators=5, n_jobs=1, verbose=-1).fit(bars(), labels("down", "flat", "up"))
+    estimator = lightgbm(n_jobs=1).fit(bars(), labels("down", "flat", "up"))
     mlflow.lightgbm.save_model(estimator, tmp_path / "m", signature=infer_signature(bars()), **LIBRARY)
     assert_answers_as(loaded(tmp_path / "m").model, estimator, bars().tail(20))
 

@@ -6,6 +6,7 @@ no value that a caller sent and no path of the machine. The server side maps the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -77,9 +78,16 @@ class ArtifactError(FinPyfuncError):
     """The files of a logged model are missing, damaged or not what their manifest says."""
 
     @classmethod
-    def missing_package(cls, error: ModuleNotFoundError) -> ArtifactError:
-        """The model needs a package that is not installed."""
-        return cls(f"The model needs the Python package {error.name!r}: install the model's requirements here.")
+    def missing(cls, error: Exception) -> ArtifactError | None:
+        """What the model needs and this machine lacks, if that is what the error says."""
+        if isinstance(error, ModuleNotFoundError):
+            return cls(f"The model needs the Python package {error.name!r}: install the model's requirements here.")
+        # as glibc's loader puts it
+        library = re.match(r"(lib[\w.+-]+): cannot open shared object file", str(error))
+        if isinstance(error, OSError | ImportError) and library is not None:
+            hint = " (Debian and Ubuntu: apt-get install libgomp1)" if library[1].startswith("libgomp") else ""
+            return cls(f"The model needs the system's library {library[1]}: install it here{hint}.")
+        return None
 
 
 class FormatError(ArtifactError):

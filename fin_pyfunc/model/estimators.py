@@ -212,9 +212,9 @@ def _reading(path: Path, read: Callable[[Path], Any]) -> Any:
         return read(path)
     except ArtifactError:
         raise
-    except ModuleNotFoundError as e:
-        raise ArtifactError.missing_package(e) from e
     except Exception as e:
+        if (missing := ArtifactError.missing(e)) is not None:
+            raise missing from e
         raise ArtifactError(
             f"The estimator file could not be read ({type(e).__name__}): it is damaged, or was written by "
             "versions of its libraries that differ too much from those installed here."

@@ -148,9 +148,9 @@ def _load_pyfunc(path: Path, backend: str | None) -> PyFuncModel:
         return mlflow.pyfunc.load_model(str(path), model_config=config)
     except FinPyfuncError:
         raise
-    except ModuleNotFoundError as e:
-        raise ArtifactError.missing_package(e) from e
     except Exception as e:
+        if (missing := ArtifactError.missing(e)) is not None:
+            raise missing from e
         raise ArtifactError(
             f"MLflow could not load the model ({type(e).__name__}): its files are damaged, or it needs other versions "
             "of its libraries than are installed here."

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from tests.models import Fitted, bars, fit, labels
 
@@ -86,7 +88,19 @@ def stacking() -> Any:
     return sk("ensemble.StackingClassifier", estimators=members, cv=2)()
 
 
+@cache
+def why_no_lightgbm() -> str:
+    """Why LightGBM cannot be opened on this machine; empty where it can."""
+    try:
+        import lightgbm  # noqa: F401
+    except (ImportError, OSError) as e:
+        return f"LightGBM cannot be opened here ({e}); on Debian: apt-get install libgomp1"
+    return ""
+
+
 def lightgbm(**options: Any) -> Any:
+    if why_no_lightgbm():
+        pytest.skip(why_no_lightgbm())
     from lightgbm import LGBMClassifier
 
     return LGBMClassifier(n_estimators=8, min_child_samples=5, random_state=0, verbose=-1, **options)

@@ -17,7 +17,7 @@ import fin_pyfunc
 from fin_pyfunc.model.errors import NotLoggableError
 from tests import models
 from tests.authoring.checks import as_rows, assert_same_answers, refused, saved
-from tests.authoring.estimators import duck, lightgbm, linear, piped, random_forest, sk, xgboost
+from tests.authoring.estimators import duck, lightgbm, linear, piped, random_forest, sk, why_no_lightgbm, xgboost
 from tests.models import Fitted, bars, bars_with_gaps, fit, fit_array, labels
 
 
@@ -192,6 +192,8 @@ def test_a_class_from_a_file_of_this_machine_must_bring_the_file_along(
 
 
 def test_a_module_that_a_notebooks_class_refers_to_is_among_the_requirements(tmp_path: Path) -> None:
+    if why_no_lightgbm():
+        pytest.skip(why_no_lightgbm())
     import lightgbm as gbm
 
     names: dict[str, Any] = {"lightgbm": gbm, "np": np, "__name__": "__main__"}

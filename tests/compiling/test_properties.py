@@ -11,7 +11,7 @@ import pandas as pd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.authoring.estimators import hist, lightgbm, linear, piped, random_forest, sk, xgboost
+from tests.authoring.estimators import hist, lightgbm, linear, piped, random_forest, sk, why_no_lightgbm, xgboost
 from tests.compiling.checks import assert_same, compiled, odd_rows
 from tests.models import Fitted
 
@@ -21,7 +21,7 @@ MAKERS = {
     "tree": sk("tree.DecisionTreeClassifier", max_depth=3, random_state=0),
     "gradient boosting": sk("ensemble.GradientBoostingClassifier", n_estimators=4, random_state=0),
     "hist": hist,
-    "lightgbm": lightgbm,
+    **({} if why_no_lightgbm() else {"lightgbm": lightgbm}),
     "xgboost": xgboost,
     "logistic regression": piped(linear),
     "scaled forest": piped(lambda: random_forest()),
