@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -50,7 +51,7 @@ def grid(n_rows: int, seed: int) -> pd.DataFrame:
 def test_the_class_is_that_of_predict(name: str, has_names: bool, seed: int) -> None:
     X = grid(40, seed)
     y = np.resize([-1, 0, 1], len(X))
-    estimator = ESTIMATORS[name].fit(X if has_names else X.to_numpy(), y)
+    estimator = clone(ESTIMATORS[name]).fit(X if has_names else X.to_numpy(), y)
     backend = NativeBackend(estimator, infer(X))
     asked = grid(30, seed + 1)
     scores = backend.score(asked.to_numpy())
