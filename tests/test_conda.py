@@ -14,7 +14,14 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
 #: What conda calls otherwise than PyPI does.
-RENAMED = {"uvicorn-standard": "uvicorn", "py-xgboost-cpu": "xgboost-cpu", "py-xgboost-gpu": "xgboost-cpu"}
+RENAMED = {
+    "prometheus_client": "prometheus-client",
+    "py-xgboost-cpu": "xgboost-cpu",
+    "py-xgboost-gpu": "xgboost-cpu",
+    "uvicorn-standard": "uvicorn",
+}
+#: What an extra of a package on PyPI, such as `pyjwt[crypto]`, is a package of its own for on conda-forge.
+OF_AN_EXTRA = {"cryptography"}
 RAPIDS = {"cuda-version", "cuml", "nvforest"}
 
 
@@ -42,7 +49,7 @@ def declared() -> dict[str, SpecifierSet]:
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_conda_asks_for_what_setup_cfg_does(name: str) -> None:
     asked = asked_for(environment(name)["dependencies"])
-    more = {"python", "pip"} | (RAPIDS if name == "gpu" else set())
+    more = {"python", "pip"} | OF_AN_EXTRA | (RAPIDS if name == "gpu" else set())
     assert {package: versions for package, versions in asked.items() if package not in more} == declared()
     assert more <= set(asked)
 

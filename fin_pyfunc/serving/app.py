@@ -59,8 +59,8 @@ def create_app(
     """
     server = Server(settings, on_ready, on_fatal)
     hot: dict[str, ASGIApp] = {
-        "/predict": Predict(server.predictor, settings.limits),
-        "/predict/batch": PredictBatch(server.predictor, settings.limits),
+        "/predict": Predict(server.predictor, settings.limits, server.watchers),
+        "/predict/batch": PredictBatch(server.predictor, settings.limits, server.watchers),
         "/invocations": Invocations(server.predictor, settings.limits),
     }
     other = Routes(server)

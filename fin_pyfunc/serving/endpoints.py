@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from urllib.parse import quote
 
@@ -9,10 +10,12 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from fin_pyfunc.model.decision import Decisions
+from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving import content_types, tables
 from fin_pyfunc.serving.decode import BatchEnvelope, open_batch_envelope, open_envelope, read_rows
 from fin_pyfunc.serving.http import Headers, encode, read_body, require_json, require_method, send_body
 from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.prediction import Prediction, Watchers
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.schemas import BatchResponse
 from fin_pyfunc.serving.settings import Limits
@@ -24,24 +27,24 @@ MAX_REMEMBERED = 100
 class Predict:
     """One row: `POST /predict`."""
 
-    def __init__(self, predictor: Predictor, limits: Limits) -> None:
-        self._predictor, self._limits = predictor, limits
+    def __init__(self, predictor: Predictor, limits: Limits, watchers: Watchers) -> None:
+        self._predictor, self._limits, self._watchers = predictor, limits, watchers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         require_method(scope, "POST")
         require_json(scope)
         envelope = open_envelope(await read_body(scope, receive, self._limits.max_body_bytes))
-        loaded, decisions = await self._predictor.predict_row(envelope)
-        body = encode(decisions.one(envelope.return_proba))
-        await send_body(send, body, content_types.JSON, lineage(envelope.model_uri, loaded, decisions.backend))
+        prediction = await self._predictor.predict_row(envelope)
+        body = encode(prediction.decisions.one(envelope.return_proba))
+        await _answer(scope, send, prediction, body, content_types.JSON, self._watchers)
 
 
 class PredictBatch:
     """Many rows, all or none: `POST /predict/batch`."""
 
-    def __init__(self, predictor: Predictor, limits: Limits) -> None:
-        self._predictor, self._limits = predictor, limits
+    def __init__(self, predictor: Predictor, limits: Limits, watchers: Watchers) -> None:
+        self._predictor, self._limits, self._watchers = predictor, limits, watchers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; JSON or a table, whichever is sent and whichever is asked for."""
@@ -53,25 +56,42 @@ class PredictBatch:
         body = await read_body(scope, receive, self._limits.max_body_bytes)
         if sent == content_types.JSON:
             envelope = open_batch_envelope(body)
-            uri, return_proba = envelope.model_uri, envelope.return_proba
-            decide = partial(self._decide_rows, envelope)
+            uri, return_proba, rows = envelope.model_uri, envelope.return_proba, envelope.features_list
+            read = partial(self._read_rows, envelope)
         else:
             uri, return_proba = content_types.query(scope)
-            decide = partial(self._decide_table, sent, body)
+            rows, read = None, partial(self._read_table, sent, body)
 
-        def work(loaded: LoadedModel) -> tuple[bytes, Headers]:
-            decisions = decide(loaded)
-            return _encoded(wanted, decisions, return_proba), lineage(uri, loaded, decisions.backend)
+        def work(loaded: LoadedModel) -> tuple[bytes, Prediction]:
+            began = time.perf_counter()
+            table = read(loaded)
+            decoded = time.perf_counter()
+            decisions = loaded.model.decide_table(table)
+            prediction = Prediction(uri, loaded, table, decisions, began, decoded, rows)
+            return _encoded(wanted, decisions, return_proba), prediction
 
-        answer, headers = await self._predictor.on_thread(uri, work)
-        await send_body(send, answer, wanted, headers)
+        answer, prediction = await self._predictor.on_thread(uri, work)
+        await _answer(scope, send, prediction, answer, wanted, self._watchers)
 
-    def _decide_rows(self, envelope: BatchEnvelope, loaded: LoadedModel) -> Decisions:
-        return loaded.model.decide_table(read_rows(envelope, loaded.model, self._limits.max_batch_rows))
+    def _read_rows(self, envelope: BatchEnvelope, loaded: LoadedModel) -> Table:
+        return read_rows(envelope, loaded.model, self._limits.max_batch_rows)
 
-    def _decide_table(self, content_type: str, body: bytes, loaded: LoadedModel) -> Decisions:
+    def _read_table(self, content_type: str, body: bytes, loaded: LoadedModel) -> Table:
         frame = tables.read_table(content_type, body, loaded.model.features, self._limits)
-        return loaded.model.decide_frame(frame)
+        return frame if loaded.model.features is None else loaded.model.features.check(frame)
+
+
+async def _answer(
+    scope: Scope, send: Send, prediction: Prediction, body: bytes, content_type: str, watchers: Watchers
+) -> None:
+    headers = lineage(prediction.asked, prediction.loaded, prediction.decisions.backend)
+    if not watchers:
+        return await send_body(send, body, content_type, headers)
+    prediction.scope = scope
+    await watchers.before_answer(prediction)
+    await send_body(send, body, content_type, headers)
+    watchers.after_answer(prediction)
+    return None
 
 
 def _encoded(wanted: str, decisions: Decisions, return_proba: bool) -> bytes:

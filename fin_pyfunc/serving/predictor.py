@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.decode import Envelope, read_row
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.joiner import Joiner
 from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.prediction import Prediction
 from fin_pyfunc.serving.settings import Limits
 
 T = TypeVar("T")
@@ -54,13 +55,13 @@ class Predictor:
         """Take no more predictions; those under way go on."""
         self.is_draining = True
 
-    async def predict_row(self, envelope: Envelope) -> tuple[LoadedModel, Decisions]:
+    async def predict_row(self, envelope: Envelope) -> Prediction:
         """Classify the row of a request: at once where that is quicker than a change of threads, else on a thread,
         joined with whatever other rows wait for the same model.
 
         Returns
         -------
-        LoadedModel, Decisions
+        Prediction
             What answered, and what it answered.
 
         Raises
@@ -70,15 +71,17 @@ class Predictor:
         FinPyfuncError
             Whatever finding, loading or scoring the model raised.
         """
-        loaded = self._in_memory(envelope.model_uri)
+        uri, sent, began = envelope.model_uri, envelope.features, time.perf_counter()
+        loaded = self._in_memory(uri)
         if loaded is not None and not self.is_draining:
-            row = read_row(envelope, loaded.model)
+            row, decoded = read_row(envelope, loaded.model), time.perf_counter()
             decisions = loaded.model.decide_now(row)
             if decisions is not None:
-                return loaded, decisions
+                return Prediction(uri, loaded, row, decisions, began, decoded, sent)
         async with self.place():
-            loaded = await self.find(envelope.model_uri)
-            return loaded, await self._joiner.decide(loaded.model, read_row(envelope, loaded.model))
+            loaded = await self.find(uri)
+            row, decoded = read_row(envelope, loaded.model), time.perf_counter()
+            return Prediction(uri, loaded, row, await self._joiner.decide(loaded.model, row), began, decoded, sent)
 
     async def on_thread(self, uri: str | None, work: Callable[[LoadedModel], T]) -> T:
         """Find a model, and do with it on a scoring thread what takes its time.

@@ -17,6 +17,7 @@ from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.health import HealthProbe
 from fin_pyfunc.serving.loader import LoadedModel, load
+from fin_pyfunc.serving.prediction import Watchers
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.settings import Settings
@@ -55,6 +56,7 @@ class Server:
             refresh_seconds=settings.models.refresh_seconds,
         )
         self.default = DefaultModel(self.cache, settings.model_uri)
+        self.watchers = Watchers()
         self.predictor = Predictor(self.cache, self.default, settings.limits)
         self.health = HealthProbe(Store(uri), self.predictor, self.cache, self.default, settings.mlflow.probe_seconds)
         self.catalog = Catalog(uri, settings.mlflow.experiment_name)

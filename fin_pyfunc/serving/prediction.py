@@ -1,0 +1,94 @@
+"""One answered request, and whoever looks on: metrics, the record, a shadow. None of them can change an answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+from starlette.types import Scope
+
+from fin_pyfunc.model.decision import Decisions
+from fin_pyfunc.model.features import Table
+from fin_pyfunc.serving.loader import LoadedModel
+
+
+class Prediction:
+    """What was asked, what answered, and when each step was done.
+
+    Parameters
+    ----------
+    asked : str or None
+        The model URI as the client sent it; None for the server's default model.
+    loaded : LoadedModel
+        What answered.
+    table : ndarray of shape (n_rows, n_features) or DataFrame
+        The rows as they were scored.
+    decisions : Decisions
+        The answers, one a row.
+    began, decoded, scored : float
+        When work on the body began, when its rows were read, and when they were scored, in the seconds of
+        ``time.perf_counter``.
+
+    Attributes
+    ----------
+    scope : Scope
+        Of the request, whose ``state`` holds its id and its principal; set by the endpoint.
+    sent : bytes-like or None
+        The rows as the client sent them, JSON; None where they came as a table of another content type.
+    """
+
+    __slots__ = ("asked", "began", "decisions", "decoded", "loaded", "scope", "scored", "sent", "table")
+
+    def __init__(
+        self,
+        asked: str | None,
+        loaded: LoadedModel,
+        table: Table,
+        decisions: Decisions,
+        began: float,
+        decoded: float,
+        sent: msgspec.Raw | bytes | None = None,
+    ) -> None:
+        self.asked, self.loaded, self.table, self.decisions, self.sent = asked, loaded, table, decisions, sent
+        self.began, self.decoded, self.scored = began, decoded, time.perf_counter()
+        self.scope: Scope = {}
+
+
+class Watcher(Protocol):
+    """Looks on at answered requests, on the event loop."""
+
+    async def before_answer(self, prediction: Prediction) -> None:
+        """Called before the answer is sent: it is held back for as long as this takes, and what this raises is
+        answered in its place.
+        """
+
+    def after_answer(self, prediction: Prediction) -> None:
+        """Called once the answer has been sent; must be quick, and must not raise."""
+
+
+class Watchers:
+    """All who look on; with none, a request pays for nothing.
+
+    Parameters
+    ----------
+    watchers : sequence of Watcher
+        In the order in which they are called.
+    """
+
+    def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
+        self._watchers = tuple(watchers)
+
+    def __bool__(self) -> bool:
+        return bool(self._watchers)
+
+    async def before_answer(self, prediction: Prediction) -> None:
+        """Let each look before the answer is sent."""
+        for watcher in self._watchers:
+            await watcher.before_answer(prediction)
+
+    def after_answer(self, prediction: Prediction) -> None:
+        """Let each look after the answer was sent."""
+        for watcher in self._watchers:
+            watcher.after_answer(prediction)
