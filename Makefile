@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help serve test test-docker check format docs notebooks bench clean
+.PHONY: help serve test test-long test-docker check format docs notebooks bench clean
 
 VENV ?= .venv
 PORT ?= 8000
@@ -24,8 +24,11 @@ serve: $(VENV)/.serve ## the demo model (trained and logged once) behind the API
 	@echo "the commands fin-pyfunc, mlflow and python are in $(VENV): . $(BIN)/activate"
 	@exec $(BIN)/fin-pyfunc serve -m models:/eurusd_rf@champion --port $(PORT)
 
-test: $(VENV)/.dev ## every test that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker" $(PYTEST_ARGS)
+test: $(VENV)/.dev ## every test that this machine can run, but those that take minutes and those of Docker
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker and not long" $(PYTEST_ARGS)
+
+test-long: $(VENV)/.dev ## the tests that take minutes: endurance under load, thousands of made-up requests
+	$(BIN)/python -m pytest -m "long and not docker" $(PYTEST_ARGS)
 
 test-docker: $(VENV)/.dev ## the tests of images and of compose.yaml; they want a Docker daemon (and BASE_IMAGE, if not python:3.11-slim)
 	@docker version >/dev/null 2>&1 || { echo "no Docker daemon answers: start it, or name it with DOCKER_HOST" >&2; exit 1; }
