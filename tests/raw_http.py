@@ -9,6 +9,7 @@ import socket
 import time
 from typing import Any, NamedTuple
 
+from tests.scan import SCAN
 from tests.servers import Serving
 
 
@@ -58,6 +59,7 @@ def answers(got: bytes) -> list[Answer]:
         lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:])}
         length = int(headers.get("content-length", 0))
+        SCAN.text("the body of an answer", got[:length].decode("utf-8", "replace"))
         found.append(Answer(int(re.split(r" ", lines[0])[1]), headers, got[:length]))
         got = got[length:]
     return found

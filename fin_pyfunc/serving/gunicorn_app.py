@@ -212,9 +212,7 @@ def _refuse_bad_certificate(settings: Settings) -> None:
     tls = settings.tls
     if tls.certfile is None:
         if tls.keyfile is not None:
-            raise FinPyfuncError(
-                "deployment.api.tls.keyfile is a certificate's key: name it in tls.certfile, too."
-            )
+            raise FinPyfuncError("deployment.api.tls.keyfile is a certificate's key: name it in tls.certfile, too.")
         return
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certfile, tls.keyfile, _no_password)
