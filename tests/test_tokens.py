@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fnmatch
 import hashlib
 import hmac
 import json
@@ -16,11 +17,13 @@ from typing import Any
 import pytest
 import requests
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fin_pyfunc.serving.callers import jwks
 from fin_pyfunc.serving.callers.jwks import KeySet, KeySetError
 from fin_pyfunc.serving.callers.keys import KeyFile
-from fin_pyfunc.serving.callers.principal import Scope, Subject
+from fin_pyfunc.serving.callers.principal import Scope, Subject, allows
 from fin_pyfunc.serving.callers.tokens import Tokens
 from fin_pyfunc.serving.settings import Auth
 from tests.issuer import AUDIENCE, ISSUER, Signer, published
@@ -121,7 +124,6 @@ def test_a_token_with_a_wrong_or_missing_claim_is_not_taken(tokens: Tokens, clai
 
 
 def test_a_token_for_no_model_is_for_none(tokens: Tokens) -> None:
-    from fin_pyfunc.serving.callers.principal import allows
 
     subject = verified(tokens, SIGNERS["RS256"].token(models=[]))
     assert subject is not None
@@ -431,3 +433,20 @@ def test_while_an_issuer_was_never_reached_tokens_are_503_and_keys_go_on(tmp_pat
         assert ask(server, token, {"features": {}}).status_code == 422
         assert "cannot be fetched" in server.log()
         assert list(requests.get(server.url + "/health/live", timeout=60).json()) == ["status"]
+
+
+# --- patterns ---------------------------------------------------------------------------------------------------------
+
+PIECES = st.lists(st.sampled_from(["models:/", "runs:/", "a", "b", "@", "/", ".", "(", "+", "*", "**"]), max_size=8)
+
+
+@given(pattern=PIECES.map("".join), uri=PIECES.map("".join))
+def test_a_pattern_takes_what_a_shells_star_would_take(pattern: str, uri: str) -> None:
+    assert allows([pattern], uri) == bool(fnmatch.fnmatchcase(uri, pattern))
+    assert allows([pattern], pattern.replace("*", "x/y"))
+    assert not allows([], uri)
+
+
+def test_no_pattern_makes_a_search_long() -> None:
+    pattern = "models:/" + "*a" * 200 + "b"
+    assert not allows([pattern], "models:/" + "a" * 1000)
