@@ -54,7 +54,9 @@ class Scan:
         if answered.headers.get("Content-Type", "").startswith(("text/javascript", "text/css")):
             return  # the documentation's own libraries
         self._look(f"the body of {where}", body, trace=True, values=values if answered.status_code >= 400 else ())
-        self._look(f"the headers of {where}", str(answered.headers), trace=True, values=())
+        # lineage repeats the URI that was asked for, which may be a file's
+        headers = {k: v for k, v in answered.headers.items() if k not in ("X-Model-URI", "X-Model-ID")}
+        self._look(f"the headers of {where}", str(headers), trace=True, values=())
 
     def text(self, where: str, text: str) -> None:
         """Look through text that a server of ours has sent."""
@@ -63,7 +65,10 @@ class Scan:
 
     def log(self, url: str, text: str) -> None:
         """Look through all that a server has logged."""
-        self.lines += text.count("\n")
+        lines = text.splitlines()
+        self.lines += len(lines)
+        # what a start prints to be pasted is a row of the training data
+        text = "\n".join(line for line in lines if not line.startswith("curl -s "))
         values = self._sent.pop(url.rpartition(":")[2], set())
         self._look("a log", text, trace=False, values=values)
 
