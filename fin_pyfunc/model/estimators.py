@@ -221,7 +221,7 @@ def _check_size(path: Path) -> None:
         unpacked = sum(info.file_size for info in archive.infolist())
     if unpacked > max(MAX_EXPANSION * path.stat().st_size, _ALWAYS):
         raise ArtifactError(
-            f"The estimator file unpacks to more than {MAX_EXPANSION} times its size: write it again with skops.io.dump."
+            f"The estimator file unpacks to more than {MAX_EXPANSION} times its size: write it with skops.io.dump."
         )
 
 

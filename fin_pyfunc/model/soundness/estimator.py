@@ -146,7 +146,9 @@ def _check_neighbours(owner: Any) -> None:
     n_rows = fitted.shape[0]
     if fitted.ndim != 2 or fitted.shape[1] != _n_features(owner) or np.shape(owner._y)[:1] != (n_rows,):
         raise forged("neighbours of uneven length")
-    if owner.n_samples_fit_ != n_rows or (owner._tree is not None and owner._tree.__getstate__()[0].shape != fitted.shape):
+    if owner.n_samples_fit_ != n_rows or (
+        owner._tree is not None and owner._tree.__getstate__()[0].shape != fitted.shape
+    ):
         raise forged("neighbours of uneven length")
     classes = owner.classes_ if owner.outputs_2d_ else [owner.classes_]
     labels = np.reshape(owner._y, (n_rows, -1))

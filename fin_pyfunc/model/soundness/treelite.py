@@ -63,7 +63,9 @@ def check_treelite(content: bytes, n_classes: int) -> int:
     width = scores if shape.tolist() == [1, scores] and scores > 1 else 1
     if shape.tolist() not in ([1, 1], [1, scores]) or len(base) != scores or not 0 < n_trees <= _MAX_TREES:
         raise forged(_BAD)
-    if len(targets) != n_trees or len(of_class) != n_trees or ((targets != 0) & (targets != -1)).any():  # -1: all there are
+    if (
+        len(targets) != n_trees or len(of_class) != n_trees or ((targets != 0) & (targets != -1)).any()
+    ):  # -1: all there are
         raise forged(_BAD)
     if width == 1 and ((of_class < 0) | (of_class >= scores)).any():
         raise forged("a treelite tree of a class that there is not")

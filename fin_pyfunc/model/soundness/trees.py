@@ -23,7 +23,9 @@ def forged(what: str) -> ArtifactError:
     what : str
         Such as "a tree whose nodes do not form a tree".
     """
-    return ArtifactError(f"The model's file holds {what}, which no library writes: fetch the model again, or log it again.")
+    return ArtifactError(
+        f"The model's file holds {what}, which no library writes: fetch the model again, or log it again."
+    )
 
 
 def check_trees(left: Array, right: Array, feature: Array, n_features: int, roots: Array | None = None) -> None:
