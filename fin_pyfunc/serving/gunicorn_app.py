@@ -6,7 +6,6 @@ import gc
 import logging
 import multiprocessing
 import os
-import re
 import resource
 import signal
 import socket
@@ -14,7 +13,6 @@ import ssl
 import sys
 import time
 from functools import partial
-from importlib import import_module
 from typing import Any, cast
 
 import uvicorn
@@ -30,6 +28,7 @@ from fin_pyfunc.serving.middleware.auth import warn_if_exposed
 from fin_pyfunc.serving.protocol import Protocol, Sweeper
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Limits, Settings
+from fin_pyfunc.serving.warming import warm
 
 #: gunicorn's own, so that its lines and ours read alike.
 LOG_FORMAT, DATE_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]"
@@ -152,7 +151,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
 
     def load(self) -> ASGIApp:
         """The application, made once in the arbiter."""
-        _warm_imports(self.settings)
+        warm(self.settings)
         app = create_app(
             self.settings, on_ready=self._note_served, on_fatal=self._end_if_never_served, on_stuck=_retire
         )
@@ -241,22 +240,3 @@ def _allow_open_files() -> None:
 def _retire() -> None:
     """Have gunicorn put a new worker in the place of this one, which answers what it has accepted first."""
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _warm_imports(settings: Settings) -> None:
-    """Import before the fork what every worker needs, without opening anything.
-
-    A single worker shares its imports with nobody, and MLflow's take longer than all else that a start does: where the
-    model is a local file or folder, it answers first, and MLflow is imported beside that.
-    """
-    names = ["onnxruntime", "uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.protocols.http.auto"]
-    if settings.workers > 1 or (settings.model_uri or "").startswith(("models:", "runs:")):
-        names += ["mlflow.artifacts", "mlflow.pyfunc.scoring_server", "mlflow.tracking"]
-        # MLflow's own default is a database, too
-        if re.match(r"(sqlite|postgres|mysql|mssql)", settings.mlflow.tracking_uri or "sqlite"):
-            names += ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"]
-            names += ["sqlalchemy.dialects.sqlite"]
-    for name in names:
-        import_module(name)
-    if "sqlalchemy" in sys.modules:
-        import_module("sqlalchemy.orm").configure_mappers()  # which every worker would do by itself

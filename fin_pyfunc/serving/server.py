@@ -22,6 +22,8 @@ from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.settings import Settings
 from fin_pyfunc.serving.store import Store
+from fin_pyfunc.serving.trust.loads import Loads
+from fin_pyfunc.serving.trust.unknown import Unknown
 
 #: Called with the default model, or None where the server has none.
 ReadyHook = Callable[[LoadedModel | None], None]
@@ -51,15 +53,29 @@ class Server:
     ) -> None:
         self._on_ready, self._on_fatal, self._on_stuck = on_ready, on_fatal, on_stuck
         uri = settings.mlflow.tracking_uri
-        roots = [Path(root) for root in settings.models.file_roots]
-        resolver = Resolver(uri, file_roots=roots, trust=settings.models.trust)
+        models = settings.models
+        resolver = Resolver(
+            uri,
+            file_roots=[Path(root) for root in models.file_roots],
+            trust=models.trust,
+            allow=models.allow,
+            artifact_roots=models.artifact_roots,
+            max_bytes=models.max_bytes,
+        )
         self.settings = settings
         self.compiler = Compiler()
         self.cache = ModelCache(
             resolver,
-            partial(load, resolver, backend=settings.backend, compiler=self.compiler),
+            Loads(
+                partial(load, resolver, backend=settings.backend, compiler=self.compiler),
+                resolver.discard,
+                models.loads,
+                models.load_seconds,
+            ),
             max_models=settings.cache.max_models if settings.cache.enabled else 0,
-            refresh_seconds=settings.models.refresh_seconds,
+            refresh_seconds=models.refresh_seconds,
+            unknown=Unknown(models.unknown_seconds, models.unknown_per_second),
+            loads=models.loads,
         )
         self.default = DefaultModel(self.cache, settings.model_uri)
         self.watchers = Watchers()

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from fin_pyfunc.serving.settings_wording import ROOT, SettingsError
+from fin_pyfunc.serving.trust.allow import EVERY
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Count = Annotated[int, Meta(ge=1)]
@@ -83,18 +84,53 @@ class Models(_Section, frozen=True):
     """Which models a request may name."""
 
     trust: Annotated[
-        Literal["store", "all"],
-        Meta(description="`store` loads what MLflow holds; `all` also loads pickle files below `file_roots`."),
+        Literal["data", "store", "all"],
+        Meta(
+            description="`data` loads nothing executable; `store` also pickles and custom code, from the MLflow store "
+            "alone; `all` also from below `file_roots`."
+        ),
     ] = "store"
+    allow: Annotated[
+        tuple[_Text, ...],
+        Meta(description="Patterns of `runs:/` and `models:/` URIs that may be asked for; `*` is any characters."),
+    ] = EVERY
     file_roots: Annotated[
         tuple[_Text, ...], Meta(description="Directories below which `file://` models may be loaded; none by default.")
     ] = ()
+    artifact_roots: Annotated[
+        tuple[_Text, ...],
+        Meta(
+            description="Where the MLflow store's models may lie, as URIs or folders; by default its own artifact root."
+        ),
+    ] = ()
+    max_bytes: Annotated[int, Meta(ge=1, description="Bytes of the largest model that is fetched or opened.")] = (
+        2_147_483_648
+    )
     refresh_seconds: Annotated[
         float, Meta(ge=0, le=86400, description="Longest time in seconds that a moved alias may go unnoticed.")
     ] = 30.0
     load_seconds: Annotated[
         float, Meta(gt=0, le=86400, description="Longest time in seconds that loading a model may take.")
     ] = 120.0
+    loads: Annotated[int, Meta(ge=1, le=64, description="Models that one worker loads at once; others wait.")] = 2
+    unknown_seconds: Annotated[
+        float,
+        Meta(ge=0, le=86400, description="Seconds for which a model that is not there, or does not load, stays so."),
+    ] = 5.0
+    unknown_per_second: Annotated[
+        int,
+        Meta(ge=1, description="Unknown URIs that one worker asks the store about in a second; 503 for more of them."),
+    ] = 20
+
+    def __post_init__(self) -> None:
+        if odd := [pattern for pattern in self.allow if not pattern.startswith(("runs:/", "models:/"))]:
+            raise SettingsError(
+                [
+                    f"{ROOT}.models.allow: expected patterns that begin with runs:/ or models:/, such as "
+                    f"models:/eurusd_*@champion, got {len(odd)} of another kind; files are allowed by "
+                    f"{ROOT}.models.file_roots"
+                ]
+            )
 
 
 class Limits(_Section, frozen=True):
