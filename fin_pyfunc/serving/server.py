@@ -40,12 +40,18 @@ class Server:
         Called once the default model, if any, answers.
     on_fatal : callable, optional
         Called once it is certain that the default model cannot be loaded; what it raises ends the worker.
+    on_stuck : callable, optional
+        Called once too many scoring threads do not come back; it should have the worker replaced.
     """
 
     def __init__(
-        self, settings: Settings, on_ready: ReadyHook | None = None, on_fatal: Callable[[], None] | None = None
+        self,
+        settings: Settings,
+        on_ready: ReadyHook | None = None,
+        on_fatal: Callable[[], None] | None = None,
+        on_stuck: Callable[[], None] | None = None,
     ) -> None:
-        self._on_ready, self._on_fatal = on_ready, on_fatal
+        self._on_ready, self._on_fatal, self._on_stuck = on_ready, on_fatal, on_stuck
         uri = settings.mlflow.tracking_uri
         models = settings.models
         resolver = Resolver(
@@ -87,6 +93,7 @@ class Server:
         bound_mlflow_waits(os.environ)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would draw in the log
         background = [asyncio.create_task(self.health.run()), asyncio.create_task(self._start_default())]
+        background.append(asyncio.create_task(self.predictor.watch(self._on_stuck)))
         try:
             yield {"server": self}
         finally:
