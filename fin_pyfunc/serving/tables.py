@@ -91,7 +91,7 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
 
 
 def plain_parquet(body: bytes, limits: Limits) -> bytes:
-    """A Parquet body written anew, for a reader that trusts what it is given: a damaged footer may end pyarrow's process.
+    """A Parquet body written anew, for a reader that trusts what it is given: a damaged footer may end the process.
 
     Parameters
     ----------

@@ -72,6 +72,7 @@ def attacking(trust: str, canary: Canary, folder: Path) -> Iterator[Attacked]:
     env = {
         **canary.env,
         "MLFLOW_TRACKING_URI": uri,
+        "FIN_PYFUNC__LIMITS__REQUEST_SECONDS": "120",
         "FIN_PYFUNC__MODELS__TRUST": trust,
         "FIN_PYFUNC__MODELS__FILE_ROOTS": str(folder / "files"),
     }
