@@ -112,7 +112,7 @@ class Models(_Section, frozen=True):
     load_seconds: Annotated[
         float, Meta(gt=0, le=86400, description="Longest time in seconds that loading a model may take.")
     ] = 120.0
-    loads: Annotated[int, Meta(ge=1, le=64, description="Models that one worker loads at once; others wait.")] = 2
+    loads: Annotated[int, Meta(ge=1, description="Models that one worker loads at once; others wait.")] = 2
     unknown_seconds: Annotated[
         float,
         Meta(ge=0, le=86400, description="Seconds for which a model that is not there, or does not load, stays so."),
