@@ -9,8 +9,14 @@ from urllib.parse import quote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fin_pyfunc.serving.http import ClientDisconnected, request_id, send_error
+from fin_pyfunc.serving.withheld import log_error
 
 logger = logging.getLogger("fin_pyfunc.server")
+
+
+class BrokenOffError(Exception):
+    """An answer had begun and could not be finished; what was wrong has been logged."""
+
 
 #: What load balancers ask every second, and may be told 503 for minutes.
 PROBES = ("/health", "/ping")
@@ -45,8 +51,8 @@ class Boundary:
             logger.info("request %s: the client went away", request_id(scope))
         except Exception as e:
             if started:  # too late for another answer: the connection is closed instead
-                logger.error("request %s failed after its answer had begun", request_id(scope), exc_info=e)
-                raise
+                log_error(logger, "request %s failed after its answer had begun", request_id(scope), error=e)
+                raise BrokenOffError from None
             await send_error(scope, send_with_id, e)
         is_probe = scope["path"].startswith(PROBES)
         level = logging.INFO if status >= 400 and not is_probe else logging.DEBUG
