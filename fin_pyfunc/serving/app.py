@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from limits import parse
@@ -15,13 +15,16 @@ from starlette.types import Scope as AsgiScope
 from fin_pyfunc.serving import pages
 from fin_pyfunc.serving.endpoints import Predict, PredictBatch
 from fin_pyfunc.serving.keys import KeyFile, Scope
+from fin_pyfunc.serving.logs.requests import JsonLines, TextLines
+from fin_pyfunc.serving.metrics.requests import RequestMetrics
 from fin_pyfunc.serving.middleware.auth import Authenticate
-from fin_pyfunc.serving.middleware.boundary import Boundary
+from fin_pyfunc.serving.middleware.boundary import Boundary, Observer
 from fin_pyfunc.serving.middleware.rate_limit import RateLimit
 from fin_pyfunc.serving.mlflow_app import Invocations
 from fin_pyfunc.serving.routes import Routes
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
+from fin_pyfunc.serving.tracing import Traced
 
 #: Headers that a browser's script may read from another origin.
 EXPOSED = ["X-Request-ID", "X-Model-URI", "X-Model-ID", "X-Model-Backend", "Retry-After"]
@@ -35,7 +38,11 @@ SCOPES = {
 
 
 def create_app(
-    settings: Settings, on_ready: ReadyHook | None = None, on_fatal: Callable[[], None] | None = None
+    settings: Settings,
+    on_ready: ReadyHook | None = None,
+    on_fatal: Callable[[], None] | None = None,
+    before_serving: Callable[[Server], Awaitable[None]] | None = None,
+    metrics_folder: Path | None = None,
 ) -> ASGIApp:
     """Make the application of one worker.
 
@@ -43,7 +50,7 @@ def create_app(
     ----------
     settings : Settings
         Nothing is read from the environment or from globals.
-    on_ready, on_fatal : callable, optional
+    on_ready, on_fatal, before_serving, metrics_folder : optional
         As `Server` takes them.
 
     Returns
@@ -57,7 +64,7 @@ def create_app(
     KeyFileError
         The key file is missing, unreadable or damaged.
     """
-    server = Server(settings, on_ready, on_fatal)
+    server = Server(settings, on_ready, on_fatal, before_serving, metrics_folder)
     hot: dict[str, ASGIApp] = {
         "/predict": Predict(server.predictor, settings.limits, server.watchers),
         "/predict/batch": PredictBatch(server.predictor, settings.limits, server.watchers),
@@ -73,6 +80,7 @@ def create_app(
             Route("/models", other.models),
             Route("/ping", other.ping),
             Route("/version", other.version),
+            *([Route("/metrics", other.metrics)] if settings.metrics.enabled else []),
             *pages.routes(),
         ],
         redirect_slashes=False,
@@ -85,7 +93,10 @@ def create_app(
         keyfile = KeyFile(Path(settings.auth.keys_file or ""))
         keyfile.load()
         app = Authenticate(app, keyfile, SCOPES)
-    app = Boundary(app)
+    paths = {*hot, *(route.path for route in rest.routes if isinstance(route, Route))}
+    app = Boundary(app, server, _observers(server, paths))
+    if server.tracer is not None:
+        app = Traced(app, server.tracer, paths)
     cors = settings.cors
     if cors.allow_origins:
         app = CORSMiddleware(
@@ -97,6 +108,21 @@ def create_app(
             expose_headers=EXPOSED,
         )
     return app
+
+
+def _observers(server: Server, paths: Collection[str]) -> list[Observer]:
+    """Who is told of each request that was answered."""
+    settings = server.settings
+    observers: list[Observer] = []
+    if settings.metrics.enabled:
+        counting = RequestMetrics(server.metrics.values, paths)
+        server.metrics.before_flush.append(counting.count)
+        server.watchers.add(counting)
+        observers.append(counting)
+    is_json = settings.log_format == "json"
+    is_all = settings.log_requests == "all" or (settings.log_requests is None and is_json)
+    observers.append(JsonLines(is_all, paths) if is_json else TextLines(is_all))
+    return observers
 
 
 class Shim:

@@ -80,7 +80,8 @@ def answer(error: Exception, request_id: str) -> Answer:
         return _routing(error)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status == 500:
-        logger.error("request %s failed", request_id, exc_info=error)
+        extra = {"request_id": request_id, "model_id": getattr(error, "model_id", "")}
+        logger.error("request %s failed", request_id, exc_info=error, extra=extra)
         said = f"{error}" if isinstance(error, FinPyfuncError) else "an unexpected error"
         detail = (
             f"Prediction failed: {said.rstrip('.')}; the server's log has the cause under this answer's X-Request-ID."

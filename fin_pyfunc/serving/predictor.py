@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.decode import Envelope, read_row
 from fin_pyfunc.serving.default_model import DefaultModel
@@ -43,13 +44,14 @@ class Predictor:
         threads = limits.score_threads or min(MAX_DEFAULT_THREADS, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="score")
         self._joiner = Joiner(self._threads)
-        self._waiting = 0
+        #: predictions under way
+        self.waiting = 0
         self.is_draining = False
 
     @property
     def is_idle(self) -> bool:
         """Whether every prediction that was accepted is answered."""
-        return self._waiting == 0
+        return self.waiting == 0
 
     def drain(self) -> None:
         """Take no more predictions; those under way go on."""
@@ -71,19 +73,26 @@ class Predictor:
         FinPyfuncError
             Whatever finding, loading or scoring the model raised.
         """
-        uri, sent, began = envelope.model_uri, envelope.features, time.perf_counter()
+        uri, sent, entered = envelope.model_uri, envelope.features, time.perf_counter()
         loaded = self._in_memory(uri)
-        if loaded is not None and not self.is_draining:
-            row, decoded = read_row(envelope, loaded.model), time.perf_counter()
-            decisions = loaded.model.decide_now(row)
-            if decisions is not None:
-                return Prediction(uri, loaded, row, decisions, began, decoded, sent)
-        async with self.place():
-            loaded = await self.find(uri)
-            row, decoded = read_row(envelope, loaded.model), time.perf_counter()
-            return Prediction(uri, loaded, row, await self._joiner.decide(loaded.model, row), began, decoded, sent)
+        try:
+            if loaded is not None and not self.is_draining:
+                row, decoded = read_row(envelope, loaded.model), time.perf_counter()
+                decisions = loaded.model.decide_now(row)
+                if decisions is not None:
+                    return Prediction(uri, loaded, row, decisions, entered, decoded, sent)
+            async with self.place():
+                loaded = await self.find(uri)
+                found = time.perf_counter()
+                row, decoded = read_row(envelope, loaded.model), time.perf_counter()
+                decisions, started = await self._joiner.decide(loaded.model, row)
+                times = {"entered": entered, "found": found, "started": started}
+                return Prediction(uri, loaded, row, decisions, found, decoded, sent, **times)
+        except FinPyfuncError as e:
+            _note_model(e, loaded)
+            raise
 
-    async def on_thread(self, uri: str | None, work: Callable[[LoadedModel], T]) -> T:
+    async def on_thread(self, uri: str | None, work: Callable[[LoadedModel, float], T]) -> T:
         """Find a model, and do with it on a scoring thread what takes its time.
 
         Parameters
@@ -91,6 +100,7 @@ class Predictor:
         uri : str or None
             The model as the client named it; None for the server's default.
         work : callable
+            Given the model, and when it was found in the seconds of ``time.perf_counter``.
 
         Raises
         ------
@@ -99,7 +109,12 @@ class Predictor:
         """
         async with self.place():
             loaded = await self.find(uri)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work, loaded)
+            try:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, work, loaded, time.perf_counter())
+            except FinPyfuncError as e:
+                _note_model(e, loaded)
+                raise
 
     def _in_memory(self, uri: str | None) -> LoadedModel | None:
         """The model for a URI if nothing has to be waited for."""
@@ -116,9 +131,9 @@ class Predictor:
         """
         if self.is_draining:
             raise RequestError(503, DRAINING, RETRY_AFTER)
-        if self._waiting >= self._limits.max_waiting:
+        if self.waiting >= self._limits.max_waiting:
             raise RequestError(503, "The server is working on as many requests as it takes: try again.", RETRY_AFTER)
-        self._waiting += 1
+        self.waiting += 1
         try:
             async with asyncio.timeout(self._limits.request_seconds):
                 yield
@@ -129,7 +144,7 @@ class Predictor:
                 "at a time, or raise deployment.api.limits.request_seconds.",
             ) from None
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     async def find(self, uri: str | None) -> LoadedModel:
         """The model that a request asks for."""
@@ -140,3 +155,9 @@ class Predictor:
     def close(self) -> None:
         """Take no more work."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _note_model(error: FinPyfuncError, loaded: LoadedModel | None) -> None:
+    """Let an error know the model that it is about, for `prediction.model_of`."""
+    if loaded is not None:
+        error.model_id = loaded.resolved.model_id

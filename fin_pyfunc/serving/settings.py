@@ -11,7 +11,18 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import msgspec.inspect as inspect
 
-from fin_pyfunc.serving.settings_sections import Auth, Cache, Cors, Limits, Mlflow, Models, Rate, Settings
+from fin_pyfunc.serving.settings_sections import (
+    Auth,
+    Cache,
+    Cors,
+    Limits,
+    Metrics,
+    Mlflow,
+    Models,
+    Rate,
+    Settings,
+    Tracing,
+)
 from fin_pyfunc.serving.settings_sources import (
     MAX_FILE_BYTES,
     MLFLOW_VARIABLES,
@@ -32,12 +43,14 @@ __all__ = [
     "Cache",
     "Cors",
     "Limits",
+    "Metrics",
     "Mlflow",
     "Models",
     "Rate",
     "Setting",
     "Settings",
     "SettingsError",
+    "Tracing",
     "fields",
     "load",
 ]

@@ -6,6 +6,7 @@ reference in the documentation are all read off them.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import msgspec
@@ -15,6 +16,13 @@ from fin_pyfunc.serving.settings_wording import ROOT, SettingsError
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Count = Annotated[int, Meta(ge=1)]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it is part of
+        return False
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,6 +116,10 @@ class Limits(_Section, frozen=True):
     score_threads: Annotated[
         _Count | None, Meta(description="Scoring threads of one worker; null is one a CPU, at most 4.")
     ] = None
+    worker_memory: Annotated[
+        _Count | None,
+        Meta(description="Bytes of memory beyond which a worker is replaced by a new one; null is no limit."),
+    ] = None
 
 
 class Auth(_Section, frozen=True):
@@ -157,6 +169,33 @@ class Rate(_Section, frozen=True):
             )
 
 
+class Metrics(_Section, frozen=True):
+    """What is counted."""
+
+    enabled: Annotated[bool, Meta(description="Whether the server counts, for Prometheus to ask at `/metrics`.")] = True
+
+
+class Tracing(_Section, frozen=True):
+    """Spans of each request."""
+
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Whether requests are traced with OpenTelemetry, as its own `OTEL_…` variables say; needs the "
+            "extra `tracing`."
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.enabled and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+            raise SettingsError(
+                [
+                    f"{ROOT}.tracing.enabled: true needs OpenTelemetry, which is not installed; "
+                    "run pip install 'fin_pyfunc[tracing]', or set it to false"
+                ]
+            )
+
+
 class Settings(_Section, frozen=True):
     """Everything that can be set for the server, under ``deployment.api`` in a configuration file."""
 
@@ -169,10 +208,20 @@ class Settings(_Section, frozen=True):
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"], Meta(description="Least severe level that is logged.")
     ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="`text` for people, or `json`: one object a line.")
+    ] = "text"
+    log_requests: Annotated[
+        Literal["all", "failed"] | None,
+        Meta(description="Which requests are a line of the log; null is `all` as JSON and `failed` as text."),
+    ] = None
     model_uri: Annotated[
         _Text | None,
         Meta(description="Model of a request that names none, loaded at start; null has each request name its own."),
     ] = None
+    preload: Annotated[
+        tuple[_Text, ...], Meta(description="Further models, loaded and warm before the server is ready.")
+    ] = ()
     backend: Annotated[
         _Text | None, Meta(description="Backend that computes every prediction; null chooses one for each model.")
     ] = None
@@ -186,3 +235,15 @@ class Settings(_Section, frozen=True):
     cache: Annotated[Cache, Meta(description="Models kept in memory.")] = Cache()
     models: Annotated[Models, Meta(description="Which models a request may name.")] = Models()
     limits: Annotated[Limits, Meta(description="How much one request, and one worker, takes on.")] = Limits()
+    metrics: Annotated[Metrics, Meta(description="What is counted.")] = Metrics()
+    tracing: Annotated[Tracing, Meta(description="Spans of each request.")] = Tracing()
+
+    def __post_init__(self) -> None:
+        room = self.cache.max_models if self.cache.enabled else 0
+        if len(self.preload) > room:
+            raise SettingsError(
+                [
+                    f"{ROOT}.preload: {len(self.preload)} models are to be loaded, and the cache keeps {room}; "
+                    f"list fewer, or raise {ROOT}.cache.max_models"
+                ]
+            )
