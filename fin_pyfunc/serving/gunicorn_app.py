@@ -32,6 +32,8 @@ from fin_pyfunc.serving.middleware.auth import warn_if_exposed
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
 
+logger = logging.getLogger("fin_pyfunc.server")
+
 
 class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
     """gunicorn, configured from our settings instead of from its own command line.
@@ -141,13 +143,19 @@ def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
     logging.getLogger("gunicorn.error").addFilter(_is_news)
     estate, beside = succession.inherited(), succession.tried_beside()
     taken = estate.bind if estate is not None else beside
-    if bind(settings) != taken:
-        _refuse_taken_port(settings)
-    if beside is not None:
-        trial.run(settings)
-        return
-    warn_if_exposed(settings)
-    GunicornApp(settings, on_ready, estate).run()
+    try:
+        if bind(settings) != taken:
+            _refuse_taken_port(settings)
+        if beside is not None:
+            trial.run(settings)
+            return
+        warn_if_exposed(settings)
+        GunicornApp(settings, on_ready, estate).run()
+    except FinPyfuncError as e:
+        if settings.log_format == "text" or beside is not None:
+            raise
+        logger.error("%s", e)
+        sys.exit(1)
 
 
 def bind(settings: Settings) -> str:

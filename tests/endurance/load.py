@@ -127,7 +127,8 @@ class Load:
         body, began, name = self._bodies[i % len(self._bodies)], time.monotonic(), f"load-{i}"
         writer.write(
             f"POST /predict HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nX-Request-ID: {name}\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
         )
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         status, *lines = head.split("\r\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -126,6 +127,7 @@ def set_up(level: str, is_json: bool) -> None:
     for noisy in ("alembic", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if is_json:
+        os.environ["MLFLOW_CONFIGURE_LOGGING"] = "false"  # MLflow would write its own lines in its own format
         logging.captureWarnings(True)
         sys.excepthook = _uncaught
         threading.excepthook = lambda raised: _uncaught(raised.exc_type, raised.exc_value, raised.exc_traceback)
