@@ -120,7 +120,7 @@ def _observers(server: Server, paths: Collection[str]) -> list[Observer]:
         server.watchers.add(counting)
         observers.append(counting)
     is_json = settings.log_format == "json"
-    is_all = settings.log_requests == "all" or (settings.log_requests is None and is_json)
+    is_all = settings.log_requests == "all" or (settings.log_requests == "auto" and is_json)
     observers.append(JsonLines(is_all, paths) if is_json else TextLines(is_all))
     return observers
 

@@ -10,8 +10,26 @@ from fin_pyfunc.model.errors import FinPyfuncError, StoreUnavailableError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.default_model import RETRY_SECONDS
 from fin_pyfunc.serving.loader import warm_up
+from fin_pyfunc.serving.settings import ROOT, Settings, SettingsError
 
 logger = logging.getLogger("fin_pyfunc.server")
+
+
+def require_room(settings: Settings) -> None:
+    """Refuse a list that is longer than what the cache keeps.
+
+    Raises
+    ------
+    SettingsError
+    """
+    room = settings.cache.max_models if settings.cache.enabled else 0
+    if len(settings.preload) > room:
+        raise SettingsError(
+            [
+                f"{ROOT}.preload: {len(settings.preload)} models are to be loaded, and the cache keeps {room}; "
+                f"list fewer, or raise {ROOT}.cache.max_models"
+            ]
+        )
 
 
 class Preload:

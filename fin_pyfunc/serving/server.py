@@ -21,7 +21,7 @@ from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.worker import WorkerMetrics
 from fin_pyfunc.serving.prediction import Watchers
 from fin_pyfunc.serving.predictor import Predictor
-from fin_pyfunc.serving.preload import Preload
+from fin_pyfunc.serving.preload import Preload, require_room
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.settings import Settings
 from fin_pyfunc.serving.store import Store
@@ -66,6 +66,7 @@ class Server:
         metrics_folder: Path | None = None,
     ) -> None:
         self._on_ready, self._on_fatal, self._before_serving = on_ready, on_fatal or _ignore, before_serving
+        require_room(settings)
         uri = settings.mlflow.tracking_uri
         roots = [Path(root) for root in settings.models.file_roots]
         resolver = Resolver(uri, file_roots=roots, trust=settings.models.trust)

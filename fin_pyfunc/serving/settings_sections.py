@@ -212,9 +212,9 @@ class Settings(_Section, frozen=True):
         Literal["text", "json"], Meta(description="`text` for people, or `json`: one object a line.")
     ] = "text"
     log_requests: Annotated[
-        Literal["all", "failed"] | None,
-        Meta(description="Which requests are a line of the log; null is `all` as JSON and `failed` as text."),
-    ] = None
+        Literal["auto", "all", "failed"],
+        Meta(description="Which requests are a line of the log; `auto` is `all` as JSON and `failed` as text."),
+    ] = "auto"
     model_uri: Annotated[
         _Text | None,
         Meta(description="Model of a request that names none, loaded at start; null has each request name its own."),
@@ -237,13 +237,3 @@ class Settings(_Section, frozen=True):
     limits: Annotated[Limits, Meta(description="How much one request, and one worker, takes on.")] = Limits()
     metrics: Annotated[Metrics, Meta(description="What is counted.")] = Metrics()
     tracing: Annotated[Tracing, Meta(description="Spans of each request.")] = Tracing()
-
-    def __post_init__(self) -> None:
-        room = self.cache.max_models if self.cache.enabled else 0
-        if len(self.preload) > room:
-            raise SettingsError(
-                [
-                    f"{ROOT}.preload: {len(self.preload)} models are to be loaded, and the cache keeps {room}; "
-                    f"list fewer, or raise {ROOT}.cache.max_models"
-                ]
-            )
