@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from pathlib import Path
 
-from limits import parse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
@@ -13,13 +13,14 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from fin_pyfunc.serving import pages
+from fin_pyfunc.serving.callers.credentials import open_credentials
+from fin_pyfunc.serving.callers.principal import Scope
 from fin_pyfunc.serving.endpoints import Predict, PredictBatch
-from fin_pyfunc.serving.keys import KeyFile, Scope
 from fin_pyfunc.serving.logs.requests import JsonLines, TextLines
+from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.requests import RequestMetrics
 from fin_pyfunc.serving.middleware.auth import Authenticate
 from fin_pyfunc.serving.middleware.boundary import Boundary, Observer
-from fin_pyfunc.serving.middleware.rate_limit import RateLimit
 from fin_pyfunc.serving.mlflow_app import Invocations
 from fin_pyfunc.serving.routes import Routes
 from fin_pyfunc.serving.server import ReadyHook, Server
@@ -28,19 +29,26 @@ from fin_pyfunc.serving.tracing import Traced
 
 #: Headers that a browser's script may read from another origin.
 EXPOSED = ["X-Request-ID", "X-Model-URI", "X-Model-ID", "X-Model-Backend", "Retry-After"]
-#: What a key must be allowed; any other route is open (`middleware.auth.OPEN`) or takes every key.
+#: What a caller must be allowed, a path that ends with a slash for all below it; any other route is open
+#: (`middleware.auth.OPEN`) or takes every caller that is known.
 SCOPES = {
     "/predict": Scope.PREDICT,
     "/predict/batch": Scope.PREDICT,
     "/invocations": Scope.PREDICT,
     "/models": Scope.MODELS,
+    "/metrics": Scope.METRICS,
+    "/admin": Scope.ADMIN,
+    "/admin/": Scope.ADMIN,
 }
+#: What is counted against a caller's rate: what costs, not what an operator's own machines ask.
+LIMITED = [path for path, scope in SCOPES.items() if scope in (Scope.PREDICT, Scope.MODELS)]
 
 
 def create_app(
     settings: Settings,
     on_ready: ReadyHook | None = None,
     on_fatal: Callable[[], None] | None = None,
+    on_stuck: Callable[[], None] | None = None,
     before_serving: Callable[[Server], Awaitable[None]] | None = None,
     metrics_folder: Path | None = None,
 ) -> ASGIApp:
@@ -50,21 +58,21 @@ def create_app(
     ----------
     settings : Settings
         Nothing is read from the environment or from globals.
-    on_ready, on_fatal, before_serving, metrics_folder : optional
+    on_ready, on_fatal, on_stuck, before_serving, metrics_folder : optional
         As `Server` takes them.
 
     Returns
     -------
     ASGI application
         It opens no store, thread or file before its lifespan starts, so that it can be made before a fork; with
-        ``auth.mode: keys`` it has read the key file.
+        authentication on it has read the file of keys.
 
     Raises
     ------
-    KeyFileError
-        The key file is missing, unreadable or damaged.
+    KeyFileError, KeySetError
+        A file of keys is missing, unreadable or damaged.
     """
-    server = Server(settings, on_ready, on_fatal, before_serving, metrics_folder)
+    server = Server(settings, on_ready, on_fatal, on_stuck, before_serving, metrics_folder)
     hot: dict[str, ASGIApp] = {
         "/predict": Predict(server.predictor, settings.limits, server.watchers),
         "/predict/batch": PredictBatch(server.predictor, settings.limits, server.watchers),
@@ -88,11 +96,15 @@ def create_app(
     )
     app: ASGIApp = Shim(hot, rest)
     if settings.rate.requests is not None:
-        app = RateLimit(app, parse(settings.rate.requests), SCOPES)
-    if settings.auth.mode == "keys":
-        keyfile = KeyFile(Path(settings.auth.keys_file or ""))
-        keyfile.load()
-        app = Authenticate(app, keyfile, SCOPES)
+        # `limits`, a tenth of a second, for those who set a rate
+        from fin_pyfunc.serving.middleware.rate_limit import RateLimit
+        from fin_pyfunc.serving.rates import counter
+
+        counting = counter(settings.rate)
+        counting.on_trouble = partial(server.metrics.values.add, m.REDIS_ERRORS)
+        app = RateLimit(app, counting, LIMITED, settings.rate.when_storage_fails == "open")
+    if settings.auth.is_on:
+        app = Authenticate(app, open_credentials(settings.auth), SCOPES)
     paths = {*hot, *(route.path for route in rest.routes if isinstance(route, Route))}
     app = Boundary(app, server, _observers(server, paths))
     if server.tracer is not None:

@@ -7,12 +7,12 @@ import gc
 import logging
 import multiprocessing
 import os
-import re
+import resource
 import shutil
 import socket
+import ssl
 import sys
 import tempfile
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,12 @@ from fin_pyfunc.serving.metrics.values import Values
 from fin_pyfunc.serving.middleware.auth import warn_if_exposed
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
+from fin_pyfunc.serving.warming import warm
 
 logger = logging.getLogger("fin_pyfunc.server")
+
+#: Files, of which each connection is one, that a process asks to be allowed.
+MAX_FILES = 65_536
 
 
 class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
@@ -50,7 +54,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
     def __init__(
         self, settings: Settings, on_ready: ReadyHook | None = None, estate: succession.Estate | None = None
     ) -> None:
-        self._settings, self._on_ready, self._estate = settings, on_ready, estate
+        self.settings, self._on_ready, self._estate = settings, on_ready, estate
         #: set by the first worker whose default model is ready: from then on a worker that cannot load waits, not ends
         self._has_served = multiprocessing.Value("b", 0 if estate is None else 1)
         #: workers that serve now, as the arbiter counts them
@@ -73,7 +77,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
 
     def load_config(self) -> None:
         """Tell gunicorn what our settings say."""
-        s = self._settings
+        s = self.settings
         options: dict[str, Any] = {
             "bind": bind(s),
             "workers": s.workers,
@@ -83,6 +87,9 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
             "timeout": 60,
             "keepalive": 75,
             "proc_name": "fin-pyfunc",
+            "forwarded_allow_ips": ",".join(s.rate.trusted_proxies),
+            "certfile": s.tls.certfile,
+            "keyfile": s.tls.keyfile,
             # the application is made before the fork, so that workers share the memory of its imports; it opens nothing
             "preload_app": True,
             "control_socket_disable": True,
@@ -98,9 +105,14 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
 
     def load(self) -> ASGIApp:
         """The application, made once in the arbiter."""
-        _warm_imports(self._settings)
+        warm(self.settings)
         app = create_app(
-            self._settings, self._note_served, self._end_if_never_served, self._until_needed, self.values.folder
+            self.settings,
+            on_ready=self._note_served,
+            on_fatal=self._end_if_never_served,
+            on_stuck=self._replace_worker,
+            before_serving=self._until_needed,
+            metrics_folder=self.values.folder,
         )
         # what is there now stays; a collection in a worker would touch all of it, and make it that worker's own memory
         gc.collect()
@@ -119,6 +131,11 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
                 break  # MLflow is away and nobody else is there: somebody has to say so
             self.worker.notify()
             await asyncio.sleep(0.02)
+
+    def _replace_worker(self) -> None:
+        """Have another worker take the place of this one, whose scoring threads do not come back."""
+        assert self.worker is not None  # noqa: S101 - for the type checker
+        self.worker.ask_for_replacement("stuck")
 
     def _note_served(self, default: LoadedModel | None) -> None:
         with self._has_served.get_lock():
@@ -146,6 +163,8 @@ def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
     try:
         if bind(settings) != taken:
             _refuse_taken_port(settings)
+        _refuse_bad_certificate(settings)
+        _allow_open_files()
         if beside is not None:
             trial.run(settings)
             return
@@ -182,20 +201,32 @@ def _refuse_taken_port(settings: Settings) -> None:
             ) from e
 
 
-def _warm_imports(settings: Settings) -> None:
-    """Import before the fork what every worker needs, without opening anything.
+def _refuse_bad_certificate(settings: Settings) -> None:
+    """Say so at once where every worker would fail with a trace, and be started again."""
+    tls = settings.tls
+    if tls.certfile is None:
+        if tls.keyfile is not None:
+            raise FinPyfuncError("deployment.api.tls.keyfile is a certificate's key: name it in tls.certfile, too.")
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certfile, tls.keyfile, _no_password)
+    except (OSError, ValueError) as e:
+        strerror = None if isinstance(e, ssl.SSLError) else getattr(e, "strerror", None)
+        reason = "no certificate with its private key" if strerror is None else strerror.lower()
+        raise FinPyfuncError(
+            f"The certificate of deployment.api.tls cannot be used ({reason}): certfile and keyfile must be PEM files "
+            "that the server's user can read, the key without a password and of the same certificate."
+        ) from None
 
-    A single worker shares its imports with nobody, and MLflow's take longer than all else that a start does: where the
-    model is a local file or folder, it answers first, and MLflow is imported beside that.
-    """
-    names = ["onnxruntime", "uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.protocols.http.auto"]
-    if settings.workers > 1 or (settings.model_uri or "").startswith(("models:", "runs:")):
-        names += ["mlflow.artifacts", "mlflow.pyfunc.scoring_server", "mlflow.tracking"]
-        # MLflow's own default is a database, too
-        if re.match(r"(sqlite|postgres|mysql|mssql)", settings.mlflow.tracking_uri or "sqlite"):
-            names += ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"]
-            names += ["sqlalchemy.dialects.sqlite"]
-    for name in names:
-        import_module(name)
-    if "sqlalchemy" in sys.modules:
-        import_module("sqlalchemy.orm").configure_mappers()  # which every worker would do by itself
+
+def _no_password() -> str:
+    """Instead of a question at the terminal."""
+    return ""
+
+
+def _allow_open_files() -> None:
+    """Let every connection have its file: a shell's usual 1,024 would keep others out when a thousand are idle."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

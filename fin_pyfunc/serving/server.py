@@ -26,6 +26,8 @@ from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow
 from fin_pyfunc.serving.settings import Settings
 from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.tracing import Tracer
+from fin_pyfunc.serving.trust.loads import Loads
+from fin_pyfunc.serving.trust.unknown import Unknown
 
 #: Called with the default model, or None where the server has none.
 ReadyHook = Callable[[LoadedModel | None], None]
@@ -44,6 +46,8 @@ class Server:
         Called once the default model, if any, and those of the preload list answer.
     on_fatal : callable, optional
         Called where it is certain that one of those cannot be loaded; what it raises ends the worker.
+    on_stuck : callable, optional
+        Called once too many scoring threads do not come back; it should have the worker replaced.
     before_serving : callable, optional
         Awaited, with this server, before the worker listens.
     metrics_folder : Path, optional
@@ -62,14 +66,23 @@ class Server:
         settings: Settings,
         on_ready: ReadyHook | None = None,
         on_fatal: Callable[[], None] | None = None,
+        on_stuck: Callable[[], None] | None = None,
         before_serving: Callable[[Server], Awaitable[None]] | None = None,
         metrics_folder: Path | None = None,
     ) -> None:
-        self._on_ready, self._on_fatal, self._before_serving = on_ready, on_fatal or _ignore, before_serving
+        self._on_ready, self._on_fatal, self._on_stuck = on_ready, on_fatal or _ignore, on_stuck
+        self._before_serving = before_serving
         require_room(settings)
         uri = settings.mlflow.tracking_uri
-        roots = [Path(root) for root in settings.models.file_roots]
-        resolver = Resolver(uri, file_roots=roots, trust=settings.models.trust)
+        models = settings.models
+        resolver = Resolver(
+            uri,
+            file_roots=[Path(root) for root in models.file_roots],
+            trust=models.trust,
+            allow=models.allow,
+            artifact_roots=models.artifact_roots,
+            max_bytes=models.max_bytes,
+        )
         self.settings = settings
         self.is_leaving = False
         self.compiler = Compiler()
@@ -77,10 +90,17 @@ class Server:
         self.tracer = Tracer() if settings.tracing.enabled else None
         self.cache = ModelCache(
             resolver,
-            partial(load, resolver, backend=settings.backend, compiler=self.compiler),
+            Loads(
+                partial(load, resolver, backend=settings.backend, compiler=self.compiler),
+                resolver.discard,
+                models.loads,
+                models.load_seconds,
+            ),
             max_models=settings.cache.max_models if settings.cache.enabled else 0,
-            refresh_seconds=settings.models.refresh_seconds,
+            refresh_seconds=models.refresh_seconds,
             values=self.metrics.values,
+            unknown=Unknown(models.unknown_seconds, models.unknown_per_second),
+            loads=models.loads,
         )
         self.default = DefaultModel(self.cache, settings.model_uri)
         self.preload = Preload(self.cache, settings.preload)
@@ -105,7 +125,12 @@ class Server:
         self.metrics.start()
         if self.tracer is not None:
             self.tracer.start()
-        work = (self.health.run(), self._start_models(), self.metrics.run())
+        work = (
+            self.health.run(),
+            self._start_models(),
+            self.predictor.watch(self._on_stuck),
+            self.metrics.run(),
+        )
         background = [asyncio.create_task(each) for each in work]
         try:
             if self._before_serving is not None:

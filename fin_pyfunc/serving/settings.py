@@ -21,6 +21,7 @@ from fin_pyfunc.serving.settings_sections import (
     Models,
     Rate,
     Settings,
+    Tls,
     Tracing,
 )
 from fin_pyfunc.serving.settings_sources import (
@@ -50,6 +51,7 @@ __all__ = [
     "Setting",
     "Settings",
     "SettingsError",
+    "Tls",
     "Tracing",
     "fields",
     "load",

@@ -30,6 +30,12 @@ logger = logging.getLogger("fin_pyfunc.server")
 
 #: Tells a worker to leave.
 LEAVE = signal.SIGUSR2
+#: Why a worker may ask for another in its place; the first is that it does not.
+REASONS = ("", "memory", "stuck")
+_SAID = {
+    "memory": "it takes more than limits.worker_memory",
+    "stuck": "too many of its scoring threads do not come back",
+}
 #: Seconds that a worker gets, beyond those to finish in, before it is killed.
 GRACE_SECONDS = 5.0
 
@@ -100,11 +106,12 @@ class ReplacingArbiter(Arbiter):  # type: ignore[misc] # no types
     def manage_workers(self) -> None:
         """As the parent does, in every turn of its loop; and see to those that come and go."""
         for pid, worker in list(self.WORKERS.items()):
-            if worker.has_outgrown.value:
-                self._leaving[pid] = _Leaving(pid, self.cfg.graceful_timeout, "memory")
+            if worker.why_replace.value:
+                reason = REASONS[worker.why_replace.value]
+                self._leaving[pid] = _Leaving(pid, self.cfg.graceful_timeout, reason)
                 del self.WORKERS[pid]
                 worker.tmp.close()
-                logger.warning("worker %d takes more than limits.worker_memory: another takes its place", pid)
+                logger.warning("another worker takes the place of %d: %s", pid, _SAID[reason])
         super().manage_workers()
         are_ready = [bool(worker.is_ready.value) for worker in self.WORKERS.values()]
         self.app.note_serving(sum(are_ready) + len(self._leaving))

@@ -9,17 +9,28 @@ import os
 import signal
 import sys
 import time
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
-from fin_pyfunc.serving.life.arbiter import LEAVE
+from fin_pyfunc.serving.life.arbiter import LEAVE, REASONS
 from fin_pyfunc.serving.memory import resident_bytes
+from fin_pyfunc.serving.protocol import Protocol, Sweeper
 from fin_pyfunc.serving.server import Server
+from fin_pyfunc.serving.settings import Limits, Settings
 
 logger = logging.getLogger("fin_pyfunc.server")
+
+#: With every answer, whatever it is of.
+SAFE_HEADERS = [
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+]
+HTTPS_HEADERS = [("strict-transport-security", "max-age=31536000")]
 
 #: Seconds for which a thread may keep Python's lock from another that wants it.
 SWITCH_SECONDS = 0.0005
@@ -32,23 +43,36 @@ class Worker(UvicornWorker):  # type: ignore[misc] # no types
 
     Attributes
     ----------
-    is_ready, has_outgrown : RawValue
-        What the arbiter is told: that this worker answers; that it takes more memory than it may.
+    is_ready, why_replace : RawValue
+        What the arbiter is told: that this worker answers; why it should be replaced, a place in `REASONS`.
     """
 
     CONFIG_KWARGS = {"loop": "auto", "http": "auto", "server_header": False, "access_log": False, "ws": "none"}  # noqa: RUF012
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.is_ready, self.has_outgrown = multiprocessing.RawValue("b", 0), multiprocessing.RawValue("b", 0)
+        self.is_ready, self.why_replace = multiprocessing.RawValue("b", 0), multiprocessing.RawValue("b", 0)
         self._server: DrainingServer | None = None
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
+        self.config.http = partial(Protocol, self.limits)
+        self.config.proxy_headers = bool(self.cfg.forwarded_allow_ips)
+        self.config.headers += SAFE_HEADERS + (HTTPS_HEADERS if self.cfg.is_ssl else [])
         logging.getLogger("uvicorn.error").setLevel(max(self.log.error_log.level, logging.WARNING))
 
     @property
     def is_ending(self) -> bool:
         """Whether it has been told to leave or to stop."""
         return self._server is not None and self._server.is_ending
+
+    @property
+    def limits(self) -> Limits:
+        """Those of our settings; the defaults where gunicorn runs another application in this worker."""
+        settings: Settings = getattr(self.app, "settings", Settings())
+        return settings.limits
+
+    def ask_for_replacement(self, reason: str) -> None:
+        """Let the arbiter put another worker in the place of this one, which goes on meanwhile."""
+        self.why_replace.value = REASONS.index(reason)
 
     def init_signals(self) -> None:
         """As the parent does; a SIGHUP to a whole group of processes, as of a terminal, is the arbiter's affair."""
@@ -83,6 +107,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker.config)
         self._worker, self._parent = worker, os.getppid()
+        self._sweeper = Sweeper(worker.limits.client_seconds)
         self._drain_until: float | None = None
         self._leave_until: float | None = None
         self._idle_until = 0.0
@@ -110,6 +135,7 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Say, ten times a second, whether to stop now."""
         if counter % 10 == 0:
+            self._sweeper.sweep(cast("set[Protocol]", self.server_state.connections))
             self._look_around()
         if self._leave_until is not None and not self.should_exit:
             self._go_on_leaving(self._leave_until)
@@ -144,7 +170,7 @@ class DrainingServer(uvicorn.Server):
         if not self._worker.is_ready.value:
             self._worker.is_ready.value = ours.health.not_ready() is None
             self._watch_memory(ours, is_new=bool(self._worker.is_ready.value))
-        elif not self._worker.has_outgrown.value:
+        elif not self._worker.why_replace.value:
             self._watch_memory(ours, is_new=False)
 
     def _watch_memory(self, ours: Server, is_new: bool) -> None:
@@ -159,7 +185,7 @@ class DrainingServer(uvicorn.Server):
                 taken,
             )
         elif self._worker.is_ready.value:
-            self._worker.has_outgrown.value = 1
+            self._worker.ask_for_replacement("memory")
 
     def _go_on_leaving(self, until: float) -> None:
         now = time.monotonic()

@@ -104,7 +104,7 @@ RECORDS_FAILED = _counter("records_failed", "Predictions that could not be writt
 RECORDS_WAITING = _gauge("records_waiting", "Predictions not yet on disk, over all workers.")
 
 GPU_FALLBACKS = _counter("gpu_fallbacks", "Times that the CPU computed what the GPU was to compute.", "reason")
-REDIS_ERRORS = _counter("redis_errors", "Times that Redis did not answer.", "use")
+REDIS_ERRORS = _counter("redis_errors", "Times that Redis did not answer, by the error's type.", "error")
 
 WAITING = _gauge("predictions_waiting", "Predictions waiting or running, over all workers.")
 READY = _gauge("workers_ready", "Workers that are ready.")
