@@ -77,6 +77,7 @@ class Load:
         self._bodies = [json.dumps({"features": row, "return_proba": True, **named}).encode() for row in rows]
         self._port, self._expected, self._connections, self._rate = port, expected, connections, rate
         self._stopping = asyncio.Event()
+        self._is_end_expected = False
         self.outcome = Outcome()
         self._began = time.monotonic()
 
@@ -91,6 +92,10 @@ class Load:
     def stop(self) -> None:
         """Ask nothing more; what is under way is still read."""
         self._stopping.set()
+
+    def end_expected(self) -> None:
+        """From now on the server stops: it may refuse with 503 and close connections, and answers nothing wrong."""
+        self._is_end_expected = True
 
     @property
     def now(self) -> float:
@@ -109,7 +114,7 @@ class Load:
                 async with asyncio.timeout(TIMEOUT):
                     keep = await self._ask(*streams, i)
             except (OSError, asyncio.IncompleteReadError, TimeoutError):
-                if not self._stopping.is_set():
+                if not self._is_end_expected and not self._stopping.is_set():
                     self.outcome.closed.append(self.now)
                 keep = False
             if not keep and streams is not None:
@@ -141,6 +146,8 @@ class Load:
     def _judge(self, status: int, headers: Mapping[str, str], answer: bytes, i: int, name: str) -> None:
         if headers.get("x-request-id") != name:
             self.outcome.wrong.append((self.now, f"answers {headers.get('x-request-id')}, not {name}"))
+        elif status == 503 and self._is_end_expected:
+            pass
         elif status != 200:
             self.outcome.refused.append((self.now, status, answer))
         elif (model := headers.get("x-model-id", "")) not in self._expected:
