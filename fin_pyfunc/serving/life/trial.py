@@ -1,0 +1,60 @@
+"""A server tried out: everything but listening, so that nothing that cannot work takes the place of what does."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.serving.app import create_app
+from fin_pyfunc.serving.life.succession import PASSED
+from fin_pyfunc.serving.server import Server
+from fin_pyfunc.serving.settings import Settings
+
+
+def run(settings: Settings) -> None:
+    """Start the application as a worker would, wait until its models answer, and say that it went well.
+
+    Raises
+    ------
+    FinPyfuncError
+        It would not answer.
+    """
+    asyncio.run(_try_out(settings))
+    sys.stdout.write(f"{PASSED}\n")  # the answer to whoever started this
+    sys.stdout.flush()
+
+
+async def _try_out(settings: Settings) -> None:
+    failed = asyncio.Event()
+    started: list[Server] = []
+
+    async def keep(server: Server) -> None:
+        started.append(server)
+
+    app = create_app(settings, on_fatal=failed.set, before_serving=keep)
+    messages, answers = [{"type": "lifespan.startup"}], asyncio.Queue[str]()
+    ended = asyncio.Event()
+
+    async def receive() -> dict[str, str]:
+        if messages:
+            return messages.pop()
+        await ended.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def send(message: dict[str, str]) -> None:
+        answers.put_nowait(message["type"])
+
+    application: Any = app  # Starlette's types know no dicts of text
+    running = asyncio.create_task(application({"type": "lifespan", "state": {}}, receive, send))
+    try:
+        if await answers.get() != "lifespan.startup.complete":
+            raise FinPyfuncError("the application could not be started; the log says why.")
+        while started[0].health.not_ready() is not None:
+            if failed.is_set():
+                raise FinPyfuncError(started[0].default.fatal or "a model of the preload list cannot be loaded.")
+            await asyncio.sleep(0.05)
+    finally:
+        ended.set()
+        await running
