@@ -27,7 +27,7 @@ TYPES = (PredictRequest, PredictResponse, BatchRequest, BatchResponse, Health, M
 
 #: With authentication on; without it, no route asks for one.
 SECURITY = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as `Authorization: Bearer <key>`."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key or a JWT as `Authorization: Bearer …`."},
     "api-key": {
         "type": "apiKey",
         "in": "header",

@@ -68,7 +68,7 @@ class Line(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 _encode = msgspec.json.Encoder().encode
 #: What a record may have been given as ``extra``.
-_EXTRA = frozenset(Line.__struct_fields__) - {"time", "level", "logger", "pid", "message", "error", "trace"}
+_EXTRA = frozenset(Line.__struct_fields__) - {"time", "level", "logger", "pid", "message"}
 
 
 def encoded(line: Line) -> bytes:
@@ -80,6 +80,18 @@ def timestamp(seconds: float) -> str:
     """Seconds since the epoch as a line has them."""
     whole = int(seconds)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1e6):06d}Z"
+
+
+class TextFormatter(logging.Formatter):
+    """A record of anybody's as text, with the trace that it was given in place of an exception."""
+
+    def __init__(self) -> None:
+        super().__init__(TEXT, DATE)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
+        given = record.__dict__.get("trace")
+        return super().format(record) + (f"\n{given}" if given else "")
 
 
 class JsonFormatter(logging.Formatter):
@@ -122,7 +134,7 @@ def set_up(level: str, is_json: bool) -> None:
         Then warnings of Python and exceptions that nobody catches are lines of JSON too.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if is_json else logging.Formatter(TEXT, DATE))
+    handler.setFormatter(JsonFormatter() if is_json else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for noisy in ("alembic", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -10,8 +10,14 @@ from typing import Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fin_pyfunc.serving.http import ClientDisconnected, request_id, send_error
+from fin_pyfunc.serving.withheld import log_error
 
 logger = logging.getLogger("fin_pyfunc.server")
+
+
+class BrokenOffError(Exception):
+    """An answer had begun and could not be finished; what was wrong has been logged."""
+
 
 #: With it a server says that it closes the connection once this answer is read.
 _CLOSE = (b"connection", b"close")
@@ -81,8 +87,8 @@ class Boundary:
             error = e
             if started:  # too late for another answer: the connection is closed instead
                 id_ = request_id(scope)
-                logger.error("request %s failed after its answer had begun", id_, exc_info=e, extra={"request_id": id_})
-                raise
+                log_error(logger, "request %s failed after its answer had begun", id_, error=e, request_id=id_)
+                raise BrokenOffError from None
             await send_error(scope, send_with_id, e)
         finally:
             for observer in self._observers:

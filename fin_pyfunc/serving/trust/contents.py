@@ -132,7 +132,7 @@ def check_data(path: Path) -> None:
         raise _executable("a loader of its own")
     if function.get("code") not in (None, "code"):
         raise _executable("code elsewhere")
-    if function.get("artifacts") not in (None, {artifact.NAME: {"path": f"artifacts/{artifact.NAME}"}}):
+    if not _is_own_artifact(function.get("artifacts")):
         raise _executable("artifacts elsewhere")
     if not isinstance(function.get("config", {}), dict):
         raise _executable("a configuration elsewhere")
@@ -171,6 +171,19 @@ def flavors_of(path: Path) -> dict[str, dict[str, Any]]:
     ):
         raise ArtifactError("The model's MLmodel is not one that MLflow writes: log the model again.")
     return flavors
+
+
+def _is_own_artifact(artifacts: Any) -> bool:
+    if (
+        not isinstance(artifacts, dict)
+        or set(artifacts) != {artifact.NAME}
+        or not isinstance(artifacts[artifact.NAME], dict)
+    ):
+        return False
+    # the uri is where it was logged from, for the record
+    return {name: value for name, value in artifacts[artifact.NAME].items() if name != "uri"} == {
+        "path": f"artifacts/{artifact.NAME}"
+    }
 
 
 def _file(path: Path, name: Any) -> Path:
