@@ -93,6 +93,11 @@ class Worker(UvicornWorker):  # type: ignore[misc] # no types
         await server.serve(sockets=self.sockets)
         if not server.started and not server.is_ending:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        if server.is_ending:
+            # at once, as uvicorn ends a worker after SIGTERM: C++ libraries do not all survive Python's own end, and a
+            # thread that still scores would be waited for
+            logging.shutdown()
+            os._exit(0)
 
 
 class DrainingServer(uvicorn.Server):
