@@ -20,6 +20,7 @@ from fin_pyfunc_cli import options
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), help="YAML file, such as configs/deployment/api.yaml."
 )
+@options.backend
 @options.tracking_uri
 @options.experiment_name
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical. Default: info.")

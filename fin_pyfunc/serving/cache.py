@@ -131,7 +131,8 @@ class ModelCache:
     async def _load_and_keep(self, resolved: Resolved) -> LoadedModel:
         started = time.perf_counter()
         model = await self._on_thread(self._load, resolved)
-        logger.info("loaded %s for %s in %.2f s", resolved.model_id, resolved.uri, time.perf_counter() - started)
+        seconds, backends = time.perf_counter() - started, model.model.dispatch.described
+        logger.info("loaded %s for %s in %.2f s: %s", resolved.model_id, resolved.uri, seconds, backends)
         self._models[resolved.model_id] = model
         return model
 

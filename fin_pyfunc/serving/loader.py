@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fin_pyfunc.model import artifact
 from fin_pyfunc.model.artifact import NAME
 from fin_pyfunc.model.backends.native import NativeBackend, labels_of
+from fin_pyfunc.model.choice import asking_for, nearest
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
@@ -88,7 +89,7 @@ def load(
         Fetches it.
     resolved : Resolved
     backend : str, optional
-        The operator's choice; default the model's own.
+        The operator's choice; default what the environment variable ``FIN_PYFUNC_BACKEND`` holds, else the model's own.
     compiler : Compiler, optional
         Compiles a model that was not logged by this project, while it answers; without one it stays as it is.
 
@@ -97,6 +98,7 @@ def load(
     ArtifactError, BackendError, StoreUnavailableError
     """
     path = resolver.fetch(resolved)
+    backend = nearest(backend)
     if resolved.kind != "mlflow":
         model = _from_file(path, resolved.kind, backend)
         if compiler is not None:
@@ -143,9 +145,8 @@ def _load_pyfunc(path: Path, backend: str | None) -> PyFuncModel:
     import mlflow.pyfunc
 
     try:
-        ours = NAME in ((artifact.mlmodel(path) or {}).get("metadata") or {})
-        config = {"backend": backend} if ours and backend else None
-        return mlflow.pyfunc.load_model(str(path), model_config=config)
+        with asking_for(backend):
+            return mlflow.pyfunc.load_model(str(path))
     except FinPyfuncError:
         raise
     except Exception as e:

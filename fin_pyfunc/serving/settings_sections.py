@@ -174,7 +174,11 @@ class Settings(_Section, frozen=True):
         Meta(description="Model of a request that names none, loaded at start; null has each request name its own."),
     ] = None
     backend: Annotated[
-        _Text | None, Meta(description="Backend that computes every prediction; null chooses one for each model.")
+        _Text | None,
+        Meta(
+            description="What computes predictions: `auto`, `cpu`, `gpu` or a backend's name; null leaves it to each "
+            "model."
+        ),
     ] = None
     drain_seconds: Annotated[
         int, Meta(ge=0, le=86400, description="Seconds that requests in flight get to finish when a worker stops.")
