@@ -144,7 +144,9 @@ def _from_trees(part: Any) -> Any:
         raise _NoTwinError("cuML does not convert it")
     import treelite
 
-    return treelite.sklearn.export_model(part.as_treelite())
+    made = treelite.sklearn.export_model(part.as_treelite())
+    made.n_estimators = len(made.estimators_)  # it leaves scikit-learn's default
+    return made
 
 
 def _is_proxy(part: Any) -> bool:

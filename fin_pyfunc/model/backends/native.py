@@ -81,6 +81,11 @@ class NativeBackend:
             return Scores(classes=self._classes, index=np.argmax(checked, axis=1), probabilities=checked)
         return Scores(classes=self._classes, index=self._index(predicted, len(table)), probabilities=checked)
 
+    @property
+    def n_classes(self) -> int:
+        """How many labels there are."""
+        return len(self._classes)
+
     def of(self, estimator: Any, device: Literal["cpu", "gpu"]) -> NativeBackend:
         """The same features and labels, computed by another estimator."""
         return NativeBackend(estimator, self._spec, self._classes, device)

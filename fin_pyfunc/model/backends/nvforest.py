@@ -75,7 +75,7 @@ class NvForestGpuBackend(NvForestBackend):
             except Exception as e:  # of CUDA, cupy and rmm, which share no base
                 if not is_out_of_memory(e) or rows <= LEAST_ROWS:
                     raise DeviceError(f"the GPU failed while it scored ({type(e).__name__})") from e
-                rows = max(LEAST_ROWS, rows // 4)
+                rows = max(LEAST_ROWS, min(rows, len(matrix) - at) // 4)
             else:
                 at += rows
         return _both_classes(np.concatenate(scored) if len(scored) > 1 else scored[0])
@@ -117,15 +117,11 @@ def _forest(file: Path, device: str) -> Any:
             raise DeviceError(f"the GPU could not take the model ({type(e).__name__})") from e
         _FORESTS[key] = forest
         if device == "gpu":
-            weakref.finalize(forest, _give_back)
+            import cupy
+
+            # what cupy keeps for rows to come goes back to the device with the model
+            weakref.finalize(forest, cupy.get_default_memory_pool().free_all_blocks).atexit = False
         return forest
-
-
-def _give_back() -> None:
-    """Return to the device what cupy keeps for rows to come."""
-    import cupy
-
-    cupy.get_default_memory_pool().free_all_blocks()
 
 
 def _one_thread() -> None:
