@@ -6,11 +6,9 @@ import gc
 import logging
 import multiprocessing
 import os
-import re
 import socket
 import sys
 import time
-from importlib import import_module
 from typing import Any
 
 import uvicorn
@@ -25,6 +23,7 @@ from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.middleware.auth import warn_if_exposed
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
+from fin_pyfunc.serving.warming import warm
 
 #: gunicorn's own, so that its lines and ours read alike.
 LOG_FORMAT, DATE_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]"
@@ -113,7 +112,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
 
     def load(self) -> ASGIApp:
         """The application, made once in the arbiter."""
-        _warm_imports(self._settings)
+        warm(self._settings)
         app = create_app(self._settings, on_ready=self._note_served, on_fatal=self._end_if_never_served)
         # what is there now stays; a collection in a worker would touch all of it, and make it that worker's own memory
         gc.collect()
@@ -162,22 +161,3 @@ def _refuse_taken_port(settings: Settings) -> None:
                 f"{settings.host}:{settings.port} cannot be listened on ({e.strerror}): choose another port with "
                 "--port (make serve PORT=…), or end the program that has it."
             ) from e
-
-
-def _warm_imports(settings: Settings) -> None:
-    """Import before the fork what every worker needs, without opening anything.
-
-    A single worker shares its imports with nobody, and MLflow's take longer than all else that a start does: where the
-    model is a local file or folder, it answers first, and MLflow is imported beside that.
-    """
-    names = ["onnxruntime", "uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.protocols.http.auto"]
-    if settings.workers > 1 or (settings.model_uri or "").startswith(("models:", "runs:")):
-        names += ["mlflow.artifacts", "mlflow.pyfunc.scoring_server", "mlflow.tracking"]
-        # MLflow's own default is a database, too
-        if re.match(r"(sqlite|postgres|mysql|mssql)", settings.mlflow.tracking_uri or "sqlite"):
-            names += ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"]
-            names += ["sqlalchemy.dialects.sqlite"]
-    for name in names:
-        import_module(name)
-    if "sqlalchemy" in sys.modules:
-        import_module("sqlalchemy.orm").configure_mappers()  # which every worker would do by itself
