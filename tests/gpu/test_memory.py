@@ -52,6 +52,7 @@ def test_what_the_cache_evicts_leaves_the_device_at_once(saved: Path, standin: P
         loaded = await cache.get(str(saved), is_default=True)
         held = len(own._FORESTS)
         assert loaded.model.dispatch.backends[0].device == "gpu"
+        await asyncio.sleep(0)
         gc.collect()  # asyncio's futures, which are garbage soon after a model was loaded, still hold it
         cache._pinned = None
         cache._evict()
