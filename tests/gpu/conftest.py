@@ -31,8 +31,14 @@ def on_path(folder: Path) -> Iterator[None]:
     def take() -> dict[str, object]:
         return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in _LIBRARIES}
 
+    def forget() -> None:
+        """What is remembered of one library is not to be taken for another's."""
+        nvforest_backend._FORESTS.clear()
+        nvforest_backend._openmp.cache_clear()
+        vars(nvforest_backend._THIS_THREAD).clear()
+
     before = take()
-    nvforest_backend._FORESTS.clear()
+    forget()
     sys.path.insert(0, str(folder))
     device.probe.cache_clear()
     try:
@@ -40,7 +46,7 @@ def on_path(folder: Path) -> Iterator[None]:
     finally:
         sys.path.remove(str(folder))
         take()
-        nvforest_backend._FORESTS.clear()
+        forget()
         sys.modules.update(before)  # type: ignore[arg-type] # what was there
         device.probe.cache_clear()
 

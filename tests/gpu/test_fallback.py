@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,6 +137,7 @@ def test_the_device_is_measured_for_many_rows_and_a_file_is_scored_by_it_where_i
 def test_the_probe_is_asked_once_and_imports_no_machine_learning(standin: Path) -> None:
     assert gpu_available()
     assert probe() is probe()
+    assert not {name.partition(".")[0] for name in sys.modules} & {"cuml", "cupy", "nvforest", "rmm"}
 
 
 def test_gpu_without_a_device_is_refused_when_it_is_loaded_with_the_reason(saved: Path, nvforest: Path) -> None:

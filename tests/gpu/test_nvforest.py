@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import skops.io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +17,9 @@ from fin_pyfunc.model.backends.forms import open_forms
 from fin_pyfunc.model.backends.native import labels_of
 from fin_pyfunc.model.decision import Thresholds
 from fin_pyfunc.model.errors import BackendError
+from fin_pyfunc.serving.compiler import Compiler
+from fin_pyfunc.serving.loader import load
+from fin_pyfunc.serving.resolver import Resolver
 from tests.compiling.checks import Made, compiled, matrix, odd_rows
 from tests.compiling.test_families import BOTH, FAMILIES
 from tests.models import small_forest
@@ -45,7 +50,7 @@ def test_it_answers_as_the_estimator_does(family: str, tmp_path: Path, nvforest:
     np.testing.assert_array_equal(alone, got.probabilities[:20])
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), decimals=st.integers(0, 7), n_rows=st.integers(1, 700))
 def test_no_row_flips_however_many_come_and_however_rounded_they_are(
     tmp_path_factory: pytest.TempPathFactory, nvforest: Path, seed: int, decimals: int, n_rows: int
@@ -104,3 +109,16 @@ def test_its_threads_are_left_to_the_server(saved: Path, nvforest: Path) -> None
     own = [info for info in threadpool_info() if info["user_api"] == "openmp" and "nvforest" in info["filepath"]]
     assert own
     assert {info["num_threads"] for info in own} == {1}
+
+
+def test_a_model_of_others_is_compiled_as_where_nvforest_is_not(nvforest: Path, tmp_path: Path) -> None:
+    file = tmp_path / "forest.skops"
+    skops.io.dump(small_forest().estimator, file)
+    compiler, resolver = Compiler(), Resolver(None)
+    loaded = load(resolver, resolver.resolve_argument(str(file)), compiler=compiler)
+    deadline = time.monotonic() + 120
+    while len(loaded.model.dispatch.backends) == 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [backend.name for backend in loaded.model.dispatch.backends] == ["onnx", "native"]
+    compiler.close()
+    resolver.close()

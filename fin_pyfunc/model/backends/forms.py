@@ -36,6 +36,7 @@ def open_forms(
     wanted: str = "auto",
     wary: bool = False,
     dropped: Mapping[str, str] | None = None,
+    on_devices: bool = True,
 ) -> list[CompiledBackend]:
     """Open what can be of use.
 
@@ -55,6 +56,8 @@ def open_forms(
         As `CompiledBackend` takes it.
     dropped : mapping of str to str, optional
         By form, why there is none.
+    on_devices : bool, default True
+        Open what a GPU or nvForest computes, too. Nothing is known of how long they take: they have to be measured.
 
     Raises
     ------
@@ -86,7 +89,7 @@ def open_forms(
             opened.append(_open(folder, form, classes, thresholds, close_calls(form), wary))
         except ImportError as e:
             logger.warning("the model's %s form is not used: package %s is not installed here", form.backend, e.name)
-    return [*opened, *open_on_devices(forms, dropped or {}, open_on, wanted)]
+    return [*opened, *(open_on_devices(forms, dropped or {}, open_on, wanted) if on_devices else ())]
 
 
 class _Equal:
