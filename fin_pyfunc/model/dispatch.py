@@ -95,7 +95,9 @@ class Dispatch:
 
     def choose(self, n_rows: int) -> Backend:
         """The backend for this many rows."""
-        return self.backends[0] if self.plan is None else self._by_name[self.plan.best(n_rows)]
+        plan = self.plan
+        # one that has failed meanwhile is not there any more
+        return (None if plan is None else self._by_name.get(plan.best(n_rows))) or self.backends[0]
 
     @property
     def described(self) -> str:
@@ -217,7 +219,7 @@ class Dispatch:
                     self.adopt(known)
                 else:
                     self.plan, self._now_rows = None, 0
-            self.backends = others
+            self.backends, self._by_name = others, {b.name: b for b in others}
             self.fallbacks += 1
         probe.cache_clear()  # whether the device is there at all is to be asked again
         logger.warning("backend %s: %s; the model goes on with %s", failed.name, error, others[0].name)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fin_pyfunc.model.backends import nvforest as nvforest_backend
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.device import gpu_available, probe
 from fin_pyfunc.model.errors import BackendError
@@ -110,6 +111,7 @@ def test_a_fallback_is_one_line_one_count_and_one_call_of_the_hook(
     assert caplog.text.count("the model goes on with nvforest-cpu") == 1
     assert dispatch.plan is not None
     assert [step.backend for step in dispatch.plan.steps] == ["nvforest-cpu"]
+    assert [device for _, device in nvforest_backend._FORESTS] == ["cpu"]  # the device's memory is given back
 
 
 def test_a_device_that_fails_while_it_is_measured_is_left_alone(
