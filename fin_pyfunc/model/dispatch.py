@@ -222,7 +222,8 @@ class Dispatch:
             self.backends, self._by_name = others, {b.name: b for b in others}
             self.fallbacks += 1
         probe.cache_clear()  # whether the device is there at all is to be asked again
-        logger.warning("backend %s: %s; the model goes on with %s", failed.name, error, others[0].name)
+        # its words alone: whoever keeps the record would keep the error, and with it what is on the device
+        logger.warning("backend %s: %s; the model goes on with %s", failed.name, str(error), others[0].name)
         if self.on_fallback is not None:
             self.on_fallback(failed.name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -111,6 +112,7 @@ def test_a_fallback_is_one_line_one_count_and_one_call_of_the_hook(
     assert caplog.text.count("the model goes on with nvforest-cpu") == 1
     assert dispatch.plan is not None
     assert [step.backend for step in dispatch.plan.steps] == ["nvforest-cpu"]
+    gc.collect()
     assert [device for _, device in nvforest_backend._FORESTS] == ["cpu"]  # the device's memory is given back
 
 

@@ -23,6 +23,7 @@ from fin_pyfunc.serving.resolver import Resolver
 from tests.compiling.checks import Made, compiled, matrix, odd_rows
 from tests.compiling.test_families import BOTH, FAMILIES
 from tests.models import small_forest
+from tests.servers import serving
 
 WITH_TREES = [family for family, (_, forms) in FAMILIES.items() if forms == BOTH]
 
@@ -122,3 +123,13 @@ def test_a_model_of_others_is_compiled_as_where_nvforest_is_not(nvforest: Path, 
     assert [backend.name for backend in loaded.model.dispatch.backends] == ["onnx", "native"]
     compiler.close()
     resolver.close()
+
+
+def test_a_server_serves_by_it(saved: Path, nvforest: Path, tmp_path: Path) -> None:
+    model = small_forest()
+    rows = [{str(k): float(v) for k, v in row.items()} for _, row in model.held_out.iterrows()]
+    env = {"PYTHONPATH": str(nvforest)}
+    with serving("-m", str(saved), "--backend", "nvforest", folder=tmp_path, env=env) as server:
+        answered = server.predict_batch(rows)
+    assert answered.headers["X-Model-Backend"] == "nvforest-cpu"
+    assert answered.json()["predictions"] == model.estimator.predict(model.held_out).tolist()
