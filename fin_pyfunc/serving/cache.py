@@ -173,9 +173,9 @@ class ModelCache:
         except Exception as e:
             self._values.add(m.LOAD_FAILURES, type(e).__name__)
             raise
-        seconds = time.perf_counter() - started
+        seconds, backends = time.perf_counter() - started, model.model.dispatch.described
         self._values.observe(m.LOADS, value=seconds)
-        logger.info("loaded %s for %s in %.2f s", resolved.model_id, resolved.uri, seconds)
+        logger.info("loaded %s for %s in %.2f s: %s", resolved.model_id, resolved.uri, seconds, backends)
         self._models[resolved.model_id] = model
         return model
 

@@ -402,7 +402,11 @@ class Settings(_Section, frozen=True):
         tuple[_Text, ...], Meta(description="Further models, loaded and warm before the server is ready.")
     ] = ()
     backend: Annotated[
-        _Text | None, Meta(description="Backend that computes every prediction; null chooses one for each model.")
+        _Text | None,
+        Meta(
+            description="What computes predictions: `auto`, `cpu`, `gpu` or a backend's name; null leaves it to each "
+            "model."
+        ),
     ] = None
     drain_seconds: Annotated[
         int, Meta(ge=0, le=86400, description="Seconds that requests in flight get to finish when a worker stops.")
