@@ -13,7 +13,7 @@ from benchmarks.models import Models
 from benchmarks.servers import ROOT, Running, environment, free_port, running, wait_for_all
 
 #: The worker that `fin-pyfunc serve` itself runs in: uvicorn's, with uvloop, httptools and no access log.
-WORKER = "fin_pyfunc.serving.gunicorn_app.Worker"
+WORKER = "fin_pyfunc.serving.life.worker.Worker"
 
 OURS, MLFLOW, BARE, EMPTY = "fin-pyfunc serve", "mlflow models serve", "bare ASGI + ONNX Runtime", "empty ASGI"
 MLFLOW_OURS = "mlflow models serve, our artifact"

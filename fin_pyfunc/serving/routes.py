@@ -85,6 +85,11 @@ class Routes:
 
         return Response(VERSION, media_type="application/json")
 
+    async def metrics(self, request: Request) -> Response:
+        """`GET /metrics`: what all workers counted, for Prometheus."""
+        body, content_type = await self._server.metrics.expose(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
+
     def _health(self, request: Request) -> dict[str, Any]:
         """What is known; where callers are asked who they are, one that is not known is told the status only."""
         known = msgspec.structs.asdict(self._server.health.health())

@@ -8,12 +8,22 @@ import traceback
 from fin_pyfunc.model.errors import FinPyfuncError
 
 
-def log_error(logger: logging.Logger, message: str, *arguments: object, error: BaseException) -> None:
-    """Log an error with its trace; with the messages of other people's exceptions at the level debug only."""
+def log_error(logger: logging.Logger, message: str, *arguments: object, error: BaseException, **fields: object) -> None:
+    """Log an error with its trace; with the messages of other people's exceptions at the level debug only.
+
+    Parameters
+    ----------
+    logger : Logger
+    message, *arguments : str, object
+        As `Logger.error` takes them.
+    error : BaseException
+    **fields : object
+        Fields of a line of JSON; see `fin_pyfunc.serving.logs.lines.Line`.
+    """
     if logger.isEnabledFor(logging.DEBUG):
-        logger.error(message, *arguments, exc_info=error)
+        logger.error(message, *arguments, exc_info=error, extra=fields)
     else:
-        logger.error(message + "\n%s", *arguments, trace(error))
+        logger.error(message, *arguments, extra={**fields, "error": type(error).__name__, "trace": trace(error)})
 
 
 def trace(error: BaseException) -> str:
