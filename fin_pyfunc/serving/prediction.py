@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 from starlette.types import Scope
@@ -14,32 +14,61 @@ from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.loader import LoadedModel
 
 
-class Prediction:
-    """What was asked, what answered, and when each step was done.
+class Asked:
+    """What was asked of a model that was found, by whom, and when each step was done.
 
     Parameters
     ----------
     asked : str or None
         The model URI as the client sent it; None for the server's default model.
     loaded : LoadedModel
-        What answered.
+        What was asked.
     table : ndarray of shape (n_rows, n_features) or DataFrame
         The rows as they were scored.
-    decisions : Decisions
-        The answers, one a row.
-    began, decoded, scored : float
-        When work on the body began, when its rows were read, and when they were scored, in the seconds of
-        ``time.perf_counter``.
+    began, decoded : float
+        When work on the body began, and when its rows were read, in the seconds of ``time.perf_counter``.
+    sent : bytes-like, optional
+        The rows as the client sent them, JSON; None where they came as a table of another content type.
+    identifiers : mapping of str to sequence, optional
+        Of rows that came as a table: name to one value a row.
 
     Attributes
     ----------
+    scored : float
+        When the rows were scored, or could not be.
     scope : Scope
         Of the request, whose ``state`` holds its id and its principal; set by the endpoint.
-    sent : bytes-like or None
-        The rows as the client sent them, JSON; None where they came as a table of another content type.
     """
 
-    __slots__ = ("asked", "began", "decisions", "decoded", "loaded", "scope", "scored", "sent", "table")
+    __slots__ = ("asked", "began", "decoded", "identifiers", "loaded", "scope", "scored", "sent", "table")
+
+    def __init__(
+        self,
+        asked: str | None,
+        loaded: LoadedModel,
+        table: Table,
+        began: float,
+        decoded: float,
+        sent: msgspec.Raw | bytes | None = None,
+        identifiers: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
+        self.asked, self.loaded, self.table, self.sent, self.identifiers = asked, loaded, table, sent, identifiers
+        self.began, self.decoded, self.scored = began, decoded, time.perf_counter()
+        self.scope: Scope = {}
+
+
+class Prediction(Asked):
+    """What was asked, and what answered.
+
+    Parameters
+    ----------
+    decisions : Decisions
+        The answers, one a row.
+    asked, loaded, table, began, decoded, sent, identifiers
+        As `Asked` takes them.
+    """
+
+    __slots__ = ("decisions",)
 
     def __init__(
         self,
@@ -50,10 +79,35 @@ class Prediction:
         began: float,
         decoded: float,
         sent: msgspec.Raw | bytes | None = None,
+        identifiers: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
-        self.asked, self.loaded, self.table, self.decisions, self.sent = asked, loaded, table, decisions, sent
-        self.began, self.decoded, self.scored = began, decoded, time.perf_counter()
-        self.scope: Scope = {}
+        super().__init__(asked, loaded, table, began, decoded, sent, identifiers)
+        self.decisions = decisions
+
+
+class Failure(Asked):
+    """What was asked, and what the model raised.
+
+    Parameters
+    ----------
+    error : Exception
+    asked, loaded, table, began, decoded, sent, identifiers
+        As `Asked` takes them.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception, *asked: Any) -> None:
+        super().__init__(*asked)
+        self.error = error
+
+
+class UnansweredError(Exception):
+    """A model was asked, and raised; never leaves the endpoints, which raise the failure's own error."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure.error))
+        self.failure = failure
 
 
 class Watcher(Protocol):
@@ -68,6 +122,14 @@ class Watcher(Protocol):
         """Called once the answer has been sent; must be quick, and must not raise."""
 
 
+@runtime_checkable
+class FailureWatcher(Protocol):
+    """A watcher that looks on at failed requests, too."""
+
+    async def before_failure(self, failure: Failure) -> None:
+        """Called before an error of the model's is answered; what this raises is answered in its place."""
+
+
 class Watchers:
     """All who look on; with none, a request pays for nothing.
 
@@ -79,6 +141,7 @@ class Watchers:
 
     def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
         self._watchers = tuple(watchers)
+        self._of_failures = tuple(watcher for watcher in watchers if isinstance(watcher, FailureWatcher))
 
     def __bool__(self) -> bool:
         return bool(self._watchers)
@@ -87,6 +150,11 @@ class Watchers:
         """Let each look before the answer is sent."""
         for watcher in self._watchers:
             await watcher.before_answer(prediction)
+
+    async def before_failure(self, failure: Failure) -> None:
+        """Let those look who look at failures."""
+        for watcher in self._of_failures:
+            await watcher.before_failure(failure)
 
     def after_answer(self, prediction: Prediction) -> None:
         """Let each look after the answer was sent."""

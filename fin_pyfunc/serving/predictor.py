@@ -16,7 +16,7 @@ from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.joiner import Joiner
 from fin_pyfunc.serving.loader import LoadedModel
-from fin_pyfunc.serving.prediction import Prediction
+from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError
 from fin_pyfunc.serving.settings import Limits
 
 T = TypeVar("T")
@@ -69,19 +69,28 @@ class Predictor:
         RequestError
             422 without a model to ask, 503 where too many wait already or the server stops, 504 when the time is up.
         FinPyfuncError
-            Whatever finding, loading or scoring the model raised.
+            Whatever finding or loading the model raised.
+        UnansweredError
+            Scoring the row raised.
         """
         uri, sent, began = envelope.model_uri, envelope.features, time.perf_counter()
         loaded = self._in_memory(uri)
         if loaded is not None and not self.is_draining:
             row, decoded = read_row(envelope, loaded.model), time.perf_counter()
-            decisions = loaded.model.decide_now(row)
+            try:
+                decisions = loaded.model.decide_now(row)
+            except Exception as e:
+                raise UnansweredError(Failure(e, uri, loaded, row, began, decoded, sent)) from e
             if decisions is not None:
                 return Prediction(uri, loaded, row, decisions, began, decoded, sent)
         async with self.place():
             loaded = await self.find(uri)
             row, decoded = read_row(envelope, loaded.model), time.perf_counter()
-            return Prediction(uri, loaded, row, await self._joiner.decide(loaded.model, row), began, decoded, sent)
+            try:
+                decisions = await self._joiner.decide(loaded.model, row)
+            except Exception as e:
+                raise UnansweredError(Failure(e, uri, loaded, row, began, decoded, sent)) from e
+            return Prediction(uri, loaded, row, decisions, began, decoded, sent)
 
     async def on_thread(self, uri: str | None, work: Callable[[LoadedModel], T]) -> T:
         """Find a model, and do with it on a scoring thread what takes its time.

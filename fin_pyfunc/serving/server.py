@@ -19,6 +19,7 @@ from fin_pyfunc.serving.health import HealthProbe
 from fin_pyfunc.serving.loader import LoadedModel, load
 from fin_pyfunc.serving.prediction import Watchers
 from fin_pyfunc.serving.predictor import Predictor
+from fin_pyfunc.serving.record.recorder import Recorder
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.settings import Settings
 from fin_pyfunc.serving.store import Store
@@ -56,7 +57,9 @@ class Server:
             refresh_seconds=settings.models.refresh_seconds,
         )
         self.default = DefaultModel(self.cache, settings.model_uri)
-        self.watchers = Watchers()
+        record = settings.record
+        self.recorder = Recorder(record, settings.limits.request_seconds) if record.folder is not None else None
+        self.watchers = Watchers([self.recorder] if self.recorder is not None else [])
         self.predictor = Predictor(self.cache, self.default, settings.limits)
         self.health = HealthProbe(Store(uri), self.predictor, self.cache, self.default, settings.mlflow.probe_seconds)
         self.catalog = Catalog(uri, settings.mlflow.experiment_name)
@@ -71,6 +74,9 @@ class Server:
         bound_mlflow_waits(os.environ)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would draw in the log
         background = [asyncio.create_task(self.health.run()), asyncio.create_task(self._start_default())]
+        if self.recorder is not None:
+            self.recorder.start()
+            background.append(asyncio.create_task(self.recorder.run()))
         try:
             yield {"server": self}
         finally:
@@ -78,6 +84,8 @@ class Server:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            if self.recorder is not None:
+                await self.recorder.close()
             self.predictor.close()
             self.health.close()
             self.compiler.close()

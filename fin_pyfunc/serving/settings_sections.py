@@ -15,6 +15,7 @@ from fin_pyfunc.serving.settings_wording import ROOT, SettingsError
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Count = Annotated[int, Meta(ge=1)]
+_Positive = Annotated[float, Meta(gt=0)]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -157,6 +158,61 @@ class Rate(_Section, frozen=True):
             )
 
 
+class Record(_Section, frozen=True):
+    """What is written down of each prediction."""
+
+    folder: Annotated[
+        _Text | None,
+        Meta(description="Folder of the record, made if it is not there; null records nothing. The workers share it."),
+    ] = None
+    sync: Annotated[
+        Literal["always", "interval"],
+        Meta(
+            description="`always`: an answer leaves only after its record is safe on the disk, and is 503 where that "
+            "fails; `interval`: records are made safe every `interval_seconds`, and answers do not wait."
+        ),
+    ] = "always"
+    interval_seconds: Annotated[
+        float, Meta(gt=0, le=3600, description="Seconds between two syncs of the disk under `sync: interval`.")
+    ] = 1.0
+    features: Annotated[
+        Literal["values", "digest"],
+        Meta(description="`values` keeps rows as they were sent, `digest` an HMAC-SHA256 of each row by `key_file`."),
+    ] = "values"
+    key_file: Annotated[
+        _Text | None,
+        Meta(description="File with the key of the digests, at least 32 bytes; `features: digest` needs it."),
+    ] = None
+    rotate_bytes: Annotated[
+        int, Meta(ge=4096, description="Bytes from which on a segment is closed and another one begun.")
+    ] = 67_108_864
+    compress: Annotated[bool, Meta(description="Whether closed segments are packed, with zstd.")] = True
+    keep_days: Annotated[
+        _Positive | None, Meta(description="Days after which closed segments are removed; null keeps them.")
+    ] = None
+    keep_bytes: Annotated[
+        _Count | None,
+        Meta(description="Bytes of the folder from which on the oldest closed segments are removed; null is no limit."),
+    ] = None
+    max_waiting_bytes: Annotated[
+        int,
+        Meta(
+            ge=4096,
+            description="Bytes of records of one worker that may wait for the disk; beyond, `always` answers 503, and "
+            "`interval` loses records, which the record then says.",
+        ),
+    ] = 67_108_864
+
+    def __post_init__(self) -> None:
+        if self.features == "digest" and self.key_file is None:
+            raise SettingsError(
+                [
+                    f"{ROOT}.record.key_file: {ROOT}.record.features is digest, which needs a key file; "
+                    "make one with 'openssl rand -hex 32' and name it here"
+                ]
+            )
+
+
 class Settings(_Section, frozen=True):
     """Everything that can be set for the server, under ``deployment.api`` in a configuration file."""
 
@@ -186,3 +242,4 @@ class Settings(_Section, frozen=True):
     cache: Annotated[Cache, Meta(description="Models kept in memory.")] = Cache()
     models: Annotated[Models, Meta(description="Which models a request may name.")] = Models()
     limits: Annotated[Limits, Meta(description="How much one request, and one worker, takes on.")] = Limits()
+    record: Annotated[Record, Meta(description="What is written down of each prediction.")] = Record()
