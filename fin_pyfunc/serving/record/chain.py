@@ -104,7 +104,8 @@ class ChainWriter:
         )
         if rotates:
             self._rotate()
-            lines, end = _chained(self._end.position, bodies)
+            lines, end = _chained(self._end.position, bodies)  # they follow another line now
+            size = sum(map(len, lines))
         assert self._file is not None  # noqa: S101 - for the type checker
         try:
             _write(self._file, b"".join(lines))

@@ -59,6 +59,8 @@ def digest(line: bytes) -> str:
 def read(line: bytes) -> Link | None:
     """What chains a line; None where it is no line of a record."""
     try:
+        if not line.isascii():
+            line.decode()  # msgspec does not look into what it skips
         return _link(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
