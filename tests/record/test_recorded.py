@@ -95,11 +95,6 @@ def digests(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield recording
 
 
-@pytest.fixture(params=["values", "digests"])
-def recording(request: Any) -> Any:
-    return request.getfixturevalue(request.param)
-
-
 def test_each_member_of_a_record_says_what_was(values: Recording, shelf: Shelf) -> None:
     before = datetime.now(UTC)
     sent = {IDENTIFIER: 12345, **row(3)}
@@ -151,18 +146,22 @@ def test_an_id_that_was_used_twice_leads_to_both(values: Recording) -> None:
 @pytest.mark.parametrize(
     "kind", ["forest", "words", "margin", "gaps", "strict", "artifact", "sklearn", "unsigned", "echo"]
 )
-def test_a_row_is_replayed_to_the_last_bit(recording: Recording, kind: str, tmp_path: Path) -> None:
+def test_a_row_is_replayed_to_the_last_bit(values: Recording, kind: str) -> None:
     frame = bars_with_gaps() if kind == "gaps" else bars()
-    for i in (0, 7, 11):
-        sent = {"features": row(i, frame), "model_uri": recording.shelf.uris[kind]}
-        answered = recording.ask("/predict", sent)
+    for i in (7,) if kind in ("sklearn", "unsigned") else (0, 7, 11):  # those may have to be compiled again
+        answered = values.ask("/predict", {"features": row(i, frame), "model_uri": values.shelf.uris[kind]})
         assert answered.status_code == 200, answered.text
-        (tmp_path / "features.json").write_text(json.dumps(sent))
-        (tmp_path / "key").write_bytes(KEY)
-        if recording.recorded(answered).record.features is None:
-            recording.replays(answered, features=tmp_path / "features.json", key_file=tmp_path / "key")
-        else:
-            recording.replays(answered)
+        values.replays(answered)
+
+
+@pytest.mark.parametrize("kind", ["forest", "gaps", "echo"])
+def test_a_row_is_replayed_from_its_digest_and_the_features(digests: Recording, kind: str, tmp_path: Path) -> None:
+    frame = bars_with_gaps() if kind == "gaps" else bars()
+    sent = {"features": row(7, frame), "model_uri": digests.shelf.uris[kind]}
+    (tmp_path / "features.json").write_text(json.dumps(sent))
+    (tmp_path / "key").write_bytes(KEY)
+    answered = digests.ask("/predict", sent)
+    digests.replays(answered, features=tmp_path / "features.json", key_file=tmp_path / "key")
 
 
 @pytest.mark.parametrize("content_type", ["application/json", ARROW, PARQUET, CSV])
@@ -295,9 +294,9 @@ def test_a_replay_says_what_is_not_as_it_was(values: Recording) -> None:
         replay(entry._replace(record=record), values.shelf.tracking_uri)
 
 
-def test_the_record_is_for_the_servers_user_alone(recording: Recording) -> None:
-    recording.ask("/predict", {"features": row()})
-    for path in (recording.folder, *recording.folder.rglob("*")):
+def test_the_record_is_for_the_servers_user_alone(values: Recording) -> None:
+    values.ask("/predict", {"features": row()})
+    for path in (values.folder, *values.folder.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
