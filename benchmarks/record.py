@@ -52,7 +52,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _syncs_a_second(folder: Path) -> float:
-    """How often this disk makes a record of one row safe, one after the other: what nobody without group commit beats."""
+    """How often this disk makes one record safe after another: what nobody without group commit beats."""
     path = folder / "syncs"
     handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     try:

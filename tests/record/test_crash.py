@@ -90,6 +90,8 @@ def one_life(folder: Path, model: Path, workers: int, ids: Any, chance: random.R
         clients = [Client(port, ids) for _ in range(CLIENTS)]
         for client in clients:
             client.start()
+        if chance.random() < 0.9:
+            _wait_for_an_answer(clients)
         time.sleep(chance.uniform(0, LOAD_SECONDS))
     finally:
         _kill(process)
@@ -114,6 +116,13 @@ def _wait(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
         finally:
             connection.close()
         time.sleep(0.02)
+
+
+def _wait_for_an_answer(clients: list[Client]) -> None:
+    deadline = time.monotonic() + 60
+    while not any(client.answered for client in clients):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -123,7 +123,7 @@ def test_each_member_of_a_record_says_what_was(values: Recording, shelf: Shelf) 
     assert artifact.read(manifest.parent).estimator.endswith("RandomForestClassifier")
     assert entry.process is not None
     assert entry.process.libraries["scikit-learn"]
-    assert entry.process.libraries["fin_pyfunc"]
+    assert entry.process.libraries["fin-pyfunc"]
 
 
 def test_an_id_that_the_caller_did_not_send_is_ours(values: Recording) -> None:

@@ -6,13 +6,14 @@ import hashlib
 import os
 import platform
 import socket
+import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from fin_pyfunc._version import __version__
 from fin_pyfunc.serving import files
 from fin_pyfunc.serving.loader import LoadedModel
 
@@ -46,9 +47,22 @@ def python() -> str:
 
 
 def installed() -> dict[str, str]:
-    """Every installed distribution and its version."""
-    found = {dist.name: dist.version for dist in metadata.distributions() if dist.name}
-    return {name: found[name] for name in sorted(found, key=str.lower)}
+    """Every installed distribution, by its name in lower case and with dashes, and its version.
+
+    Read off the names of folders: the files in them take a tenth of a second, for which first answers would wait.
+    """
+    found: dict[str, str] = {}
+    for place in sys.path:
+        for folder in Path(place or ".").glob("*.dist-info"):
+            name, _, version = folder.name.removesuffix(".dist-info").rpartition("-")
+            found.setdefault(spelled(name), version)
+    found["fin-pyfunc"] = __version__  # which may be imported from where it is not installed
+    return dict(sorted(found.items()))
+
+
+def spelled(name: str) -> str:
+    """A distribution's name as `installed` has it."""
+    return name.lower().replace("_", "-").replace(".", "-")
 
 
 def machine() -> str:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -221,21 +220,16 @@ def _names(loaded: LoadedModel) -> list[str]:
 
 
 def _elsewhere(entry: Entry, named: set[str]) -> list[str]:
-    """What may have changed a bit, where one has changed; libraries by their name in any spelling."""
+    """What may have changed a bit, where one has changed."""
     process = entry.process
     if process is None:
         return ["the first line of the record's segment is damaged: the versions of libraries are not known"]
-    here: dict[str, Any] = {"python": facts.python(), **facts.installed()}
-    then, now = _spelled(process.libraries), _spelled(here)
+    then, now = process.libraries, {"python": facts.python(), **facts.installed()}
     found = []
-    for name in sorted(_spelled(dict.fromkeys({*named, *COMPUTING}, ""))):
+    for name in sorted({facts.spelled(name) for name in (*named, *COMPUTING)}):
         was, is_now = then.get(name), now.get(name)
         if was != is_now:
             found.append(f"{name} was {was or 'not installed'}, and is {is_now or 'not installed'}")
     if process.machine != facts.machine():
         found.append(f"the processor was {process.machine}, and is {facts.machine()}")
     return found
-
-
-def _spelled(libraries: dict[str, str]) -> dict[str, str]:
-    return {name.lower().replace("_", "-"): of for name, of in libraries.items()}
