@@ -8,11 +8,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 from fin_pyfunc.model.errors import StoreUnavailableError
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.resolver import Resolved, Resolver
+from fin_pyfunc.serving.trust.unknown import Unknown
 from fin_pyfunc.serving.uris import parse
 
 logger = logging.getLogger("fin_pyfunc.server")
@@ -38,6 +40,10 @@ class ModelCache:
         How long an alias, `latest` or a file may go on standing for what it stood for.
     max_uris : int, default 10,000
         How many URIs are remembered, so that made-up ones cannot fill the memory.
+    unknown : Unknown, optional
+        What is not there; default one that remembers nothing.
+    loads : int, default 2
+        Models that are loaded at once: one slow download must not keep every other model from loading.
     """
 
     def __init__(
@@ -47,6 +53,8 @@ class ModelCache:
         max_models: int,
         refresh_seconds: float,
         max_uris: int = 10_000,
+        unknown: Unknown | None = None,
+        loads: int = 2,
     ) -> None:
         self._resolver, self._load = resolver, load
         self._max_models, self._refresh_seconds, self._max_uris = max_models, refresh_seconds, max_uris
@@ -55,8 +63,10 @@ class ModelCache:
         self._resolutions: OrderedDict[tuple[str, bool], _Resolution] = OrderedDict()
         self._in_flight: dict[tuple[object, ...], asyncio.Task[Any]] = {}
         self._pinned: str | None = None
-        # two: one slow download must not keep every other model from loading
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="load")
+        self._unknown = unknown or Unknown(0, 1_000_000)
+        self._threads = ThreadPoolExecutor(loads, thread_name_prefix="load")
+        # of their own: whoever asks for what is not there must not keep what is from loading
+        self._lookups = ThreadPoolExecutor(2, thread_name_prefix="look-up")
 
     def __len__(self) -> int:
         return len(self._models)
@@ -81,18 +91,28 @@ class ModelCache:
         ------
         ModelUriError, ModelForbiddenError, ModelNotFoundError, StoreUnavailableError, ArtifactError, BackendError
         """
+        if is_default:
+            model = await self._get(uri, is_default)
+            self._pinned = model.resolved.model_id
+        else:
+            self._resolver.check_allowed(parse(uri))
+            self._unknown.check(uri)
+            with self._unknown.remembering(uri):
+                model = await self._get(uri, is_default)
+        self._evict()
+        return model
+
+    async def _get(self, uri: str, is_default: bool) -> LoadedModel:
         resolved = await self._resolve(uri, is_default)
         model = self._used(resolved.model_id)
         if model is None:
             model = await self._once(("load", resolved.model_id), lambda: self._load_and_keep(resolved))
-        if is_default:
-            self._pinned = resolved.model_id
-        self._evict()
         return model
 
     def close(self) -> None:
         """Stop loading and remove what was downloaded."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._lookups):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._resolver.close()
 
     def _used(self, model_id: str) -> LoadedModel | None:
@@ -111,7 +131,8 @@ class ModelCache:
     async def _resolve_and_keep(self, uri: str, is_default: bool) -> Resolved:
         known = self._resolutions.get((uri, is_default))
         try:
-            resolved = await self._on_thread(self._resolve_now, uri, is_default)
+            with self._unknown.asking() if known is None and not is_default else nullcontext():
+                resolved = await self._on_thread(self._lookups, self._resolve_now, uri, is_default)
         except StoreUnavailableError:
             if known is None or known.resolved.model_id not in self._models:
                 raise
@@ -130,7 +151,7 @@ class ModelCache:
 
     async def _load_and_keep(self, resolved: Resolved) -> LoadedModel:
         started = time.perf_counter()
-        model = await self._on_thread(self._load, resolved)
+        model = await self._on_thread(self._threads, self._load, resolved)
         logger.info("loaded %s for %s in %.2f s", resolved.model_id, resolved.uri, time.perf_counter() - started)
         self._models[resolved.model_id] = model
         return model
@@ -157,8 +178,8 @@ class ModelCache:
         if not task.cancelled():
             task.exception()  # seen, even if every caller has gone
 
-    async def _on_thread(self, function: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+    async def _on_thread(self, threads: ThreadPoolExecutor, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, function, *args)
 
 
 async def _awaited(work: Callable[[], Awaitable[T]]) -> T:

@@ -11,6 +11,7 @@ import contextvars
 import json
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,9 +20,11 @@ from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.decision import Decisions, Thresholds
 from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, ScoringError
 from fin_pyfunc.model.features import Table
+from fin_pyfunc.serving.callers.principal import require_model
 from fin_pyfunc.serving.endpoints import identity, unanswered
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.http import header, read_body, require_method, send_json
+from fin_pyfunc.serving.json_keys import require_unique_everywhere
 from fin_pyfunc.serving.json_values import json_values
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.prediction import Failure, Prediction, Watchers
@@ -68,7 +71,10 @@ class Invocations:
         sent = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
         if sent not in CONTENT_TYPES:
             raise RequestError(415, f"Send the rows with one of the content types {', '.join(CONTENT_TYPES)}.")
-        body = await read_body(scope, receive, self._limits.max_body_bytes)
+        require_model(scope, None, self._predictor.default_uri)
+        body = await read_body(scope, receive, self._limits.max_body_bytes, self._predictor.held)
+        if sent == "application/json":
+            await self._predictor.off_loop(require_unique_everywhere, body, self._limits.max_row_keys)
         seen = _Seen()
         token = _seen.set(seen)
         try:
@@ -98,16 +104,15 @@ class Invocations:
                 404, "The default model is a bare file, which MLflow's routes do not know: use /predict."
             )
         if self._app is None or self._app_for is not loaded:
-            app = await asyncio.get_running_loop().run_in_executor(None, _scoring_app, loaded, bool(self._watchers))
+            app = await asyncio.get_running_loop().run_in_executor(None, self._scoring_app, loaded)
             self._app, self._app_for = app, loaded
         return self._app, loaded
 
+    def _scoring_app(self, loaded: LoadedModel) -> ASGIApp:
+        from mlflow.pyfunc import scoring_server
 
-def _scoring_app(loaded: LoadedModel, is_watched: bool) -> ASGIApp:
-    from mlflow.pyfunc import scoring_server
-
-    app: ASGIApp = scoring_server.init(_Witnessed(loaded, is_watched))
-    return app
+        app: ASGIApp = scoring_server.init(_Witnessed(loaded, self._predictor, bool(self._watchers)))
+        return app
 
 
 class _Witnessed:
@@ -116,21 +121,24 @@ class _Witnessed:
     Parameters
     ----------
     loaded : LoadedModel
+    predictor : Predictor
     is_watched : bool
     """
 
-    def __init__(self, loaded: LoadedModel, is_watched: bool) -> None:
-        self._loaded, self.metadata = loaded, loaded.pyfunc.metadata
+    def __init__(self, loaded: LoadedModel, predictor: Predictor, is_watched: bool) -> None:
+        self._loaded, self._predictor, self.metadata = loaded, predictor, loaded.pyfunc.metadata
         ours = _own(loaded) if is_watched else None
         if ours is not None:
             ours.on_decided = self._decided
         self._is_foreign = is_watched and ours is None
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-        """As `PyFuncModel.predict`, which calls it on one of MLflow's threads."""
+        """As `PyFuncModel.predict`; called on one of MLflow's threads, which no model is to keep for ever."""
         seen = _seen.get()
+        predict = partial(self._loaded.pyfunc.predict, data, params=params)
         try:
-            answered = self._loaded.pyfunc.predict(data, params=params)
+            # in this context, in which `_decided` finds the request that it is about
+            answered = self._predictor.call(contextvars.copy_context().run, predict)
         except Exception as e:
             named = self._named(e, data)
             seen.raised.append(named)

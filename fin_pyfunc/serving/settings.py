@@ -11,7 +11,18 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import msgspec.inspect as inspect
 
-from fin_pyfunc.serving.settings_sections import Auth, Cache, Cors, Limits, Mlflow, Models, Rate, Record, Settings
+from fin_pyfunc.serving.settings_sections import (
+    Auth,
+    Cache,
+    Cors,
+    Limits,
+    Mlflow,
+    Models,
+    Rate,
+    Record,
+    Settings,
+    Tls,
+)
 from fin_pyfunc.serving.settings_sources import (
     MAX_FILE_BYTES,
     MLFLOW_VARIABLES,
@@ -39,6 +50,7 @@ __all__ = [
     "Setting",
     "Settings",
     "SettingsError",
+    "Tls",
     "fields",
     "load",
 ]

@@ -20,8 +20,9 @@ import requests
 
 from fin_pyfunc.model import artifact
 from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.serving.callers.keys import KeyFile
+from fin_pyfunc.serving.callers.principal import Scope
 from fin_pyfunc.serving.content_types import ARROW, CSV, PARQUET
-from fin_pyfunc.serving.keys import KeyFile, Scope
 from fin_pyfunc.serving.record.reading import Entry, entries, find, shown
 from fin_pyfunc.serving.record.replay import replay
 from fin_pyfunc.serving.record.verify import verify

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from fin_pyfunc.model.artifact import NAME
 from fin_pyfunc.model.backends import Backend
+from fin_pyfunc.model.backends.native import NativeBackend
+from fin_pyfunc.model.backends.pyfunc import PyfuncBackend
+from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.model.errors import FinPyfuncError, ScoringError
 from fin_pyfunc.model.features import Table
@@ -27,6 +33,8 @@ from fin_pyfunc.serving.resolver import Resolver
 
 #: Differences that are told, at most.
 MAX_DIFFERENCES = 10
+#: A row that was answered had no more keys than the server took.
+MANY_KEYS = sys.maxsize
 #: Libraries whose version may decide a bit, besides those that the model itself names.
 COMPUTING = ("fin_pyfunc", "numpy", "onnxruntime", "pandas", "python", "scikit-learn", "scipy", "treelite")
 
@@ -90,7 +98,7 @@ def replay(
     """
     record = entry.record
     rows = _rows(record, features)
-    resolver, compiler = Resolver(tracking_uri), Compiler()
+    resolver, compiler = Resolver(tracking_uri), _AtOnce()
     try:
         loaded = _load(record, resolver, compiler, model_uri)
         table = _table(record, rows, loaded)
@@ -103,6 +111,17 @@ def replay(
     manifest = loaded.model.manifest
     named = set(manifest.libraries) if manifest is not None else {"lightgbm", "xgboost", "xgboost-cpu", "mlflow"}
     return Replay(record.model_id, record.backend, record.n_rows, differences, _elsewhere(entry, named))
+
+
+class _AtOnce(Compiler):
+    """Compiles while its caller waits."""
+
+    def later(self, model: Classifier, path: Path, kind: str) -> threading.Thread | None:
+        """As the parent does, and waits for what it starts."""
+        thread = super().later(model, path, kind)
+        if thread is not None:
+            thread.join()
+        return thread
 
 
 def _rows(record: Record, features: Path | None) -> list[msgspec.Raw]:
@@ -139,31 +158,26 @@ def _load(record: Record, resolver: Resolver, compiler: Compiler, model_uri: str
             f"The model at {uri} is another now: its digest is not the recorded {record.model_id}; name where that "
             "one is with --model-uri."
         )
-    loaded = load(resolver, resolved, record.backend if _is_ours(resolver.fetch(resolved)) else None)
+    is_ours = (resolver.fetch(resolved) / "artifacts" / NAME).is_dir()
+    # one of another's making was compiled after it was loaded, if a compiled form answered
+    was_compiled = not is_ours and record.backend not in (None, NativeBackend.name, PyfuncBackend.name)
+    loaded = load(resolver, resolved, record.backend if is_ours else None, compiler if was_compiled else None)
     found = facts.artifact_sha256(loaded)
     if record.artifact_sha256 is not None and found != record.artifact_sha256:
         raise RecordError(
             f"The artifact of {record.model_id} is not the one that answered: its digest is {found}, and the record "
             f"says {record.artifact_sha256}."
         )
-    if loaded.model.manifest is None and record.backend not in (None, *_names(loaded)):
-        compiling = compiler.later(loaded.model, loaded.path, resolved.kind)  # as the server did, after it was loaded
-        if compiling is not None:
-            compiling.join()
     return loaded
-
-
-def _is_ours(path: Path) -> bool:
-    return (path / "artifacts" / "fin_pyfunc").is_dir()
 
 
 def _table(record: Record, rows: Sequence[msgspec.Raw], loaded: LoadedModel) -> Table:
     """The rows as they were scored: by the code that reads a request."""
     try:
         if record.route == "/predict":
-            return read_row(Envelope(features=rows[0]), loaded.model)
+            return read_row(Envelope(features=rows[0]), loaded.model, MANY_KEYS)
         together = msgspec.Raw(b"[" + b",".join(bytes(row) for row in rows) + b"]")
-        return read_rows(BatchEnvelope(features_list=together), loaded.model, max(1, len(rows)))
+        return read_rows(BatchEnvelope(features_list=together), loaded.model, max(1, len(rows)), MANY_KEYS)
     except (FinPyfuncError, RequestError) as e:
         raise RecordError(f"The rows cannot be read as the model takes them: {e}") from e
 
