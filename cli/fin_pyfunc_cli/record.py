@@ -126,7 +126,9 @@ def replay(
 
     different = 0
     for entry in find(folder, request_id):
-        found = again(entry, mlflow.get_tracking_uri(), features=features, key_file=key_file, model_uri=model_uri)
+        found = again(
+            entry, mlflow.get_tracking_uri(), folder=folder, features=features, key_file=key_file, model_uri=model_uri
+        )
         for said in found.elsewhere:
             click.echo(f"note: {said}", err=True)
         by = f"{found.model_id} on {found.backend or 'no backend'}, {found.n_rows} rows, {entry.place}"

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import requests
+from sklearn.gaussian_process import GaussianProcessClassifier
 
+import fin_pyfunc
 from fin_pyfunc.model import artifact
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.callers.keys import KeyFile
@@ -27,7 +30,7 @@ from fin_pyfunc.serving.record.reading import Entry, entries, find, shown
 from fin_pyfunc.serving.record.replay import replay
 from fin_pyfunc.serving.record.verify import verify
 from tests.cli.commands import run
-from tests.models import bars, bars_with_gaps
+from tests.models import bars, bars_with_gaps, labels
 from tests.servers import Serving, serving
 from tests.shelf import IDENTIFIER, Shelf
 from tests.tables import as_arrow, as_csv, as_parquet
@@ -327,3 +330,23 @@ def test_the_command_line_verifies_shows_replays_and_exports(values: Recording, 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_row_that_was_joined_with_others_is_replayed_with_them(tmp_path: Path) -> None:
+    # whose last bits depend on how many rows a call has
+    estimator = GaussianProcessClassifier(random_state=0).fit(bars(), labels(-1, 0, 1))
+    fin_pyfunc.save_model(estimator, bars(), tmp_path / "model")
+    env = {"FIN_PYFUNC__RECORD__FOLDER": "record"}
+    with serving("-m", str(tmp_path / "model"), folder=tmp_path, env=env) as server, ThreadPoolExecutor(16) as pool:
+        answered = list(pool.map(lambda i: server.predict(row(i)), range(64)))
+    assert {one.status_code for one in answered} == {200}
+    found = [find(tmp_path / "record", one.headers["X-Request-ID"])[0] for one in answered]
+    joined = [entry for entry in found if entry.record.joined is not None]
+    assert joined
+    for entry in joined[:8]:
+        again = replay(entry, folder=tmp_path / "record")
+        assert again.is_same, again.differences
+    other = msgspec.structs.replace(joined[0].record.joined, call="0" * 16)
+    record = msgspec.structs.replace(joined[0].record, joined=other)
+    differences = replay(joined[0]._replace(record=record), folder=tmp_path / "record").differences
+    assert not differences or "are not in the record" in differences[0]

@@ -12,6 +12,7 @@ import msgspec
 from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.http import header
+from fin_pyfunc.serving.joiner import JoinedDecisions
 from fin_pyfunc.serving.prediction import Asked, Failure, Prediction
 from fin_pyfunc.serving.record.facts import members
 from fin_pyfunc.serving.record.features import Digests, as_rows, as_sent, identifiers_of
@@ -32,6 +33,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     status: int
     error: str | None = None
     answers: list[dict[str, Any]] | None
+    joined: dict[str, Any] | None = None
 
 
 class _Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,7 @@ class Entries:
         ours, theirs = _ids(scope, str(state.get("request_id", "")))
         principal = state.get("principal")
         failure = asked if isinstance(asked, Failure) else None
+        decisions = asked.decisions if isinstance(asked, Prediction) else None
         entry = _Entry(
             kind="prediction",
             request_id=ours,
@@ -79,7 +82,8 @@ class Entries:
             route=scope.get("path", ""),
             status=200 if failure is None else 500,
             error=None if failure is None else _said(failure.error),
-            answers=answers(asked.decisions) if isinstance(asked, Prediction) else None,
+            answers=None if decisions is None else answers(decisions),
+            joined=decisions.joined._asdict() if isinstance(decisions, JoinedDecisions) else None,
         )
         return b"%b,%b,%b" % (_encode(entry)[1:-1], facts, self._features(asked))
 

@@ -30,6 +30,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     medium: float
 
 
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """The call that a row was computed in, together with rows of other requests."""
+
+    call: str
+    row: int
+    of: int
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One request that a model was asked; docs/operations.md says what each member means."""
 
@@ -44,6 +52,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     error: str | None = None
     answers: list[Answer] | None
+    joined: Joined | None = None
     model_uri: str
     default_model: bool
     model_id: str

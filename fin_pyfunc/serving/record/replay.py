@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +16,19 @@ from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.native import NativeBackend
 from fin_pyfunc.model.backends.pyfunc import PyfuncBackend
 from fin_pyfunc.model.classifier import Classifier
-from fin_pyfunc.model.decision import Decisions
+from fin_pyfunc.model.decision import Decisions, Scores
 from fin_pyfunc.model.errors import FinPyfuncError, ScoringError
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.decode import BatchEnvelope, Envelope, read_row, read_rows
 from fin_pyfunc.serving.errors import RequestError
+from fin_pyfunc.serving.joiner import stacked
 from fin_pyfunc.serving.loader import LoadedModel, load
 from fin_pyfunc.serving.mlflow_app import pyfunc_decisions
 from fin_pyfunc.serving.record import facts
 from fin_pyfunc.serving.record.entries import answers
 from fin_pyfunc.serving.record.features import Digests
-from fin_pyfunc.serving.record.reading import Entry, Record
+from fin_pyfunc.serving.record.reading import Entry, Joined, Record, entries
 from fin_pyfunc.serving.record.verify import RecordError
 from fin_pyfunc.serving.resolver import Resolver
 
@@ -70,7 +71,7 @@ class Replay:
 def replay(
     entry: Entry,
     tracking_uri: str | None = None,
-    *,
+    folder: Path | None = None,
     features: Path | None = None,
     key_file: Path | None = None,
     model_uri: str | None = None,
@@ -82,6 +83,8 @@ def replay(
     entry : Entry
     tracking_uri : str, optional
         Where the model is; default MLflow's own.
+    folder : Path, optional
+        Of the record: a row that was computed in one call with others' is replayed with them, if alone it differs.
     features : Path, optional
         JSON with the rows, where the record has digests of them only: a row, a list of rows, or a request's body.
     key_file : Path, optional
@@ -104,7 +107,9 @@ def replay(
         table = _table(record, rows, loaded)
         if record.features is None:
             _check_digests(record, table, loaded, key_file)
-        differences = _differences(record, table, loaded)
+        differences = _differences(record, lambda: _score(record, table, loaded))
+        if differences and record.joined is not None and folder is not None:
+            differences = _with_others(record, record.joined, folder, loaded)
     finally:
         compiler.close()
         resolver.close()
@@ -194,9 +199,9 @@ def _check_digests(record: Record, table: Table, loaded: LoadedModel, key_file: 
         )
 
 
-def _differences(record: Record, table: Table, loaded: LoadedModel) -> list[str]:
+def _differences(record: Record, score: Callable[[], Decisions]) -> list[str]:
     try:
-        decisions = _score(record, table, loaded)
+        decisions = score()
     except ScoringError as e:
         return [] if record.answers is None else [f"the model answered then, and fails now: {e}"]
     if record.answers is None:
@@ -208,6 +213,34 @@ def _differences(record: Record, table: Table, loaded: LoadedModel) -> list[str]
             if before != after or type(before) is not type(after):  # True is no 1
                 found.append(f"row {i}: {name} was {before}, and is {after}")
     return found[:MAX_DIFFERENCES]
+
+
+def _with_others(record: Record, joined: Joined, folder: Path, loaded: LoadedModel) -> list[str]:
+    """Differences where a row is computed in one call with the rows that it was computed with."""
+    call = msgspec.json.encode(joined.call)
+    records = [entry.record for entry in entries(folder, call)]
+    rows = {
+        other.joined.row: other.features[0]
+        for other in records
+        if other.joined is not None and other.joined.call == joined.call and other.features is not None
+    }
+    if len(rows) < joined.of:
+        return [
+            f"it was computed in one call with {joined.of - 1} rows of other requests, on which its last bits may "
+            f"depend, and {joined.of - len(rows)} of them are not in the record"
+        ]
+    table = stacked([_table(record, [rows[i]], loaded) for i in range(joined.of)])
+    only = slice(joined.row, joined.row + 1)
+
+    def score() -> Decisions:
+        of_all = _score(record, table, loaded)
+        p = of_all.scores.probabilities
+        scores = Scores(
+            classes=of_all.scores.classes, index=of_all.scores.index[only], probabilities=None if p is None else p[only]
+        )
+        return Decisions(scores, of_all.thresholds, of_all.backend)
+
+    return _differences(record, score)
 
 
 def _score(record: Record, table: Table, loaded: LoadedModel) -> Decisions:
