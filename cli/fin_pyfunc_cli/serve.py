@@ -22,6 +22,7 @@ from fin_pyfunc_cli import options
 )
 @click.option("--certfile", metavar="FILE", help="Serve HTTPS with this certificate (PEM, with its chain).")
 @click.option("--keyfile", metavar="FILE", help="The certificate's private key, where its file does not hold it.")
+@options.backend
 @options.tracking_uri
 @options.experiment_name
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical. Default: info.")
@@ -43,11 +44,13 @@ def serve(config: Path | None, tracking_uri: str | None, experiment_name: str | 
     loaded = settings.load(config, overrides=overrides)
     if not loaded.enabled:
         raise click.ClickException("deployment.api.enabled is false: set it to true to start the server.")
-    scheme = _scheme(loaded)
-    click.echo(f"fin-pyfunc is starting on {scheme}://{loaded.host}:{loaded.port} (docs at /docs)", err=True)
+    is_text = loaded.log_format == "text"  # as JSON, the log alone says it
+    if is_text:
+        scheme = _scheme(loaded)
+        click.echo(f"fin-pyfunc is starting on {scheme}://{loaded.host}:{loaded.port} (docs at /docs)", err=True)
     from fin_pyfunc.serving.gunicorn_app import run
 
-    run(loaded, on_ready=lambda default: _say_ready(loaded, default))
+    run(loaded, on_ready=(lambda default: _say_ready(loaded, default)) if is_text else None)
 
 
 def _say_ready(settings: Any, default: Any) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.backends.forms import open_forms
 from fin_pyfunc.model.backends.native import LazyNative, NativeBackend
+from fin_pyfunc.model.choice import nearest
 from fin_pyfunc.model.decision import Decisions, Thresholds
+from fin_pyfunc.model.device import gpu_refusal
 from fin_pyfunc.model.dispatch import Dispatch
-from fin_pyfunc.model.errors import ArtifactError
+from fin_pyfunc.model.errors import ArtifactError, BackendError
 from fin_pyfunc.model.features import FeatureSpec, Table
-from fin_pyfunc.model.plan import ROW_COUNTS, Plan
+from fin_pyfunc.model.plan import Plan
 from fin_pyfunc.model.sampling import sample
 
 
@@ -59,7 +61,8 @@ class Classifier:
         folder : Path
             Holds `manifest.json`.
         backend : str, optional
-            "auto", "cpu", "gpu" or a backend's name; default the one chosen when logging.
+            "auto", "cpu", "gpu" or a backend's name; default what the environment variable ``FIN_PYFUNC_BACKEND``
+            holds, else the one chosen when logging.
 
         Raises
         ------
@@ -72,14 +75,25 @@ class Classifier:
                 raise ArtifactError(f"The model's manifest does not name its file {name!r}: log the model again.")
         if manifest.serialization == "cloudpickle":
             estimators.require_pickle_allowed()
-        wanted = backend or manifest.backend
+        wanted = nearest(backend, manifest.backend) or "auto"
+        device: Literal["cpu", "gpu"] = "gpu" if manifest.gpu_only else "cpu"
+        if manifest.gpu_only and (refused := gpu_refusal()):
+            raise BackendError(f"the model has no form for the CPU ({manifest.estimator} is GPU-only), and {refused}.")
         native = LazyNative(
             lambda: NativeBackend(
-                estimators.load(folder / file, manifest.serialization), manifest.features, manifest.classes
-            )
+                estimators.load(folder / file, manifest.serialization), manifest.features, manifest.classes, device
+            ),
+            device,
         )
         compiled = open_forms(
-            folder, manifest.forms, manifest.times, manifest.classes, manifest.thresholds, native, wanted
+            folder,
+            manifest.forms,
+            manifest.times,
+            manifest.classes,
+            manifest.thresholds,
+            native,
+            wanted,
+            dropped=manifest.dropped,
         )
         self.manifest, self.features, self.thresholds = manifest, manifest.features, manifest.thresholds
         self.dispatch = Dispatch([*compiled, native], wanted, manifest.times)
@@ -97,7 +111,8 @@ class Classifier:
         manifest = self.manifest
         if manifest is None:
             return self.dispatch.plan
-        return self.dispatch.measure(sample(manifest.features, manifest.ranges, manifest.example, ROW_COUNTS[-1]))
+        n_rows = self.dispatch.sample_rows(len(manifest.features.names))
+        return self.dispatch.measure(sample(manifest.features, manifest.ranges, manifest.example, n_rows))
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Classify the rows of a DataFrame.

@@ -46,6 +46,7 @@ class Predict:
         except UnansweredError as e:
             raise await unanswered(scope, e.failure, self._watchers) from None
         body = encode(prediction.decisions.one(envelope.return_proba))
+        prediction.encoded = time.perf_counter()
         await _answer(scope, send, prediction, body, content_types.JSON, self._watchers)
 
 
@@ -76,7 +77,9 @@ class PredictBatch:
         with_identifiers = bool(self._watchers) and sent != content_types.JSON
         require_model(scope, uri, self._predictor.default_uri)
 
-        def work(loaded: LoadedModel) -> tuple[bytes, Prediction]:
+        entered = time.perf_counter()
+
+        def work(loaded: LoadedModel, found: float) -> tuple[bytes, Prediction]:
             began = time.perf_counter()
             table = read(loaded)
             decoded = time.perf_counter()
@@ -87,8 +90,12 @@ class PredictBatch:
                 decisions = loaded.model.decide_table(table)
             except Exception as e:
                 raise UnansweredError(Failure(e, uri, loaded, table, began, decoded, rows, held)) from e
-            prediction = Prediction(uri, loaded, table, decisions, began, decoded, rows, held)
-            return _encoded(wanted, decisions, return_proba), prediction
+            prediction = Prediction(
+                uri, loaded, table, decisions, began, decoded, rows, held, entered=entered, found=found
+            )
+            answer = _encoded(wanted, decisions, return_proba)
+            prediction.encoded = time.perf_counter()
+            return answer, prediction
 
         try:
             answer, prediction = await self._predictor.on_thread(uri, work)
@@ -111,9 +118,9 @@ async def _answer(
     scope: Scope, send: Send, prediction: Prediction, body: bytes, content_type: str, watchers: Watchers
 ) -> None:
     headers = lineage(prediction.asked, prediction.loaded, prediction.decisions.backend)
+    prediction.scope = scope
     if not watchers:
         return await send_body(send, body, content_type, headers)
-    prediction.scope = scope
     await watchers.before_answer(prediction)
     await send_body(send, body, content_type, headers)
     watchers.after_answer(prediction)
@@ -158,5 +165,5 @@ def identity(asked: str | None, loaded: LoadedModel) -> dict[str, str]:
     """
     resolved = loaded.resolved
     if asked is None:
-        asked = resolved.uri if resolved.uri.startswith(("models:/", "runs:/")) else resolved.model_id
+        asked = resolved.public_uri
     return {"X-Model-URI": quote(asked, safe="/:@=+,!$&'()*~"), "X-Model-ID": resolved.model_id}

@@ -7,11 +7,12 @@ import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
-from fin_pyfunc.model.device import gpu_available
+from fin_pyfunc.model.device import gpu_available, probe
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.predictor import DRAINING, Predictor
+from fin_pyfunc.serving.preload import Preload
 from fin_pyfunc.serving.schemas import Health
 from fin_pyfunc.serving.store import Store
 
@@ -32,13 +33,21 @@ class HealthProbe:
         Knows whether the server is draining.
     cache : ModelCache
     default : DefaultModel
+    preload : Preload
     probe_seconds : float
     """
 
     def __init__(
-        self, store: Store, predictor: Predictor, cache: ModelCache, default: DefaultModel, probe_seconds: float
+        self,
+        store: Store,
+        predictor: Predictor,
+        cache: ModelCache,
+        default: DefaultModel,
+        preload: Preload,
+        probe_seconds: float,
     ) -> None:
-        self._store, self._predictor, self._cache, self._default = store, predictor, cache, default
+        self._store, self._predictor, self._cache = store, predictor, cache
+        self._default, self._preload = default, preload
         self._probe_seconds = probe_seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="probe")
         self._mlflow_connected = False
@@ -51,8 +60,11 @@ class HealthProbe:
         # the first probe imports MLflow, which is to be no hindrance to the default model's first answer
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._default.settled.wait(), FIRST_PROBE_SECONDS)
-        self._gpu_available = await loop.run_in_executor(self._thread, gpu_available)
+        device = await loop.run_in_executor(self._thread, probe)
+        logger.info("GPU: %s", device.name or f"none ({device.refusal})")
         while True:
+            # asked once; again only where a device has failed since
+            self._gpu_available = await loop.run_in_executor(self._thread, gpu_available)
             before, self._mlflow_connected = (
                 self._mlflow_connected,
                 await loop.run_in_executor(self._thread, self._ping),
@@ -61,6 +73,11 @@ class HealthProbe:
             if before != self._mlflow_connected:
                 logger.info("MLflow %s", "answers" if self._mlflow_connected else "does not answer any more")
             await asyncio.sleep(self._probe_seconds)
+
+    @property
+    def mlflow_connected(self) -> bool:
+        """Whether MLflow answered when it was last asked."""
+        return self._mlflow_connected
 
     def health(self) -> Health:
         """The body of `GET /health`."""
@@ -83,10 +100,10 @@ class HealthProbe:
             return DRAINING
         if self._default.uri is None and not self._has_probed:
             return "The server has only just started and has not asked MLflow yet: try again."
+        if not self._default.is_ready:
+            return "The server's default model has not scored its warm-up row yet: try again."
         return (
-            None
-            if self._default.is_ready
-            else "The server's default model has not scored its warm-up row yet: try again."
+            None if self._preload.is_ready else "The server is still loading the models of its preload list: try again."
         )
 
     def close(self) -> None:

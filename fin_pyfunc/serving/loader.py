@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fin_pyfunc.model import artifact
 from fin_pyfunc.model.artifact import NAME
 from fin_pyfunc.model.backends.native import NativeBackend, labels_of
+from fin_pyfunc.model.choice import asking_for, nearest
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError, ModelForbiddenError
@@ -65,6 +66,8 @@ class LoadedModel:
     artifact_sha256 : str or None
         Digest of its files: of our manifest, which holds those of all others, or of all there is; None for a model of
         the store's that was not logged by us, where `record.facts` reads all of them.
+    size : int
+        Bytes of its files; 0 where nobody has looked.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class LoadedModel:
         self._open_pyfunc, self._opening = open_pyfunc, threading.Lock()
         self._pyfunc: PyFuncModel | None = None
         self.loaded_at = time.time()
+        self.size = 0
         #: header lines of an answer by what was asked and which backend answered, for `endpoints.lineage`
         self.lineage: dict[tuple[str | None, str], list[tuple[bytes, bytes]]] = {}
         #: what all records of an answer have in common, by the same, for `record.entries`
@@ -103,7 +107,7 @@ def load(
         Fetches it.
     resolved : Resolved
     backend : str, optional
-        The operator's choice; default the model's own.
+        The operator's choice; default what the environment variable ``FIN_PYFUNC_BACKEND`` holds, else the model's own.
     compiler : Compiler, optional
         Compiles a model that was not logged by this project, while it answers; without one it stays as it is.
 
@@ -114,7 +118,14 @@ def load(
     ArtifactError, BackendError, StoreUnavailableError
     """
     path = resolver.fetch(resolved)
-    is_data = not resolver.allows_code(resolved)
+    loaded = _opened(path, resolved, nearest(backend), compiler, is_data=not resolver.allows_code(resolved))
+    loaded.size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+    return loaded
+
+
+def _opened(
+    path: Path, resolved: Resolved, backend: str | None, compiler: Compiler | None, is_data: bool
+) -> LoadedModel:
     if resolved.kind != "mlflow":
         if is_data and resolved.kind in ("pickle", "joblib"):
             raise ModelForbiddenError(
@@ -179,16 +190,15 @@ def _load_pyfunc(path: Path, backend: str | None, is_data: bool) -> PyFuncModel:
     import mlflow.pyfunc
 
     try:
-        ours = NAME in ((artifact.mlmodel(path) or {}).get("metadata") or {})
-        config = {"backend": backend} if ours and backend else None
-        if not is_data or data_file(path) is not None:
-            return mlflow.pyfunc.load_model(str(path), model_config=config)
-        folder = tempfile.mkdtemp(prefix="fin_pyfunc-")
-        try:
-            pyfunc = mlflow.pyfunc.load_model(str(without_code(path, Path(folder))), model_config=config)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with asking_for(backend):
+            if not is_data or data_file(path) is not None:
+                return mlflow.pyfunc.load_model(str(path))
+            folder = tempfile.mkdtemp(prefix="fin_pyfunc-")
+            try:
+                pyfunc = mlflow.pyfunc.load_model(str(without_code(path, Path(folder))))
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         weakref.finalize(pyfunc, shutil.rmtree, folder, ignore_errors=True)  # its files may be opened long after
         return pyfunc
     except FinPyfuncError:

@@ -10,12 +10,13 @@ import msgspec
 from starlette.types import Scope
 
 from fin_pyfunc.model.decision import Decisions
+from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.loader import LoadedModel
 
 
 class Asked:
-    """What was asked of a model that was found, by whom, and when each step was done.
+    """What was asked of a model that was found, by whom, and when.
 
     Parameters
     ----------
@@ -26,8 +27,8 @@ class Asked:
     table : ndarray of shape (n_rows, n_features) or DataFrame
         The rows as they were scored.
     began, decoded : float
-        When work on the body began, and when its rows were read, in the seconds of ``time.perf_counter``.
-    sent : bytes-like, optional
+        When work on the rows began and when they were read, in the seconds of ``time.perf_counter``, as all times here.
+    sent : bytes-like or None
         The rows as the client sent them, JSON; None where they came as a table of another content type.
     identifiers : mapping of str to sequence, optional
         Of rows that came as a table: name to one value a row.
@@ -36,11 +37,9 @@ class Asked:
     ----------
     scored : float
         When the rows were scored, or could not be.
-    scope : Scope
-        Of the request, whose ``state`` holds its id and its principal; set by the endpoint.
     """
 
-    __slots__ = ("asked", "began", "decoded", "identifiers", "loaded", "scope", "scored", "sent", "table")
+    __slots__ = ("_scope", "asked", "began", "decoded", "identifiers", "loaded", "scored", "sent", "table")
 
     def __init__(
         self,
@@ -54,11 +53,20 @@ class Asked:
     ) -> None:
         self.asked, self.loaded, self.table, self.sent, self.identifiers = asked, loaded, table, sent, identifiers
         self.began, self.decoded, self.scored = began, decoded, time.perf_counter()
-        self.scope: Scope = {}
+        self._scope: Scope = {}
+
+    @property
+    def scope(self) -> Scope:
+        """The request's; set by the endpoint."""
+        return self._scope
+
+    @scope.setter
+    def scope(self, scope: Scope) -> None:
+        self._scope = scope
 
 
 class Prediction(Asked):
-    """What was asked, and what answered.
+    """What was asked, what answered, and when each step was done.
 
     Parameters
     ----------
@@ -66,9 +74,19 @@ class Prediction(Asked):
         The answers, one a row.
     asked, loaded, table, began, decoded, sent, identifiers
         As `Asked` takes them.
+    entered, found : float, optional
+        When the model was asked for and when it was there; default `began`: it was in memory, and nothing was waited
+        for.
+    started : float, optional
+        When scoring began; default `decoded`.
+
+    Attributes
+    ----------
+    encoded : float
+        When the answer's body was written.
     """
 
-    __slots__ = ("decisions",)
+    __slots__ = ("decisions", "encoded", "entered", "found", "started")
 
     def __init__(
         self,
@@ -80,9 +98,32 @@ class Prediction(Asked):
         decoded: float,
         sent: msgspec.Raw | bytes | None = None,
         identifiers: Mapping[str, Sequence[Any]] | None = None,
+        *,
+        entered: float | None = None,
+        found: float | None = None,
+        started: float | None = None,
     ) -> None:
         super().__init__(asked, loaded, table, began, decoded, sent, identifiers)
         self.decisions = decisions
+        self.entered = began if entered is None else entered
+        self.found = began if found is None else found
+        self.started = decoded if started is None else started
+        self.encoded = self.scored
+
+    @property
+    def scope(self) -> Scope:
+        """The request's; set by the endpoint. From then on its ``state`` holds the prediction, too."""
+        return self._scope
+
+    @scope.setter
+    def scope(self, scope: Scope) -> None:
+        self._scope = scope
+        scope["state"]["prediction"] = self
+
+    @property
+    def waited(self) -> float:
+        """Seconds that its rows waited for their turn, once the model was there."""
+        return (self.began - self.found) + (self.started - self.decoded)
 
 
 class Failure(Asked):
@@ -108,6 +149,14 @@ class UnansweredError(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure.error))
         self.failure = failure
+        if isinstance(failure.error, FinPyfuncError):
+            failure.error.model_id = failure.loaded.resolved.model_id  # for `model_of`
+
+
+def model_of(scope: Scope, error: Exception | None = None) -> str:
+    """The immutable id of the model that a request was about, as far as it is known; else an empty text."""
+    prediction: Prediction | None = scope["state"].get("prediction")
+    return getattr(error, "model_id", "") if prediction is None else prediction.loaded.resolved.model_id
 
 
 class Watcher(Protocol):
@@ -140,8 +189,16 @@ class Watchers:
     """
 
     def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
-        self._watchers = tuple(watchers)
-        self._of_failures = tuple(watcher for watcher in watchers if isinstance(watcher, FailureWatcher))
+        self._watchers: list[Watcher] = []
+        self._of_failures: list[FailureWatcher] = []
+        for watcher in watchers:
+            self.add(watcher)
+
+    def add(self, watcher: Watcher) -> None:
+        """Let one more look on, after the others."""
+        self._watchers.append(watcher)
+        if isinstance(watcher, FailureWatcher):
+            self._of_failures.append(watcher)
 
     def __bool__(self) -> bool:
         return bool(self._watchers)
