@@ -6,13 +6,16 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from fin_pyfunc.model.errors import StoreUnavailableError
 from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.metrics import definitions as m
+from fin_pyfunc.serving.metrics.values import Values
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 from fin_pyfunc.serving.trust.unknown import Unknown
 from fin_pyfunc.serving.uris import parse
@@ -38,12 +41,19 @@ class ModelCache:
         Models kept besides the pinned one; 0 keeps none.
     refresh_seconds : float
         How long an alias, `latest` or a file may go on standing for what it stood for.
+    values : Values, optional
+        Where loads are counted.
     max_uris : int, default 10,000
         How many URIs are remembered, so that made-up ones cannot fill the memory.
     unknown : Unknown, optional
         What is not there; default one that remembers nothing.
     loads : int, default 2
         Models that are loaded at once: one slow download must not keep every other model from loading.
+
+    Attributes
+    ----------
+    hits : int
+        Times that a model asked for was in memory.
     """
 
     def __init__(
@@ -52,6 +62,7 @@ class ModelCache:
         load: Callable[[Resolved], LoadedModel],
         max_models: int,
         refresh_seconds: float,
+        values: Values | None = None,
         max_uris: int = 10_000,
         unknown: Unknown | None = None,
         loads: int = 2,
@@ -63,6 +74,8 @@ class ModelCache:
         self._resolutions: OrderedDict[tuple[str, bool], _Resolution] = OrderedDict()
         self._in_flight: dict[tuple[object, ...], asyncio.Task[Any]] = {}
         self._pinned: str | None = None
+        self._values = values or Values(None)
+        self.hits = 0
         self._unknown = unknown or Unknown(0, 1_000_000)
         self._threads = ThreadPoolExecutor(loads, thread_name_prefix="load")
         # of their own: whoever asks for what is not there must not keep what is from loading
@@ -70,6 +83,9 @@ class ModelCache:
 
     def __len__(self) -> int:
         return len(self._models)
+
+    def __iter__(self) -> Iterator[LoadedModel]:
+        return iter(list(self._models.values()))
 
     def peek(self, uri: str, *, is_default: bool = False) -> LoadedModel | None:
         """The model for a URI if it is in memory and its resolution still fresh; never waits."""
@@ -118,6 +134,7 @@ class ModelCache:
     def _used(self, model_id: str) -> LoadedModel | None:
         model = self._models.get(model_id)
         if model is not None:
+            self.hits += 1
             self._models.move_to_end(model_id)
         return model
 
@@ -151,9 +168,19 @@ class ModelCache:
 
     async def _load_and_keep(self, resolved: Resolved) -> LoadedModel:
         started = time.perf_counter()
-        model = await self._on_thread(self._threads, self._load, resolved)
-        seconds, backends = time.perf_counter() - started, model.model.dispatch.described
-        logger.info("loaded %s for %s in %.2f s: %s", resolved.model_id, resolved.uri, seconds, backends)
+        self._values.add(m.CACHE_MISSES)
+        try:
+            model = await self._on_thread(self._threads, self._load, resolved)
+        except Exception as e:
+            self._values.add(m.LOAD_FAILURES, type(e).__name__)
+            raise
+        seconds = time.perf_counter() - started
+        self._values.observe(m.LOADS, value=seconds)
+        dispatch = model.model.dispatch
+        dispatch.on_fallback = partial(self._values.add, m.GPU_FALLBACKS)
+        if dispatch.fallbacks:
+            dispatch.on_fallback("while it was loaded")
+        logger.info("loaded %s for %s in %.2f s: %s", resolved.model_id, resolved.uri, seconds, dispatch.described)
         self._models[resolved.model_id] = model
         return model
 
@@ -161,6 +188,7 @@ class ModelCache:
         unpinned = [model_id for model_id in self._models if model_id != self._pinned]
         for model_id in unpinned[: max(0, len(unpinned) - self._max_models)]:
             evicted = self._models.pop(model_id)
+            self._values.add(m.EVICTIONS)
             logger.info("evicted %s", model_id)
             self._threads.submit(self._resolver.discard, evicted.resolved)
 

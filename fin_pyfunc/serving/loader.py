@@ -61,6 +61,8 @@ class LoadedModel:
     ----------
     loaded_at : float
         Seconds since the epoch.
+    size : int
+        Bytes of its files; 0 where nobody has looked.
     """
 
     def __init__(self, resolved: Resolved, model: Classifier, open_pyfunc: Callable[[], PyFuncModel] | None) -> None:
@@ -69,6 +71,7 @@ class LoadedModel:
         self._open_pyfunc, self._opening = open_pyfunc, threading.Lock()
         self._pyfunc: PyFuncModel | None = None
         self.loaded_at = time.time()
+        self.size = 0
         #: header lines of an answer by what was asked and which backend answered, for `endpoints.lineage`
         self.lineage: dict[tuple[str | None, str], list[tuple[bytes, bytes]]] = {}
 
@@ -105,8 +108,14 @@ def load(
     ArtifactError, BackendError, StoreUnavailableError
     """
     path = resolver.fetch(resolved)
-    backend = nearest(backend)
-    is_data = not resolver.allows_code(resolved)
+    loaded = _opened(path, resolved, nearest(backend), compiler, is_data=not resolver.allows_code(resolved))
+    loaded.size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+    return loaded
+
+
+def _opened(
+    path: Path, resolved: Resolved, backend: str | None, compiler: Compiler | None, is_data: bool
+) -> LoadedModel:
     if resolved.kind != "mlflow":
         if is_data and resolved.kind in ("pickle", "joblib"):
             raise ModelForbiddenError(

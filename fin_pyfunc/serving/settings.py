@@ -11,7 +11,19 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import msgspec.inspect as inspect
 
-from fin_pyfunc.serving.settings_sections import Auth, Cache, Cors, Limits, Mlflow, Models, Rate, Settings, Tls
+from fin_pyfunc.serving.settings_sections import (
+    Auth,
+    Cache,
+    Cors,
+    Limits,
+    Metrics,
+    Mlflow,
+    Models,
+    Rate,
+    Settings,
+    Tls,
+    Tracing,
+)
 from fin_pyfunc.serving.settings_sources import (
     MAX_FILE_BYTES,
     SHARED_VARIABLES,
@@ -32,6 +44,7 @@ __all__ = [
     "Cache",
     "Cors",
     "Limits",
+    "Metrics",
     "Mlflow",
     "Models",
     "Rate",
@@ -39,6 +52,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Tls",
+    "Tracing",
     "fields",
     "load",
 ]
