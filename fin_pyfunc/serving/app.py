@@ -19,6 +19,8 @@ from fin_pyfunc.serving.middleware.auth import Authenticate
 from fin_pyfunc.serving.middleware.boundary import Boundary
 from fin_pyfunc.serving.middleware.rate_limit import RateLimit
 from fin_pyfunc.serving.mlflow_app import Invocations
+from fin_pyfunc.serving.motion.board import Board
+from fin_pyfunc.serving.motion.routes import AdminRoutes
 from fin_pyfunc.serving.routes import Routes
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
@@ -32,10 +34,17 @@ SCOPES = {
     "/invocations": Scope.PREDICT,
     "/models": Scope.MODELS,
 }
+#: The same of the routes for operators, which no rate holds up.
+ADMIN_SCOPES = dict.fromkeys(
+    ("/admin/models", "/admin/models/stop", "/admin/models/start", "/admin/shadow"), Scope.ADMIN
+)
 
 
 def create_app(
-    settings: Settings, on_ready: ReadyHook | None = None, on_fatal: Callable[[], None] | None = None
+    settings: Settings,
+    on_ready: ReadyHook | None = None,
+    on_fatal: Callable[[], None] | None = None,
+    board: Board | None = None,
 ) -> ASGIApp:
     """Make the application of one worker.
 
@@ -44,26 +53,27 @@ def create_app(
     settings : Settings
         Nothing is read from the environment or from globals.
     on_ready, on_fatal : callable, optional
+    board : Board, optional
         As `Server` takes them.
 
     Returns
     -------
     ASGI application
         It opens no store, thread or file before its lifespan starts, so that it can be made before a fork; with
-        ``auth.mode: keys`` it has read the key file.
+        ``auth.mode: keys`` it has read the key file, with ``admin.state_file`` that one.
 
     Raises
     ------
-    KeyFileError
-        The key file is missing, unreadable or damaged.
+    KeyFileError, StateFileError
+        The key file is missing, or either is unreadable or damaged.
     """
-    server = Server(settings, on_ready, on_fatal)
+    server = Server(settings, on_ready, on_fatal, board)
     hot: dict[str, ASGIApp] = {
         "/predict": Predict(server.predictor, settings.limits, server.watchers),
         "/predict/batch": PredictBatch(server.predictor, settings.limits, server.watchers),
         "/invocations": Invocations(server.predictor, settings.limits),
     }
-    other = Routes(server)
+    other, admin = Routes(server), AdminRoutes(server)
     rest = Router(
         routes=[
             Route("/", other.root),
@@ -73,6 +83,10 @@ def create_app(
             Route("/models", other.models),
             Route("/ping", other.ping),
             Route("/version", other.version),
+            Route("/admin/models", admin.models),
+            Route("/admin/models/stop", admin.stop, methods=["POST"]),
+            Route("/admin/models/start", admin.start, methods=["POST"]),
+            Route("/admin/shadow", admin.shadow, methods=["POST"]),
             *pages.routes(),
         ],
         redirect_slashes=False,
@@ -84,7 +98,7 @@ def create_app(
     if settings.auth.mode == "keys":
         keyfile = KeyFile(Path(settings.auth.keys_file or ""))
         keyfile.load()
-        app = Authenticate(app, keyfile, SCOPES)
+        app = Authenticate(app, keyfile, SCOPES | ADMIN_SCOPES)
     app = Boundary(app)
     cors = settings.cors
     if cors.allow_origins:

@@ -15,6 +15,7 @@ from fin_pyfunc.serving import content_types, tables
 from fin_pyfunc.serving.decode import BatchEnvelope, open_batch_envelope, open_envelope, read_rows
 from fin_pyfunc.serving.http import Headers, encode, read_body, require_json, require_method, send_body
 from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.prediction import Prediction, Watchers
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.schemas import BatchResponse
@@ -37,7 +38,7 @@ class Predict:
         envelope = open_envelope(await read_body(scope, receive, self._limits.max_body_bytes))
         prediction = await self._predictor.predict_row(envelope)
         body = encode(prediction.decisions.one(envelope.return_proba))
-        await _answer(scope, send, prediction, body, content_types.JSON, self._watchers)
+        await _answer(scope, send, prediction, body, content_types.JSON, self._predictor.stops, self._watchers)
 
 
 class PredictBatch:
@@ -71,7 +72,7 @@ class PredictBatch:
             return _encoded(wanted, decisions, return_proba), prediction
 
         answer, prediction = await self._predictor.on_thread(uri, work)
-        await _answer(scope, send, prediction, answer, wanted, self._watchers)
+        await _answer(scope, send, prediction, answer, wanted, self._predictor.stops, self._watchers)
 
     def _read_rows(self, envelope: BatchEnvelope, loaded: LoadedModel) -> Table:
         return read_rows(envelope, loaded.model, self._limits.max_batch_rows)
@@ -82,8 +83,9 @@ class PredictBatch:
 
 
 async def _answer(
-    scope: Scope, send: Send, prediction: Prediction, body: bytes, content_type: str, watchers: Watchers
+    scope: Scope, send: Send, prediction: Prediction, body: bytes, content_type: str, stops: Stops, watchers: Watchers
 ) -> None:
+    stops.check(prediction.asked, prediction.loaded)  # it may have been stopped while this waited
     headers = lineage(prediction.asked, prediction.loaded, prediction.decisions.backend)
     if not watchers:
         return await send_body(send, body, content_type, headers)

@@ -23,6 +23,7 @@ from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.app import create_app
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.middleware.auth import warn_if_exposed
+from fin_pyfunc.serving.motion.board import Board
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
 
@@ -87,6 +88,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
         self._settings, self._on_ready = settings, on_ready
         #: set by the first worker whose default model is ready: from then on a worker that cannot load waits, not ends
         self._has_served = multiprocessing.Value("b", 0)
+        self._board = Board()
         super().__init__()
 
     def load_config(self) -> None:
@@ -114,7 +116,9 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
     def load(self) -> ASGIApp:
         """The application, made once in the arbiter."""
         _warm_imports(self._settings)
-        app = create_app(self._settings, on_ready=self._note_served, on_fatal=self._end_if_never_served)
+        app = create_app(
+            self._settings, on_ready=self._note_served, on_fatal=self._end_if_never_served, board=self._board
+        )
         # what is there now stays; a collection in a worker would touch all of it, and make it that worker's own memory
         gc.collect()
         gc.freeze()

@@ -22,6 +22,7 @@ from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
 from fin_pyfunc.model.feature import Feature, Kind
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.serving.compiler import Compiler
+from fin_pyfunc.serving.example import check_example
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 
 if TYPE_CHECKING:
@@ -55,16 +56,26 @@ class LoadedModel:
     ----------
     loaded_at : float
         Seconds since the epoch.
+    size : int
+        Bytes of its files.
+    hits : int
+        How often it was asked for.
     """
 
     def __init__(self, resolved: Resolved, model: Classifier, open_pyfunc: Callable[[], PyFuncModel] | None) -> None:
         self.resolved, self.model = resolved, model
+        self.size = self.hits = 0
         self.has_pyfunc = open_pyfunc is not None
         self._open_pyfunc, self._opening = open_pyfunc, threading.Lock()
         self._pyfunc: PyFuncModel | None = None
         self.loaded_at = time.time()
         #: header lines of an answer by what was asked and which backend answered, for `endpoints.lineage`
         self.lineage: dict[tuple[str | None, str], list[tuple[bytes, bytes]]] = {}
+
+    @property
+    def is_pyfunc_open(self) -> bool:
+        """Whether MLflow's routes have asked for it."""
+        return self._pyfunc is not None
 
     @property
     def pyfunc(self) -> PyFuncModel:
@@ -95,8 +106,16 @@ def load(
     Raises
     ------
     ArtifactError, BackendError, StoreUnavailableError
+        An `ExampleError` where it does not answer the example recorded in it as it did when it was logged.
     """
     path = resolver.fetch(resolved)
+    loaded = _open(path, resolved, backend, compiler)
+    check_example(loaded.model)
+    loaded.size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else (path,)))
+    return loaded
+
+
+def _open(path: Path, resolved: Resolved, backend: str | None, compiler: Compiler | None) -> LoadedModel:
     if resolved.kind != "mlflow":
         model = _from_file(path, resolved.kind, backend)
         if compiler is not None:

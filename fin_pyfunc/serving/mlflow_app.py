@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import json
 import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,8 +36,9 @@ class Invocations:
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self._predictor, self._limits = predictor, limits
+        #: the app holds no model, so that one whose place another took is freed after its last request
         self._app: ASGIApp | None = None
-        self._app_for: LoadedModel | None = None
+        self._app_for: weakref.ref[LoadedModel] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -51,6 +53,7 @@ class Invocations:
             async with self._predictor.place():
                 app, loaded = await self._mlflow_app()
                 status, answered = await _call(app, scope, body)
+                self._predictor.stops.check(None, loaded)
         finally:
             _raised.reset(token)
         if status >= 400:
@@ -63,10 +66,11 @@ class Invocations:
             raise RequestError(
                 404, "The default model is a bare file, which MLflow's routes do not know: use /predict."
             )
-        if self._app is None or self._app_for is not loaded:
+        app = self._app if self._app_for is not None and self._app_for() is loaded else None
+        if app is None:
             app = await asyncio.get_running_loop().run_in_executor(None, _scoring_app, loaded)
-            self._app, self._app_for = app, loaded
-        return self._app, loaded
+            self._app, self._app_for = app, weakref.ref(loaded)
+        return app, loaded
 
 
 def _scoring_app(loaded: LoadedModel) -> ASGIApp:
@@ -80,7 +84,7 @@ class _Witnessed:
     """The model as MLflow's app sees it; keeps what it raises."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded, self.metadata = loaded, loaded.pyfunc.metadata
+        self._loaded, self.metadata = weakref.proxy(loaded), loaded.pyfunc.metadata
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         """As `PyFuncModel.predict`, which calls it on one of MLflow's threads."""

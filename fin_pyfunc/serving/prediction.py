@@ -83,6 +83,14 @@ class Watchers:
     def __bool__(self) -> bool:
         return bool(self._watchers)
 
+    def add(self, watcher: Watcher) -> None:
+        """Let one more look on, from the next request on."""
+        self._watchers = (*self._watchers, watcher)
+
+    def remove(self, watcher: Watcher) -> None:
+        """Let one look on no more, if it does."""
+        self._watchers = tuple(other for other in self._watchers if other is not watcher)
+
     async def before_answer(self, prediction: Prediction) -> None:
         """Let each look before the answer is sent."""
         for watcher in self._watchers:

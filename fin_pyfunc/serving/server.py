@@ -17,6 +17,14 @@ from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.health import HealthProbe
 from fin_pyfunc.serving.loader import LoadedModel, load
+from fin_pyfunc.serving.motion.board import Board
+from fin_pyfunc.serving.motion.follower import Follower
+from fin_pyfunc.serving.motion.last_good import LastGood
+from fin_pyfunc.serving.motion.motion import Asked, Motion
+from fin_pyfunc.serving.motion.shadow import Shadow
+from fin_pyfunc.serving.motion.state import StateFile
+from fin_pyfunc.serving.motion.stops import Stops
+from fin_pyfunc.serving.motion.tally import Tally
 from fin_pyfunc.serving.prediction import Watchers
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
@@ -38,10 +46,21 @@ class Server:
         Called once the default model, if any, answers.
     on_fatal : callable, optional
         Called once it is certain that the default model cannot be loaded; what it raises ends the worker.
+    board : Board, optional
+        What the workers share; default one of this server's own.
+
+    Raises
+    ------
+    StateFileError
+        The state file cannot be read.
     """
 
     def __init__(
-        self, settings: Settings, on_ready: ReadyHook | None = None, on_fatal: Callable[[], None] | None = None
+        self,
+        settings: Settings,
+        on_ready: ReadyHook | None = None,
+        on_fatal: Callable[[], None] | None = None,
+        board: Board | None = None,
     ) -> None:
         self._on_ready, self._on_fatal = on_ready, on_fatal
         uri = settings.mlflow.tracking_uri
@@ -54,10 +73,18 @@ class Server:
             partial(load, resolver, backend=settings.backend, compiler=self.compiler),
             max_models=settings.cache.max_models if settings.cache.enabled else 0,
             refresh_seconds=settings.models.refresh_seconds,
+            is_followed=settings.models.refresh_seconds > 0,
         )
-        self.default = DefaultModel(self.cache, settings.model_uri)
-        self.watchers = Watchers()
-        self.predictor = Predictor(self.cache, self.default, settings.limits)
+        self.tally, self.watchers, board = Tally(), Watchers(), board or Board()
+        state_file = None if settings.admin.state_file is None else StateFile(Path(settings.admin.state_file))
+        self.stops = Stops(board, state_file, self.cache, settings.model_uri, self.tally)
+        self.stops.load()
+        self.default = DefaultModel(self.cache, settings.model_uri, LastGood(board))
+        self.follower = Follower(self.cache, self.default, settings.models.refresh_seconds, self.tally)
+        self.shadow = Shadow(self.cache, settings.shadow, settings.model_uri, self.stops, self.watchers, self.tally)
+        asked = Asked(resolver, Store(uri))
+        self.motion = Motion(settings, board, asked, self.default, self.follower, self.stops, self.shadow)
+        self.predictor = Predictor(self.cache, self.default, settings.limits, self.stops)
         self.health = HealthProbe(Store(uri), self.predictor, self.cache, self.default, settings.mlflow.probe_seconds)
         self.catalog = Catalog(uri, settings.mlflow.experiment_name)
 
@@ -71,6 +98,7 @@ class Server:
         bound_mlflow_waits(os.environ)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would draw in the log
         background = [asyncio.create_task(self.health.run()), asyncio.create_task(self._start_default())]
+        background.append(asyncio.create_task(self.motion.run()))
         try:
             yield {"server": self}
         finally:
@@ -78,6 +106,7 @@ class Server:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            self.motion.close()
             self.predictor.close()
             self.health.close()
             self.compiler.close()

@@ -11,7 +11,18 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import msgspec.inspect as inspect
 
-from fin_pyfunc.serving.settings_sections import Auth, Cache, Cors, Limits, Mlflow, Models, Rate, Settings
+from fin_pyfunc.serving.settings_sections import (
+    Admin,
+    Auth,
+    Cache,
+    Cors,
+    Limits,
+    Mlflow,
+    Models,
+    Rate,
+    Settings,
+    Shadow,
+)
 from fin_pyfunc.serving.settings_sources import (
     MAX_FILE_BYTES,
     MLFLOW_VARIABLES,
@@ -28,6 +39,7 @@ __all__ = [
     "MLFLOW_VARIABLES",
     "PREFIX",
     "ROOT",
+    "Admin",
     "Auth",
     "Cache",
     "Cors",
@@ -38,6 +50,7 @@ __all__ = [
     "Setting",
     "Settings",
     "SettingsError",
+    "Shadow",
     "fields",
     "load",
 ]

@@ -157,6 +157,47 @@ class Rate(_Section, frozen=True):
             )
 
 
+class Admin(_Section, frozen=True):
+    """What operators decide while the server runs."""
+
+    state_file: Annotated[
+        _Text | None,
+        Meta(description="File that keeps what was stopped over a restart; null keeps it until the server ends."),
+    ] = None
+
+
+class Shadow(_Section, frozen=True):
+    """A second model that sees a share of the traffic, and whose answers nobody gets."""
+
+    model_uri: Annotated[_Text | None, Meta(description="The model in the shadow; null is none.")] = None
+    share: Annotated[float, Meta(ge=0, le=1, description="Share of the requests that it sees.")] = 0.1
+    of: Annotated[
+        _Text | None,
+        Meta(description="URI of the model whose requests it sees, as clients send it; null is the default model."),
+    ] = None
+    tolerance: Annotated[
+        float | None,
+        Meta(
+            ge=0,
+            le=1,
+            description="Difference in a probability from which on a row is recorded even if its class is the same; "
+            "null records rows of another class alone.",
+        ),
+    ] = None
+    max_rows: Annotated[
+        int, Meta(ge=1, description="Rows that wait for the shadow in one worker; what comes beyond is dropped.")
+    ] = 10_000
+    differences_file: Annotated[
+        _Text | None,
+        Meta(
+            description="File of JSON lines, one a row that the models differ on; null writes some of them to the log."
+        ),
+    ] = None
+    differences_bytes: Annotated[
+        int, Meta(ge=4096, description="Bytes of that file; a full one is kept once, with `.1` at the end of its name.")
+    ] = 67_108_864
+
+
 class Settings(_Section, frozen=True):
     """Everything that can be set for the server, under ``deployment.api`` in a configuration file."""
 
@@ -186,3 +227,5 @@ class Settings(_Section, frozen=True):
     cache: Annotated[Cache, Meta(description="Models kept in memory.")] = Cache()
     models: Annotated[Models, Meta(description="Which models a request may name.")] = Models()
     limits: Annotated[Limits, Meta(description="How much one request, and one worker, takes on.")] = Limits()
+    admin: Annotated[Admin, Meta(description="What operators decide while the server runs.")] = Admin()
+    shadow: Annotated[Shadow, Meta(description="A second model that sees a share of the traffic.")] = Shadow()
