@@ -176,12 +176,10 @@ class Shadow(_Section, frozen=True):
         Meta(description="URI of the model whose requests it sees, as clients send it; null is the default model."),
     ] = None
     tolerance: Annotated[
-        float | None,
+        Annotated[float, Meta(ge=0, le=1)] | None,
         Meta(
-            ge=0,
-            le=1,
             description="Difference in a probability from which on a row is recorded even if its class is the same; "
-            "null records rows of another class alone.",
+            "null records rows of another class alone."
         ),
     ] = None
     max_rows: Annotated[
@@ -194,7 +192,7 @@ class Shadow(_Section, frozen=True):
         ),
     ] = None
     differences_bytes: Annotated[
-        int, Meta(ge=4096, description="Bytes of that file; a full one is kept once, with `.1` at the end of its name.")
+        int, Meta(ge=1, description="Bytes of that file; a full one is kept once, with `.1` at the end of its name.")
     ] = 67_108_864
 
 
