@@ -76,7 +76,7 @@ TEXT = st.text(alphabet="abcXYZ019 :/=@._-é", min_size=1, max_size=12).filter(l
 VALUES: dict[str, Callable[[Setting], st.SearchStrategy[Any]]] = {
     "boolean": lambda s: st.booleans(),
     "integer": lambda s: st.integers(1, 65535),
-    "number": lambda s: st.floats(0.001, 1) if s.type.endswith("to 1") else st.floats(0.001, 86400) | st.just(60),
+    "number": lambda s: st.floats(0.001, 1) if "from 0 to 1" in s.type else st.floats(0.001, 86400) | st.just(60),
     "one": lambda s: st.sampled_from(s.type.removeprefix("one of ").split(", ")),
     "non-empty": lambda s: TEXT,
     "list": lambda s: st.lists(TEXT, max_size=3),

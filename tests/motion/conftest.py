@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import cloudpickle
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
 
 import fin_pyfunc
+import tests.shelf
 from tests.conftest import tracking_to
 from tests.models import bars, labels
 
@@ -25,13 +27,15 @@ NAME = "eurusd_lr"
 class Registry(NamedTuple):
     """Versions 1 and 2 answer differently; 3 is damaged, and 4 disagrees with its own recorded example.
 
-    `ids` and `runs` are by version; `answers` holds what versions 1 and 2 answer to the first row of `bars`.
+    `ids` and `runs` are by version; `answers` holds what versions 1 and 2 answer to the first row of `bars`. `sleeps`
+    is the URI of a model that is not registered, and takes as many seconds as its feature `spread` says.
     """
 
     tracking_uri: str
     ids: dict[int, str]
     runs: dict[int, str]
     answers: dict[str, dict[str, float]]
+    sleeps: str
 
     def move(self, alias: str, version: int) -> None:
         MlflowClient(self.tracking_uri).set_registered_model_alias(NAME, alias, str(version))
@@ -82,7 +86,10 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
             answers[ids[version]] = dict(zip(map(str, estimator.classes_), p.tolist(), strict=True))
             if version in spoiled:
                 spoiled[version](Path(unquote(urlsplit(model.artifact_location).path)))
-    made = Registry(uri, ids, runs, answers)
+        with mlflow.start_run(experiment_id=experiment) as run:
+            cloudpickle.register_pickle_by_value(tests.shelf)  # as if the class stood in a notebook
+            fin_pyfunc.log_model(tests.shelf.Sleeps(), bars().assign(spread=0.0), serialization="cloudpickle")
+    made = Registry(uri, ids, runs, answers, f"runs:/{run.info.run_id}/model")
     made.move("champion", 1)
     return made
 

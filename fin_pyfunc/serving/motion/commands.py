@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 
 from fin_pyfunc.model.errors import FinPyfuncError
-from fin_pyfunc.serving.motion.meaning import normal
-from fin_pyfunc.serving.motion.state import StateFile, Stop
-from fin_pyfunc.serving.motion.stops import made, with_stop, without_stop
+from fin_pyfunc.serving.motion.names import normal
+from fin_pyfunc.serving.motion.state import StateFile, Stop, made, with_stop, without_stop
 
 #: Holds the key that a server with `auth.mode: keys` asks for.
 KEY_VARIABLE = "FIN_PYFUNC_API_KEY"

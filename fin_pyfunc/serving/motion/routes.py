@@ -32,7 +32,7 @@ from fin_pyfunc.serving.motion.schemas import (
     StoppedModel,
     StopRequest,
 )
-from fin_pyfunc.serving.motion.stops import NotStoppedError
+from fin_pyfunc.serving.motion.state import NotStoppedError
 from fin_pyfunc.serving.server import Server
 
 T = TypeVar("T")

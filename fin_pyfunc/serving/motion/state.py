@@ -6,7 +6,8 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from msgspec import Meta
 
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.motion.board import CAPACITY, Board
+from fin_pyfunc.serving.motion.names import normal
 
 Name = Annotated[
     str,
@@ -75,8 +77,38 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     stops: tuple[Stop, ...]
 
 
+class NotStoppedError(FinPyfuncError):
+    """What was to be started again is not stopped."""
+
+
 class StateFileError(FinPyfuncError):
     """A state file that cannot be read or written."""
+
+
+def made(name: str, reason: str, by: str | None = None, ids: Iterable[str] = ()) -> Stop:
+    """A stop that begins now."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return Stop(name=normal(name), reason=reason, since=since, by=by, ids=tuple(sorted(set(ids))))
+
+
+def with_stop(stops: Sequence[Stop], stop: Stop) -> list[Stop]:
+    """The stops with one more, or with another reason."""
+    return [*(s for s in stops if s.name != stop.name), stop]
+
+
+def without_stop(stops: Sequence[Stop], name: str) -> list[Stop]:
+    """The stops without one.
+
+    Raises
+    ------
+    NotStoppedError
+        There is none of that name, in the form of `normal`.
+    """
+    if name not in {stop.name for stop in stops}:
+        raise NotStoppedError(
+            "Nothing is stopped by this name: GET /admin/models lists what is stopped, and by which names."
+        )
+    return [stop for stop in stops if stop.name != name]
 
 
 def read(board: Board) -> State:

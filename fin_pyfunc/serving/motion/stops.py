@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -14,15 +13,11 @@ from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.motion import state
 from fin_pyfunc.serving.motion.board import Board
-from fin_pyfunc.serving.motion.meaning import normal, registered_name
-from fin_pyfunc.serving.motion.state import StateFile, Stop
+from fin_pyfunc.serving.motion.names import normal, registered_name
+from fin_pyfunc.serving.motion.state import StateFile, Stop, made, with_stop, without_stop
 from fin_pyfunc.serving.motion.tally import Tally
 
 logger = logging.getLogger("fin_pyfunc.server")
-
-
-class NotStoppedError(FinPyfuncError):
-    """What was to be started again is not stopped."""
 
 
 class Stops:
@@ -214,29 +209,3 @@ class Stops:
             if stop is not None:
                 by_id.setdefault(model_id, stop)
         self._by_word, self._by_id, self._seen = by_word, by_id, generation
-
-
-def made(name: str, reason: str, by: str | None = None, ids: Iterable[str] = ()) -> Stop:
-    """A stop that begins now."""
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    return Stop(name=normal(name), reason=reason, since=since, by=by, ids=tuple(sorted(set(ids))))
-
-
-def with_stop(stops: Sequence[Stop], stop: Stop) -> list[Stop]:
-    """The stops with one more, or with another reason."""
-    return [*(s for s in stops if s.name != stop.name), stop]
-
-
-def without_stop(stops: Sequence[Stop], name: str) -> list[Stop]:
-    """The stops without one.
-
-    Raises
-    ------
-    NotStoppedError
-        There is none of that name, in the form of `normal`.
-    """
-    if name not in {stop.name for stop in stops}:
-        raise NotStoppedError(
-            "Nothing is stopped by this name: GET /admin/models lists what is stopped, and by which names."
-        )
-    return [stop for stop in stops if stop.name != name]
