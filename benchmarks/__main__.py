@@ -33,6 +33,7 @@ BENCHMARKS = {
     "joined": "estimators that cannot be compiled (point 5)",
     "start": "start-up and memory (point 6)",
     "many": "many models in one server (point 8)",
+    "shadow": "what a second model in the shadow adds to the first one's latency",
 }
 #: `--quick`: to see that everything runs, not to learn anything.
 QUICK = {"rounds": 2, "seconds": 1.0}

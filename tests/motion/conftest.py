@@ -28,7 +28,8 @@ class Registry(NamedTuple):
     """Versions 1 and 2 answer differently; 3 is damaged, and 4 disagrees with its own recorded example.
 
     `ids` and `runs` are by version; `answers` holds what versions 1 and 2 answer to the first row of `bars`. `sleeps`
-    is the URI of a model that is not registered, and takes as many seconds as its feature `spread` says.
+    is the URI of a model that is not registered, and takes as many seconds as its feature `spread` says; `narrow` is
+    version 1 for two of its features, `strange` asks for one that no request has.
     """
 
     tracking_uri: str
@@ -36,6 +37,8 @@ class Registry(NamedTuple):
     runs: dict[int, str]
     answers: dict[str, dict[str, float]]
     sleeps: str
+    narrow: str
+    strange: str
 
     def move(self, alias: str, version: int) -> None:
         MlflowClient(self.tracking_uri).set_registered_model_alias(NAME, alias, str(version))
@@ -71,7 +74,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     folder = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     spoiled: dict[int, Callable[[Path], None]] = {3: damage, 4: disagree}
-    ids, runs, answers = {}, {}, {}
+    ids, runs, answers, others = {}, {}, {}, list[str]()
     with tracking_to(uri):
         experiment = mlflow.create_experiment("motion", artifact_location=(folder / "artifacts").as_uri())
         for version, names in ((1, (-1, 0, 1)), (2, (1, 0, -1)), (3, (-1, 0, 1)), (4, (-1, 0, 1))):
@@ -86,10 +89,15 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
             answers[ids[version]] = dict(zip(map(str, estimator.classes_), p.tolist(), strict=True))
             if version in spoiled:
                 spoiled[version](Path(unquote(urlsplit(model.artifact_location).path)))
+        for columns in ({}, {"return_1": "strange"}):
+            X = bars()[["order_flow_imbalance", "return_1"]].rename(columns=columns)
+            with mlflow.start_run(experiment_id=experiment) as run:
+                fin_pyfunc.log_model(LogisticRegression().fit(X, labels(-1, 0, 1)), X)
+            others.append(f"runs:/{run.info.run_id}/model")
         with mlflow.start_run(experiment_id=experiment) as run:
             cloudpickle.register_pickle_by_value(tests.shelf)  # as if the class stood in a notebook
             fin_pyfunc.log_model(tests.shelf.Sleeps(), bars().assign(spread=0.0), serialization="cloudpickle")
-    made = Registry(uri, ids, runs, answers, f"runs:/{run.info.run_id}/model")
+    made = Registry(uri, ids, runs, answers, f"runs:/{run.info.run_id}/model", *others)
     made.move("champion", 1)
     return made
 

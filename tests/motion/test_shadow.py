@@ -166,13 +166,38 @@ def test_a_shadow_that_cannot_be_is_refused_and_the_one_there_is_stays(
     assert shadow(served)["model_uri"] == before["model_uri"]
 
 
-def test_a_shadow_that_fails_or_is_slow_fails_and_slows_no_request(served: Serving, registry: Registry) -> None:
+def test_a_shadow_of_other_features_reads_the_rows_for_itself(served: Serving, registry: Registry) -> None:
+    assert choose(served, registry.narrow).status_code == 200
+    before = shadow(served)
+    for i in range(5):
+        assert served.predict(row(i)).status_code == 200
+    assert served.predict_batch([row(i) for i in range(5)]).status_code == 200
+    csv = bars().head(5).to_csv(index=False)
+    headers = {"Content-Type": "text/csv"}
+    assert requests.post(served.url + "/predict/batch", data=csv, headers=headers, timeout=60).status_code == 200
+    found = settled(served, 15, before)
+    assert found["agreed"] + found["differed"] == 15
+    assert choose(served, None).status_code == 200
+
+
+def test_a_shadow_that_fails_fails_no_request(served: Serving, registry: Registry) -> None:
+    assert choose(served, registry.strange).status_code == 200
+    before = shadow(served)
+    assert served.predict(row()).status_code == 200
+    assert served.predict_batch([row()] * 3).status_code == 200
+    assert settled(served, 4, before) == {"agreed": 0, "differed": 0, "dropped": 0, "failed": 4}
+    assert choose(served, None).status_code == 200
+
+
+def test_a_shadow_that_is_slow_holds_up_no_request(served: Serving, registry: Registry) -> None:
     assert choose(served, registry.sleeps).status_code == 200
     before = shadow(served)
-    assert served.predict(row() | {"spread": 1.0}).status_code == 200
-    assert served.predict(row()).status_code == 200
-    found = settled(served, 2, before)
-    assert found["agreed"] + found["differed"] == 2
+    assert served.predict(row() | {"spread": 3.0}).status_code == 200
+    time.sleep(0.3)
+    assert served.predict(row()).status_code == 200  # while the shadow is at work
+    now = shadow(served)
+    assert now["waiting"] == 1
+    assert now["agreed"] + sum(now["differed"].values()) == before["agreed"] + sum(before["differed"].values())
     assert choose(served, None).status_code == 200
 
 

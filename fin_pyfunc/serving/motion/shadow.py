@@ -76,6 +76,41 @@ class _Seen(NamedTuple):
     scores: Scores
 
 
+class _Active:
+    """A shadow that is on, and what waits for it; another that takes its place starts with nothing.
+
+    Parameters
+    ----------
+    chosen : Chosen
+    loaded : LoadedModel
+    shadowed : frozenset of (str or None)
+        What requests ask for whose rows it sees.
+    """
+
+    def __init__(self, chosen: Chosen, loaded: LoadedModel, shadowed: frozenset[str | None]) -> None:
+        self.chosen, self.loaded, self.shadowed = chosen, loaded, shadowed
+        self.queue: deque[_Seen] = deque()
+        # rows; one is written by the event loop alone, the other by the thread alone
+        self.added = self.taken = 0
+
+    @property
+    def waiting(self) -> int:
+        """Rows in the queue."""
+        return self.added - self.taken
+
+    def take(self, most: int) -> list[_Seen]:
+        """What waits and was answered by one model, as far as it is no more than so many rows; one request at least."""
+        taken = [self.queue.popleft()]
+        n = len(taken[0].scores.index)
+        while self.queue and self.queue[0].loaded is taken[0].loaded:
+            n += len(self.queue[0].scores.index)
+            if n > most:
+                break
+            taken.append(self.queue.popleft())
+        self.taken += sum(len(seen.scores.index) for seen in taken)
+        return taken
+
+
 class Shadow:
     """The shadow of one worker; a `Watcher` while it is on.
 
@@ -112,27 +147,20 @@ class Shadow:
         #: why it is not on although it was chosen
         self.problem: str | None = None
         self.greatest = 0.0
-        self._loaded: LoadedModel | None = None
-        self._shadowed: frozenset[str | None] = frozenset()
-        self._queue: deque[_Seen] = deque()
-        # one is written by the event loop alone, the other by the thread alone
-        self._added = self._taken = 0
-        self._closed = threading.Event()
+        self._active: _Active | None = None
+        self._is_closed, self._hurry = False, threading.Event()
         self._thread: threading.Thread | None = None
         self._pairs: set[tuple[str, str]] = set()
 
     @property
     def loaded(self) -> LoadedModel | None:
         """The model that it asks now, or None."""
-        if self._loaded is None or self.chosen.model_uri is None:
-            return None
-        held = self._cache.held(self.chosen.model_uri, is_default=self.chosen.is_operators)
-        return held or self._loaded
+        return None if self._active is None else self._now(self._active)
 
     @property
     def waiting(self) -> int:
         """Rows in the queue."""
-        return self._added - self._taken
+        return 0 if self._active is None else self._active.waiting
 
     async def switch(self, to: Chosen) -> None:
         """Make another model the shadow, or none.
@@ -156,8 +184,9 @@ class Shadow:
         if self.chosen is not to:  # another has been chosen meanwhile
             return
         of = self._default_uri if to.of is None else to.of
-        self._shadowed = frozenset({of, None} if of == self._default_uri else {of})
-        self._loaded, self.problem = loaded, None
+        self._active = _Active(to, loaded, frozenset({of, None} if of == self._default_uri else {of}))
+        self.problem = None
+        self._hurry.set()  # what the one before took is not to be waited for
         self._watchers.add(self)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
@@ -169,51 +198,57 @@ class Shadow:
 
     def after_answer(self, prediction: Prediction) -> None:
         """Put a share of what was answered into the queue."""
-        if prediction.asked not in self._shadowed or random.random() >= self.chosen.share:  # noqa: S311 - no secret
+        active = self._active
+        if active is None or prediction.asked not in active.shadowed:
+            return
+        if random.random() >= active.chosen.share:  # noqa: S311 - no secret
             return
         n = len(prediction.decisions)
-        if self.waiting + n > self._settings.max_rows:
+        if active.waiting + n > self._settings.max_rows:
             self._tally.add("shadow_dropped", n=n)
             return
-        self._added += n
-        scores = prediction.decisions.scores
-        self._queue.append(
-            _Seen(request_id(prediction.scope), prediction.loaded, prediction.table, prediction.sent, scores)
-        )
+        active.added += n
+        scores, loaded = prediction.decisions.scores, prediction.loaded
+        active.queue.append(_Seen(request_id(prediction.scope), loaded, prediction.table, prediction.sent, scores))
 
     def close(self) -> None:
         """Ask no more."""
         self._off()
-        self._closed.set()
+        self._is_closed = True
+        self._hurry.set()
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
 
     def _off(self) -> None:
-        if self._loaded is not None:
-            logger.info("%s is no shadow any more", self.chosen.model_uri)
+        if self._active is not None:
+            logger.info("%s is no shadow any more", self._active.chosen.model_uri)
         self._watchers.remove(self)
-        self._loaded = None
+        self._active = None
         self._cache.unpin("shadow")
+
+    def _now(self, active: _Active) -> LoadedModel:
+        """The version that its URI stands for now."""
+        uri, is_operators = active.chosen.model_uri or "", active.chosen.is_operators
+        return self._cache.held(uri, is_default=is_operators) or active.loaded
 
     def _run(self) -> None:
         pause = PAUSE_SECONDS
-        while not self._closed.wait(pause):
+        while True:
+            if self._hurry.wait(pause):
+                self._hurry.clear()
+            if self._is_closed:
+                return
             began = time.perf_counter()
-            if self._queue:
-                self._work()
+            if self._active is not None and self._active.queue:
+                self._work(self._active)
             took = time.perf_counter() - began
             pause = min(MAX_PAUSE_SECONDS, max(PAUSE_SECONDS, took / PART_OF_TIME))
 
-    def _work(self) -> None:
+    def _work(self, active: _Active) -> None:
         """Score what waits, as much as one call takes."""
-        shadow, together, n = self.loaded, list[_Seen](), 0
-        first = self._queue[0].loaded
-        while self._queue and self._queue[0].loaded is first and (not n or n + len(self._queue[0].table) <= BATCH_ROWS):
-            together.append(self._queue.popleft())
-            n += len(together[-1].scores.index)
-        self._taken += n
-        if shadow is None or self._stops.stop_of(self.chosen.model_uri, shadow) is not None:
-            self._tally.add("shadow_dropped", n=n)
+        shadow, together = self._now(active), active.take(BATCH_ROWS)
+        if self._stops.stop_of(active.chosen.model_uri, shadow) is not None:
+            self._tally.add("shadow_stopped", n=sum(len(seen.scores.index) for seen in together))
             return
         for part in self._scored(shadow, together):
             self._note(shadow, *part)

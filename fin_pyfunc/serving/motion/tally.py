@@ -14,7 +14,8 @@ class Tally:
     Counted: ``followed`` (an alias came to stand for another version, which answers now), ``rejected`` (by reason:
     ``files``, ``example``, ``backend``, ``missing``, ``other``), ``store_away``, ``stopped`` (requests refused by the
     kill switch), and of the shadow, in rows, ``shadow_agreed``, ``shadow_differed`` (by the class answered and the
-    shadow's), ``shadow_dropped``, ``shadow_failed``, and the sum of ``shadow_difference`` in probability.
+    shadow's), ``shadow_dropped`` (no room), ``shadow_stopped`` (by the kill switch), ``shadow_failed``,
+    ``shadow_compared`` (both have probabilities), and the sum of ``shadow_difference`` in probability.
 
     Counting is safe from two threads as long as no two count the same name.
     """
