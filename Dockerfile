@@ -28,7 +28,7 @@ RUN /opt/venv/bin/python -m pip uninstall --quiet --yes \
     && find . -type d \( -name tests -o -name test \) -not -path "./mlflow/*" -prune -exec rm -rf {} + \
     && find . -type f \( -name "*.pyi" -o -name "*.pyx" -o -name "*.pxd" -o -name "*.h" \
         -o -name "*.hpp" -o -name "*.cc" -o -name "*.pxi" -o -name "*.tp" -o -name "*.jpg" \) -delete \
-    && rm -rf pyarrow/src pyarrow/*flight* pyarrow/libarrow_python*.so pyarrow/libarrow_python*.*.*.* \
+    && rm -rf pyarrow/src pyarrow/*flight* pyarrow/*substrait* pyarrow/_pyarrow_cpp_tests* pyarrow/libarrow_python*.so pyarrow/libarrow_python*.*.*.* \
         onnxruntime/capi/libonnxruntime.so* onnxruntime/tools onnxruntime/transformers onnxruntime/quantization \
         onnxruntime/datasets onnx/backend/test mlflow/server/js pip pip-*.dist-info \
     && find . -name "*.so*" -type f | while read -r library; do \

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from fin_pyfunc.serving.keys import CHECK_SECONDS, KeyFile, Scope
+from fin_pyfunc.serving.callers.keys import CHECK_SECONDS, KeyFile
+from fin_pyfunc.serving.callers.principal import Scope
 from fin_pyfunc.serving.middleware.auth import warn_if_exposed
 from fin_pyfunc.serving.settings import Auth, Settings
 from tests.servers import COMMAND, Serving, serving

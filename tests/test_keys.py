@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fin_pyfunc.model.errors import FinPyfuncError
-from fin_pyfunc.serving.keys import Key, KeyFile, KeyFileError, Scope
+from fin_pyfunc.serving.callers.keys import Key, KeyFile, KeyFileError
+from fin_pyfunc.serving.callers.principal import Scope
 
 NAMES = st.text(alphabet="abcXYZ09 ._@-", min_size=1, max_size=20).filter(lambda s: s[0].isalnum())
 SCOPES = st.sets(st.sampled_from(Scope), min_size=1)
@@ -145,7 +146,8 @@ def test_a_record_that_is_as_it_should_be_is_read(tmp_path: Path) -> None:
         ([RECORD | {"scopes": ["predict", "everything"]}], "at $.keys[0].scopes[1]:"),
         ([RECORD | {"scopes": []}], "at $.keys[0].scopes:"),
         ([RECORD | {"created": "yesterday"}], "at $.keys[0].created:"),
-        ([RECORD | {"models": ["models:/eurusd_*"]}], "at $.keys[0]:"),
+        ([RECORD | {"models": ["https://elsewhere/*"]}], "at $.keys[0].models[0]:"),
+        ([RECORD | {"hours": "9-17"}], "at $.keys[0]:"),
         ([RECORD, RECORD], "damaged:"),
         ([RECORD, RECORD | {"name": "other"}], "damaged:"),
         ([RECORD, RECORD | {"name": RECORD["id"], "id": "ffffffffffff"}], "damaged:"),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from fin_pyfunc.serving.keys import KeyFile, Scope
+from fin_pyfunc.serving.callers.keys import KeyFile
+from fin_pyfunc.serving.callers.principal import Scope
 from tests.servers import Serving, serving
 
 LIMITED = [("POST", "/predict"), ("POST", "/predict/batch"), ("POST", "/invocations"), ("GET", "/models")]

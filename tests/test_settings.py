@@ -69,6 +69,28 @@ def test_a_rate_is_one_of_the_limits_library(text: str) -> None:
     assert load(overrides={"rate.requests": text}, environ={}).rate.requests == text
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("rate.storage", "redis:/6379", "rate.storage: expected memory://"),
+        ("rate.storage", "memcached://127.0.0.1", "rate.storage: expected memory://"),
+        ("rate.trusted_proxies", ["*"], "rate.trusted_proxies: expected addresses and networks"),
+        ("rate.trusted_proxies", ["proxy.local"], "rate.trusted_proxies: expected addresses and networks"),
+        ("auth.jwks", "http://idp.example.com/keys", "auth.jwks: expected a file or an https:// address"),
+        ("auth.jwks", "ftp://127.0.0.1/keys", "auth.jwks: expected a file or an https:// address"),
+    ],
+)
+def test_an_address_that_would_be_believed_wrongly_is_refused_with_its_key(name: str, value: object, said: str) -> None:
+    assert refusal(overrides={name: value}).startswith(f"deployment.api.{said}")
+
+
+@pytest.mark.parametrize("mode", ["jwt", "keys+jwt"])
+def test_each_setting_that_tokens_need_is_asked_for(mode: str) -> None:
+    said = refusal(overrides={"auth.mode": mode, "auth.keys_file": "keys.json"})
+    for name in ("jwks", "issuer", "audience"):
+        assert f"deployment.api.auth.{name}: deployment.api.auth.mode is {mode}, which needs it" in said
+
+
 # --- which source wins ------------------------------------------------------------------------------------------------
 
 
@@ -82,6 +104,9 @@ VALUES: dict[str, Callable[[Setting], st.SearchStrategy[Any]]] = {
     "list": lambda s: st.lists(TEXT, max_size=3),
     # and for settings whose type says less than what they take
     "auth.mode": lambda s: st.sampled_from(("off", "external")),
+    "auth.jwks": lambda s: st.sampled_from(("jwks.json", "https://idp.example.com/keys", "http://127.0.0.1:8080/keys")),
+    "rate.storage": lambda s: st.sampled_from(("memory://", "redis://127.0.0.1:6379/0", "rediss://user:word@cache/1")),
+    "rate.trusted_proxies": lambda s: st.lists(st.sampled_from(("10.0.0.1", "10.1.0.0/16", "fd00::/8")), max_size=3),
     "rate.requests": lambda s: st.builds("{}/{}".format, st.integers(1, 10**6), st.sampled_from(("second", "5 hours"))),
 }
 

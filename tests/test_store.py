@@ -13,6 +13,7 @@ import pytest
 
 from fin_pyfunc.model.errors import ModelNotFoundError, StoreUnavailableError
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
+from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.uris import parse
 from tests.conftest import free_port, stop_process
 from tests.resolving import NOBODY, refused
@@ -102,3 +103,20 @@ def test_waits_are_bounded_unless_the_operator_has_said() -> None:
     from mlflow import environment_variables as known  # a misspelt name would bound nothing
 
     assert all(hasattr(known, name) for name in environ)
+
+
+def test_a_ping_asks_an_sqlite_store_without_a_client_and_makes_none_anew(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    Store(uri).ping()  # MLflow makes the store
+    store = Store(uri)
+    store.ping()
+    assert store._client is None
+    (tmp_path / "mlflow.db").rename(tmp_path / "elsewhere.db")
+    with pytest.raises(StoreUnavailableError):
+        store.ping()
+    assert not (tmp_path / "mlflow.db").exists()
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
+    with pytest.raises(StoreUnavailableError):
+        store.ping()
+    (tmp_path / "elsewhere.db").rename(tmp_path / "mlflow.db")
+    store.ping()

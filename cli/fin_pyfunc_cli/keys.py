@@ -1,4 +1,4 @@
-"""`fin-pyfunc keys`: who may call a server with `auth.mode: keys`."""
+"""`fin-pyfunc keys`: who may call a server that takes API keys (`auth.mode`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from fin_pyfunc.serving.keys import KeyFile, Scope
+from fin_pyfunc.serving.callers.keys import KeyFile
+from fin_pyfunc.serving.callers.principal import Scope
 
 key_file = click.option(
     "--file",
@@ -38,13 +39,20 @@ def keys() -> None:
     required=True,
     help="What it is for; repeatable.",
 )
+@click.option(
+    "--model",
+    "models",
+    metavar="PATTERN",
+    multiple=True,
+    help="Model URIs that it may ask for, such as models:/eurusd_*; repeatable. Default: every model.",
+)
 @key_file
-def add(name: str, scopes: tuple[str, ...], path: Path) -> None:
+def add(name: str, scopes: tuple[str, ...], models: tuple[str, ...], path: Path) -> None:
     """Make a key for NAME and print it, this once; the file keeps only its digest.
 
-    Example: fin-pyfunc keys add desk-1 --scope predict --scope models
+    Example: fin-pyfunc keys add desk-1 --scope predict --scope models --model 'models:/eurusd_*@champion'
     """
-    token = KeyFile(path).add(name, [Scope(scope) for scope in scopes])
+    token = KeyFile(path).add(name, [Scope(scope) for scope in scopes], models)
     click.echo(f"made a key for {name} in {path}; it is not shown again:", err=True)
     click.echo(token)
 
@@ -52,12 +60,12 @@ def add(name: str, scopes: tuple[str, ...], path: Path) -> None:
 @keys.command("list")
 @key_file
 def list_keys(path: Path) -> None:
-    """Show each key's id, name, scopes and time of making.
+    """Show each key's id, name, scopes, time of making and patterns of models.
 
     Example: fin-pyfunc keys list --file keys.json
     """
     for key in KeyFile(path).list():
-        click.echo("\t".join((key.id, key.name, ",".join(key.scopes), key.created.isoformat())))
+        click.echo("\t".join((key.id, key.name, ",".join(key.scopes), key.created.isoformat(), ",".join(key.models))))
 
 
 @keys.command()

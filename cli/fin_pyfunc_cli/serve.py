@@ -20,6 +20,8 @@ from fin_pyfunc_cli import options
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), help="YAML file, such as configs/deployment/api.yaml."
 )
+@click.option("--certfile", metavar="FILE", help="Serve HTTPS with this certificate (PEM, with its chain).")
+@click.option("--keyfile", metavar="FILE", help="The certificate's private key, where its file does not hold it.")
 @options.tracking_uri
 @options.experiment_name
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical. Default: info.")
@@ -35,11 +37,14 @@ def serve(config: Path | None, tracking_uri: str | None, experiment_name: str | 
 
     if given["log_level"]:
         given["log_level"] = given["log_level"].lower()
+    for name in ("certfile", "keyfile"):
+        given[f"tls.{name}"] = given.pop(name)
     overrides = {**given, "mlflow.tracking_uri": tracking_uri, "mlflow.experiment_name": experiment_name}
     loaded = settings.load(config, overrides=overrides)
     if not loaded.enabled:
         raise click.ClickException("deployment.api.enabled is false: set it to true to start the server.")
-    click.echo(f"fin-pyfunc is starting on http://{loaded.host}:{loaded.port} (docs at /docs)", err=True)
+    scheme = _scheme(loaded)
+    click.echo(f"fin-pyfunc is starting on {scheme}://{loaded.host}:{loaded.port} (docs at /docs)", err=True)
     from fin_pyfunc.serving.gunicorn_app import run
 
     run(loaded, on_ready=lambda default: _say_ready(loaded, default))
@@ -54,6 +59,10 @@ def _say_ready(settings: Any, default: Any) -> None:
         return
     body = json.dumps({"features": manifest.example.features, "return_proba": True})
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - read, not bound
-    url = f"http://{host}:{settings.port}/predict"
-    key = ' -H "Authorization: Bearer $KEY"' if settings.auth.mode == "keys" else ""
+    url = f"{_scheme(settings)}://{host}:{settings.port}/predict"
+    key = ' -H "Authorization: Bearer $KEY"' if settings.auth.is_on else ""
     click.echo(f"\nready; try:\n\ncurl -s {url} -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}\n")
+
+
+def _scheme(settings: Any) -> str:
+    return "http" if settings.tls.certfile is None else "https"

@@ -22,6 +22,10 @@ from fin_pyfunc.model.form import Form
 #: The format this version writes. Raise it when an older version could misread what a newer one writes.
 FORMAT = 2
 MANIFEST = "manifest.json"
+#: Most bytes of a manifest and of an MLmodel: each takes about a hundred for a feature.
+MAX_TEXT = 8 << 20
+#: SHA-256 of every models-from-code file that this project has released: the one of this version, and earlier ones.
+ENTRIES = frozenset({"db080d83d0e7130f907f90174777a52af24058f001f4d386de9d688a3499854a"})
 #: Name of the folder among MLflow's artifacts, and of our key in MLmodel's metadata.
 NAME = "fin_pyfunc"
 
@@ -144,12 +148,8 @@ def read(folder: Path) -> Manifest:
     ArtifactError
         A file is missing or is not what the manifest says.
     """
-    path = folder / MANIFEST
     recorded = _recorded_digest(folder)
-    try:
-        content = path.read_bytes()
-    except OSError as e:
-        raise ArtifactError(f"The model's {MANIFEST} cannot be read ({e.strerror}): log the model again.") from e
+    content = _content(folder)
     if recorded is not None and recorded != hashlib.sha256(content).hexdigest():
         raise ArtifactError(_damaged(MANIFEST))
     manifest = _decode(content)
@@ -160,6 +160,39 @@ def read(folder: Path) -> Manifest:
         if digest(file) != expected:
             raise ArtifactError(_damaged(name))
     return manifest
+
+
+def declared(folder: Path) -> Manifest:
+    """Read a manifest as data, without a look at the files it names.
+
+    Raises
+    ------
+    FormatError, ArtifactError
+    """
+    return _decode(_content(folder))
+
+
+def _content(folder: Path) -> bytes:
+    try:
+        return read_bounded(folder / MANIFEST)
+    except OSError as e:
+        raise ArtifactError(f"The model's {MANIFEST} cannot be read ({e.strerror}): log the model again.") from e
+
+
+def read_bounded(path: Path) -> bytes:
+    """The bytes of a text of a model.
+
+    Raises
+    ------
+    ArtifactError
+        It is larger than `MAX_TEXT`.
+    OSError
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise ArtifactError(f"The model's {path.name} is larger than {MAX_TEXT >> 20} MiB, so it is none.")
+    return content
 
 
 def _decode(content: bytes) -> Manifest:
@@ -188,13 +221,19 @@ def _decode(content: bytes) -> Manifest:
 
 
 def mlmodel(path: Path) -> dict[str, Any] | None:
-    """The MLmodel file of a model's folder as plain data; None where there is none that can be read."""
+    """The MLmodel file of a model's folder as plain data; None where there is none that can be read.
+
+    Raises
+    ------
+    ArtifactError
+        It is larger than `MAX_TEXT`.
+    """
     import yaml
 
     try:
         # libyaml's parser is ten times as fast, and is there wherever PyYAML is installed from a wheel
-        values = yaml.load((path / "MLmodel").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError):
+        values = yaml.load(read_bounded(path / "MLmodel"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError, ValueError, OverflowError, RecursionError):  # a date that there is not, nesting
         return None
     return values if isinstance(values, dict) else None
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fin_pyfunc.model.errors import ArtifactError, NotLoggableError
+from fin_pyfunc.model.soundness.estimator import check_estimator
 
 Serialization = Literal["skops", "cloudpickle"]
 #: A bare estimator file, by what reads it.
@@ -21,9 +22,13 @@ FILE_NAMES: dict[Serialization, str] = {"skops": "estimator.skops", "cloudpickle
 #: Environment variable with further types (comma separated) that the operator trusts in a skops file.
 TRUSTED_TYPES_VARIABLE = "FIN_PYFUNC_TRUSTED_TYPES"
 
+#: How many times its size a skops file may take unpacked, where that is more than a file may always take, in bytes.
+#: skops writes without compression by default; a zip file of zeros is a thousand times as small as they are.
+MAX_EXPANSION, _ALWAYS = 50, 1 << 28
+
 #: Types beyond skops' own list that fitted classifiers of scikit-learn, LightGBM and XGBoost are made of. All of them
 #: only hold data or look at an array; none runs code of the file's choosing. The file's own list of types is unused.
-#: scikit-learn does not check the node indices of a `Tree` when it predicts: a file's digest is what vouches for those.
+#: What compiled code trusts in their arrays is checked by `soundness.check_estimator`.
 TRUSTED_TYPES = frozenset(
     {
         "collections.OrderedDict",
@@ -198,13 +203,26 @@ def _load_joblib(path: Path) -> Any:
 def _load_skops(path: Path) -> Any:
     import skops.io
 
+    _check_size(path)
     unknown = unknown_types(path)
     if unknown:
         raise ArtifactError(
             f"The estimator file needs types that are not trusted here: {', '.join(unknown[:5])}; "
             f"if you know them, name them in {TRUSTED_TYPES_VARIABLE}."
         )
-    return skops.io.load(path, trusted=sorted({*_trusted(), PARTIAL}))
+    estimator = skops.io.load(path, trusted=sorted({*_trusted(), PARTIAL}))
+    check_estimator(estimator)
+    return estimator
+
+
+def _check_size(path: Path) -> None:
+    """A zip file says how large its parts are unpacked, and no more of them is read than that."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > max(MAX_EXPANSION * path.stat().st_size, _ALWAYS):
+        raise ArtifactError(
+            f"The estimator file unpacks to more than {MAX_EXPANSION} times its size: write it with skops.io.dump."
+        )
 
 
 def _reading(path: Path, read: Callable[[Path], Any]) -> Any:

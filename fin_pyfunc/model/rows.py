@@ -50,6 +50,9 @@ class RowReader:
             "Row", fields, rename=rename, kw_only=True, gc=False, frozen=True, forbid_unknown_fields=forbid
         )
         self._one, self._many = msgspec.json.Decoder(self._row), msgspec.json.Decoder(list[self._row])  # type: ignore[name-defined]
+        must = [feature.name for feature in features if not feature.optional]
+        #: colons of an object that has every feature it must have, once, and nothing else; -1 where names hold colons
+        self.colons = -1 if any(":" in name for name in must) else len(must)
         self._width = len(features)
         self._has_more = len(fields) > len(features)
         self._has_nulls = any(feature.nullable for feature in features)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from limits import parse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
@@ -13,11 +11,11 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from fin_pyfunc.serving import pages
+from fin_pyfunc.serving.callers.credentials import open_credentials
+from fin_pyfunc.serving.callers.principal import Scope
 from fin_pyfunc.serving.endpoints import Predict, PredictBatch
-from fin_pyfunc.serving.keys import KeyFile, Scope
 from fin_pyfunc.serving.middleware.auth import Authenticate
 from fin_pyfunc.serving.middleware.boundary import Boundary
-from fin_pyfunc.serving.middleware.rate_limit import RateLimit
 from fin_pyfunc.serving.mlflow_app import Invocations
 from fin_pyfunc.serving.motion.board import Board
 from fin_pyfunc.serving.motion.routes import AdminRoutes
@@ -27,23 +25,26 @@ from fin_pyfunc.serving.settings import Settings
 
 #: Headers that a browser's script may read from another origin.
 EXPOSED = ["X-Request-ID", "X-Model-URI", "X-Model-ID", "X-Model-Backend", "Retry-After"]
-#: What a key must be allowed; any other route is open (`middleware.auth.OPEN`) or takes every key.
+#: What a caller must be allowed, a path that ends with a slash for all below it; any other route is open
+#: (`middleware.auth.OPEN`) or takes every caller that is known.
 SCOPES = {
     "/predict": Scope.PREDICT,
     "/predict/batch": Scope.PREDICT,
     "/invocations": Scope.PREDICT,
     "/models": Scope.MODELS,
+    "/metrics": Scope.METRICS,
+    "/admin": Scope.ADMIN,
+    "/admin/": Scope.ADMIN,
 }
-#: The same of the routes for operators, which no rate holds up.
-ADMIN_SCOPES = dict.fromkeys(
-    ("/admin/models", "/admin/models/stop", "/admin/models/start", "/admin/shadow"), Scope.ADMIN
-)
+#: What is counted against a caller's rate: what costs, not what an operator's own machines ask.
+LIMITED = [path for path, scope in SCOPES.items() if scope in (Scope.PREDICT, Scope.MODELS)]
 
 
 def create_app(
     settings: Settings,
     on_ready: ReadyHook | None = None,
     on_fatal: Callable[[], None] | None = None,
+    on_stuck: Callable[[], None] | None = None,
     board: Board | None = None,
 ) -> ASGIApp:
     """Make the application of one worker.
@@ -52,7 +53,7 @@ def create_app(
     ----------
     settings : Settings
         Nothing is read from the environment or from globals.
-    on_ready, on_fatal : callable, optional
+    on_ready, on_fatal, on_stuck : callable, optional
     board : Board, optional
         As `Server` takes them.
 
@@ -60,14 +61,14 @@ def create_app(
     -------
     ASGI application
         It opens no store, thread or file before its lifespan starts, so that it can be made before a fork; with
-        ``auth.mode: keys`` it has read the key file, with ``admin.state_file`` that one.
+        authentication on it has read the file of keys, with ``admin.state_file`` that one.
 
     Raises
     ------
-    KeyFileError, StateFileError
-        The key file is missing, or either is unreadable or damaged.
+    KeyFileError, KeySetError, StateFileError
+        A file of keys is missing, or one of these is unreadable or damaged.
     """
-    server = Server(settings, on_ready, on_fatal, board)
+    server = Server(settings, on_ready, on_fatal, on_stuck, board)
     hot: dict[str, ASGIApp] = {
         "/predict": Predict(server.predictor, settings.limits, server.watchers),
         "/predict/batch": PredictBatch(server.predictor, settings.limits, server.watchers),
@@ -94,11 +95,13 @@ def create_app(
     )
     app: ASGIApp = Shim(hot, rest)
     if settings.rate.requests is not None:
-        app = RateLimit(app, parse(settings.rate.requests), SCOPES)
-    if settings.auth.mode == "keys":
-        keyfile = KeyFile(Path(settings.auth.keys_file or ""))
-        keyfile.load()
-        app = Authenticate(app, keyfile, SCOPES | ADMIN_SCOPES)
+        # `limits`, a tenth of a second, for those who set a rate
+        from fin_pyfunc.serving.middleware.rate_limit import RateLimit
+        from fin_pyfunc.serving.rates import counter
+
+        app = RateLimit(app, counter(settings.rate), LIMITED, settings.rate.when_storage_fails == "open")
+    if settings.auth.is_on:
+        app = Authenticate(app, open_credentials(settings.auth), SCOPES)
     app = Boundary(app)
     cors = settings.cors
     if cors.allow_origins:

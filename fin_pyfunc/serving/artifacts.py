@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from fin_pyfunc.model.errors import ArtifactError, StoreUnavailableError
+from fin_pyfunc.model.errors import ArtifactError, ModelForbiddenError, StoreUnavailableError
 from fin_pyfunc.serving.files import local_path
 from fin_pyfunc.serving.store import Store
+from fin_pyfunc.serving.trust.contents import check_total
 
 DAMAGED = "The files of this model are missing from the artifact store or are no model; restore them or log it again."
 _UNAVAILABLE = "The artifact store does not answer, so the model could not be fetched; try again later."
@@ -48,7 +50,7 @@ def has_mlmodel(store: Store, location: str) -> bool:
         raise StoreUnavailableError(_UNAVAILABLE) from exc
 
 
-def download(store: Store, location: str, folder: Path) -> Path:
+def download(store: Store, location: str, folder: Path, max_bytes: int) -> Path:
     """Download a model's folder.
 
     Parameters
@@ -59,6 +61,8 @@ def download(store: Store, location: str, folder: Path) -> Path:
         An artifact URI; neither ``models:/`` nor ``runs:/``.
     folder : Path
         An empty folder of the caller's, to download into.
+    max_bytes : int
+        The most that the store may say that the model has.
 
     Returns
     -------
@@ -67,21 +71,28 @@ def download(store: Store, location: str, folder: Path) -> Path:
 
     Raises
     ------
+    ModelForbiddenError
+        It is too large, or has a file that would lie elsewhere.
     ArtifactError
         There is nothing there, or no model.
     StoreUnavailableError
         The artifact store does not answer.
     """
     from mlflow.artifacts import download_artifacts
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     with store.asking(DAMAGED) as client:
         tracking_uri = client.tracking_uri
     try:
+        repository = get_artifact_repository(location, tracking_uri=tracking_uri, registry_uri=store.registry_uri)
+        _check_listing(repository, max_bytes)
         path = Path(
             download_artifacts(
                 artifact_uri=location, dst_path=str(folder), tracking_uri=tracking_uri, registry_uri=store.registry_uri
             )
         )
+    except ModelForbiddenError:
+        raise
     except Exception as exc:  # each cloud's library raises its own
         if _GONE.search(str(exc)):
             raise ArtifactError(DAMAGED) from exc
@@ -89,3 +100,18 @@ def download(store: Store, location: str, folder: Path) -> Path:
     if not (path / "MLmodel").is_file():
         raise ArtifactError(DAMAGED)
     return path
+
+
+def _check_listing(repository: Any, max_bytes: int) -> None:
+    """Look at what the store says there is, before any of it is fetched."""
+    total = count = 0
+    folders: list[str | None] = [None]
+    while folders:
+        for file in repository.list_artifacts(folders.pop()):
+            name = PurePosixPath(file.path)
+            if name.is_absolute() or ".." in name.parts or "\\" in file.path:
+                raise ModelForbiddenError("The artifact store lists a file of the model that would lie elsewhere.")
+            if file.is_dir:
+                folders.append(file.path)
+            count, total = count + 1, total + (0 if file.is_dir else file.file_size or 0)
+            check_total(total, count, max_bytes)

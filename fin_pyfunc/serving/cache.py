@@ -8,11 +8,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from fin_pyfunc.model.errors import StoreUnavailableError
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.resolver import Resolved, Resolver
+from fin_pyfunc.serving.trust.unknown import Unknown
 from fin_pyfunc.serving.uris import parse
 
 logger = logging.getLogger("fin_pyfunc.server")
@@ -63,6 +65,10 @@ class ModelCache:
         Somebody looks again in the background (`motion.follower`), so that no request ever has to.
     max_uris : int, default 10,000
         How many URIs are remembered, so that made-up ones cannot fill the memory.
+    unknown : Unknown, optional
+        What is not there; default one that remembers nothing.
+    loads : int, default 2
+        Models that are loaded at once: one slow download must not keep every other model from loading.
     """
 
     def __init__(
@@ -73,6 +79,8 @@ class ModelCache:
         refresh_seconds: float,
         max_uris: int = 10_000,
         is_followed: bool = False,
+        unknown: Unknown | None = None,
+        loads: int = 2,
     ) -> None:
         self._resolver, self._load, self._is_followed = resolver, load, is_followed
         self._max_models, self._refresh_seconds, self._max_uris = max_models, refresh_seconds, max_uris
@@ -81,8 +89,10 @@ class ModelCache:
         self._in_flight: dict[tuple[object, ...], asyncio.Task[Any]] = {}
         #: by who wants it kept, the URI whose model stays whatever else is asked for
         self._pins: dict[str, Key] = {}
-        # two: one slow download must not keep every other model from loading
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="load")
+        self._unknown = unknown or Unknown(0, 1_000_000)
+        self._threads = ThreadPoolExecutor(loads, thread_name_prefix="load")
+        # of their own: whoever asks for what is not there must not keep what is from loading
+        self._lookups = ThreadPoolExecutor(2, thread_name_prefix="look-up")
 
     def __len__(self) -> int:
         return len(self._models)
@@ -120,12 +130,22 @@ class ModelCache:
         """
         if is_default or pin is not None:
             self._pins[pin or uri] = uri, is_default
+        if is_default:
+            model = await self._get(uri, is_default)
+        else:
+            self._resolver.check_allowed(parse(uri))
+            self._unknown.check(uri)
+            with self._unknown.remembering(uri):
+                model = await self._get(uri, is_default)
+        self._evict()
+        return model
+
+    async def _get(self, uri: str, is_default: bool) -> LoadedModel:
         resolved = await self._resolve(uri, is_default)
         model = self._used(resolved.model_id)
         if model is None:
             model = await self.load(resolved)
             model.hits += 1
-        self._evict()
         return model
 
     def unpin(self, pin: str) -> None:
@@ -190,7 +210,8 @@ class ModelCache:
 
     def close(self) -> None:
         """Stop loading and remove what was downloaded."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._lookups):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._resolver.close()
 
     def _used(self, model_id: str) -> LoadedModel | None:
@@ -210,7 +231,8 @@ class ModelCache:
     async def _resolve_and_keep(self, uri: str, is_default: bool) -> Resolved:
         known = self._resolutions.get((uri, is_default))
         try:
-            resolved = await self._on_thread(self._threads, self.resolve_now, (uri, is_default))
+            with self._unknown.asking() if known is None and not is_default else nullcontext():
+                resolved = await self._on_thread(self._lookups, self.resolve_now, (uri, is_default))
         except StoreUnavailableError:
             if known is None or known.resolved.model_id not in self._models:
                 raise

@@ -14,6 +14,7 @@ from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.errors import FeatureError, Problem
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.errors import RequestError
+from fin_pyfunc.serving.json_keys import require_unique, require_unique_rows
 from fin_pyfunc.serving.schemas import BatchRequest, PredictRequest
 
 T = TypeVar("T", PredictRequest, BatchRequest)
@@ -40,6 +41,7 @@ class BatchEnvelope(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
 
 _envelope = msgspec.json.Decoder(Envelope).decode
 _batch_envelope = msgspec.json.Decoder(BatchEnvelope).decode
+_raw_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
 _KEY = re.compile(r"`(?P<key>[^`]*)`")
@@ -59,7 +61,10 @@ def open_envelope(body: bytes) -> Envelope:
         As `_decode`.
     """
     try:
-        return _envelope(body)
+        envelope = _envelope(body)
+        if body.count(b":") - bytes(envelope.features).count(b":") != _separators(envelope):
+            require_unique(body)
+        return envelope
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         request = _decode(body, _predict_decoder)  # which says what is wrong
         return Envelope(
@@ -72,7 +77,10 @@ def open_envelope(body: bytes) -> Envelope:
 def open_batch_envelope(body: bytes) -> BatchEnvelope:
     """Everything of a `/predict/batch` body but its rows; raises as `open_envelope`."""
     try:
-        return _batch_envelope(body)
+        envelope = _batch_envelope(body)
+        if body.count(b":") - bytes(envelope.features_list).count(b":") != _separators(envelope):
+            require_unique(body)
+        return envelope
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         request = _decode(body, _batch_decoder)
         return BatchEnvelope(
@@ -82,8 +90,21 @@ def open_batch_envelope(body: bytes) -> BatchEnvelope:
         )
 
 
-def read_row(envelope: Envelope, model: Classifier) -> Table:
+def _separators(envelope: Envelope | BatchEnvelope) -> int:
+    """The colons outside the rows of a body that has each key once, and none that says what its default is."""
+    uri = envelope.model_uri
+    return 1 + envelope.return_proba + (0 if uri is None else 1 + uri.count(":"))
+
+
+def read_row(envelope: Envelope, model: Classifier, max_keys: int) -> Table:
     """The row of a request as its model scores it.
+
+    Parameters
+    ----------
+    envelope : Envelope
+    model : Classifier
+    max_keys : int
+        Keys that it may have.
 
     Returns
     -------
@@ -92,17 +113,20 @@ def read_row(envelope: Envelope, model: Classifier) -> Table:
     Raises
     ------
     RequestError
-        422: it is no object.
+        422: it is no object, or has too many keys.
     FeatureError
-        A feature of it is refused.
+        A feature of it is refused, or named more than once.
     """
     spec = model.features
-    if spec is not None and spec.reader is not None and (row := spec.reader.one(envelope.features)) is not None:
-        return row
-    return model.table([_decode(_rebuilt(b"features", envelope.features), _predict_decoder).features])
+    row = bytes(envelope.features)
+    if spec is None or spec.reader is None or row.count(b":") != spec.reader.colons:
+        require_unique_rows([row], max_keys)
+    if spec is not None and spec.reader is not None and (matrix := spec.reader.one(row)) is not None:
+        return matrix
+    return model.table([_decode(_rebuilt(b"features", row), _predict_decoder).features])
 
 
-def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int) -> Table:
+def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int, max_keys: int) -> Table:
     """The rows of a request as their model scores them; as `read_row`.
 
     Raises
@@ -111,15 +135,21 @@ def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int) -> Tabl
         413: there are more than `max_rows`; 422: there is none, or one is no object.
     FeatureError
     """
-    spec = model.features
+    spec, body = model.features, bytes(envelope.features_list)
     if spec is not None and spec.reader is not None:
-        rows = spec.reader.many(envelope.features_list)
+        rows = spec.reader.many(body)
         if rows is not None and 0 < len(rows) <= max_rows:
+            if body.count(b":") != len(rows) * spec.reader.colons:
+                require_unique_rows(map(bytes, _raw_rows(body)), max_keys)
             return rows
-    listed = _decode(_rebuilt(b"features_list", envelope.features_list), _batch_decoder).features_list
-    if len(listed) > max_rows:
+    try:
+        raw = _raw_rows(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raw = []  # the next step says what is wrong
+    if len(raw) > max_rows:
         raise too_many_rows(max_rows)
-    return model.table(listed)
+    require_unique_rows(map(bytes, raw), max_keys)
+    return model.table(_decode(_rebuilt(b"features_list", body), _batch_decoder).features_list)
 
 
 def too_many_rows(max_rows: int) -> RequestError:
@@ -131,8 +161,8 @@ def too_many_rows(max_rows: int) -> RequestError:
     )
 
 
-def _rebuilt(key: bytes, value: msgspec.Raw) -> bytes:
-    return b'{"' + key + b'":' + bytes(value) + b"}"
+def _rebuilt(key: bytes, value: bytes) -> bytes:
+    return b'{"' + key + b'":' + value + b"}"
 
 
 def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving import content_types, tables
+from fin_pyfunc.serving.callers.principal import require_model
 from fin_pyfunc.serving.decode import BatchEnvelope, open_batch_envelope, open_envelope, read_rows
 from fin_pyfunc.serving.http import Headers, encode, read_body, require_json, require_method, send_body
 from fin_pyfunc.serving.loader import LoadedModel
@@ -23,6 +24,8 @@ from fin_pyfunc.serving.settings import Limits
 
 #: URIs whose header lines one model remembers; a model has few names, and made-up ones lead to none.
 MAX_REMEMBERED = 100
+#: A larger batch is opened on a thread: reading through it would hold up every other request.
+LARGE_BYTES = 262_144
 
 
 class Predict:
@@ -30,12 +33,14 @@ class Predict:
 
     def __init__(self, predictor: Predictor, limits: Limits, watchers: Watchers) -> None:
         self._predictor, self._limits, self._watchers = predictor, limits, watchers
+        self._most = min((limits.max_body_bytes, "max_body_bytes"), (limits.max_row_bytes, "max_row_bytes"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         require_method(scope, "POST")
         require_json(scope)
-        envelope = open_envelope(await read_body(scope, receive, self._limits.max_body_bytes))
+        envelope = open_envelope(await read_body(scope, receive, self._most[0], self._predictor.held, self._most[1]))
+        require_model(scope, envelope.model_uri, self._predictor.default_uri)
         prediction = await self._predictor.predict_row(envelope)
         body = encode(prediction.decisions.one(envelope.return_proba))
         await _answer(scope, send, prediction, body, content_types.JSON, self._predictor.stops, self._watchers)
@@ -54,14 +59,18 @@ class PredictBatch:
         if sent not in content_types.BATCH_TYPES:
             raise content_types.unsupported()
         wanted = content_types.accepted(scope)
-        body = await read_body(scope, receive, self._limits.max_body_bytes)
+        body = await read_body(scope, receive, self._limits.max_body_bytes, self._predictor.held)
         if sent == content_types.JSON:
-            envelope = open_batch_envelope(body)
+            if len(body) > LARGE_BYTES:
+                envelope = await self._predictor.off_loop(open_batch_envelope, body)
+            else:
+                envelope = open_batch_envelope(body)
             uri, return_proba, rows = envelope.model_uri, envelope.return_proba, envelope.features_list
             read = partial(self._read_rows, envelope)
         else:
             uri, return_proba = content_types.query(scope)
             rows, read = None, partial(self._read_table, sent, body)
+        require_model(scope, uri, self._predictor.default_uri)
 
         def work(loaded: LoadedModel) -> tuple[bytes, Prediction]:
             began = time.perf_counter()
@@ -75,7 +84,7 @@ class PredictBatch:
         await _answer(scope, send, prediction, answer, wanted, self._predictor.stops, self._watchers)
 
     def _read_rows(self, envelope: BatchEnvelope, loaded: LoadedModel) -> Table:
-        return read_rows(envelope, loaded.model, self._limits.max_batch_rows)
+        return read_rows(envelope, loaded.model, self._limits.max_batch_rows, self._limits.max_row_keys)
 
     def _read_table(self, content_type: str, body: bytes, loaded: LoadedModel) -> Table:
         frame = tables.read_table(content_type, body, loaded.model.features, self._limits)

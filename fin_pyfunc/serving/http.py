@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Mapping
@@ -10,11 +11,13 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from fin_pyfunc.serving.errors import RequestError, answer
+from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError, answer
 
 #: Header lines as ASGI carries them.
 Headers = list[tuple[bytes, bytes]]
 encode = msgspec.json.Encoder().encode
+#: Bytes of a body that are not counted against what a worker holds.
+FREE_BYTES = 65_536
 #: A caller's request id is kept if it is one to three ordinary words: it ends up in headers, logs and records.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -53,18 +56,57 @@ def require_json(scope: Scope) -> None:
         raise RequestError(415, "The body must be JSON: send it with the header 'Content-Type: application/json'.")
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+class HeldBytes:
+    """How much the bodies of one worker's requests may take together, from their first byte to their answer.
+
+    Parameters
+    ----------
+    at_most : int
+        Bytes; the first `FREE_BYTES` of each body are not counted.
+    """
+
+    def __init__(self, at_most: int) -> None:
+        self._at_most, self._held = at_most, 0
+
+    def add(self, size: int) -> None:
+        """Count some for as long as the task that runs; raises RequestError 503 where there is no room."""
+        if self._held + size > self._at_most:
+            raise RequestError(
+                503,
+                "The server holds as many large bodies as it takes: try again.",
+                {**RETRY_AFTER, "Connection": "close"},
+            )
+        self._held += size
+        task = asyncio.current_task()
+        if task is not None:
+            task.add_done_callback(lambda _: self._release(size))
+
+    def _release(self, size: int) -> None:
+        self._held -= size
+
+
+async def read_body(
+    scope: Scope, receive: Receive, max_bytes: int, held: HeldBytes, setting: str = "max_body_bytes"
+) -> bytes:
     """The whole body.
+
+    Parameters
+    ----------
+    scope, receive
+    max_bytes : int
+    held : HeldBytes
+    setting : str, default "max_body_bytes"
+        The setting below `limits` that `max_bytes` is.
 
     Raises
     ------
     RequestError
-        413, before more than `max_bytes` are held.
+        413, before more than `max_bytes` are held; 503 where too much is held already.
     ClientDisconnected
     """
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > max_bytes):
-        raise _too_large(max_bytes)
+        raise _too_large(max_bytes, setting)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -74,10 +116,13 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > max_bytes:
-            raise _too_large(max_bytes)
+            raise _too_large(max_bytes, setting)
         chunks.append(chunk)
+        if size > FREE_BYTES:
+            held.add(len(chunk))
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        scope["state"]["received"] = size  # for whoever watches how fast a client sends
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
@@ -101,10 +146,10 @@ async def send_error(scope: Scope, send: Send, error: Exception) -> None:
     await send_json(send, said.status, encode(said.body), said.headers)
 
 
-def _too_large(max_bytes: int) -> RequestError:
+def _too_large(max_bytes: int, setting: str) -> RequestError:
     return RequestError(
         413,
         f"The body is larger than this server takes ({max_bytes} bytes): send fewer rows at a time, "
-        "or raise deployment.api.limits.max_body_bytes.",
+        f"or raise deployment.api.limits.{setting}.",
         {"Connection": "close"},
     )

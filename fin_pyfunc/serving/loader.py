@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import shutil
 import sys
+import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,12 +22,13 @@ from fin_pyfunc.model.artifact import NAME
 from fin_pyfunc.model.backends.native import NativeBackend, labels_of
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
-from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
+from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError, ModelForbiddenError
 from fin_pyfunc.model.feature import Feature, Kind
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.example import check_example
 from fin_pyfunc.serving.resolver import Resolved, Resolver
+from fin_pyfunc.serving.trust.contents import check_data, data_file, without_code
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
@@ -105,31 +110,46 @@ def load(
 
     Raises
     ------
+    ModelForbiddenError
+        It is more than data, and `trust` does not let code be loaded from where it is.
     ArtifactError, BackendError, StoreUnavailableError
         An `ExampleError` where it does not answer the example recorded in it as it did when it was logged.
     """
     path = resolver.fetch(resolved)
-    loaded = _open(path, resolved, backend, compiler)
+    loaded = _open(path, resolved, backend, compiler, is_data=not resolver.allows_code(resolved))
     check_example(loaded.model)
     loaded.size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else (path,)))
     return loaded
 
 
-def _open(path: Path, resolved: Resolved, backend: str | None, compiler: Compiler | None) -> LoadedModel:
+def _open(
+    path: Path, resolved: Resolved, backend: str | None, compiler: Compiler | None, *, is_data: bool
+) -> LoadedModel:
     if resolved.kind != "mlflow":
+        if is_data and resolved.kind in ("pickle", "joblib"):
+            raise ModelForbiddenError(
+                "The model is a pickle, and 'deployment.api.models.trust' lets nothing executable be loaded there: "
+                "write it with skops, or log it with fin_pyfunc.log_model."
+            )
         model = _from_file(path, resolved.kind, backend)
         if compiler is not None:
             compiler.later(model, path, resolved.kind)
         return LoadedModel(resolved, model, None)
+    if is_data:
+        check_data(path)
+    opens = partial(_load_pyfunc, path, backend, is_data)
     if (folder := self_contained(path)) is not None:
         model = Classifier()
         model.open(folder, backend)
-        return LoadedModel(resolved, model, lambda: _load_pyfunc(path, backend))
-    pyfunc = _load_pyfunc(path, backend)
-    model = _from_pyfunc(pyfunc, backend)
-    if model.manifest is None and compiler is not None:
-        compiler.later(model, path, "mlflow")
-    return LoadedModel(resolved, model, lambda: pyfunc)
+        return LoadedModel(resolved, model, opens)
+    if (found := data_file(path)) is not None and (loaded := _from_data(resolved, path, *found, is_data, backend)):
+        kind, path = found[0], found[1]
+    else:
+        pyfunc = opens()
+        kind, loaded = "mlflow", LoadedModel(resolved, _from_pyfunc(pyfunc, backend), lambda: pyfunc)
+    if loaded.model.manifest is None and compiler is not None:
+        compiler.later(loaded.model, path, kind)
+    return loaded
 
 
 def self_contained(path: Path) -> Path | None:
@@ -158,13 +178,22 @@ def warm_up(loaded: LoadedModel) -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def _load_pyfunc(path: Path, backend: str | None) -> PyFuncModel:
+def _load_pyfunc(path: Path, backend: str | None, is_data: bool) -> PyFuncModel:
     import mlflow.pyfunc
 
     try:
         ours = NAME in ((artifact.mlmodel(path) or {}).get("metadata") or {})
         config = {"backend": backend} if ours and backend else None
-        return mlflow.pyfunc.load_model(str(path), model_config=config)
+        if not is_data or data_file(path) is not None:
+            return mlflow.pyfunc.load_model(str(path), model_config=config)
+        folder = tempfile.mkdtemp(prefix="fin_pyfunc-")
+        try:
+            pyfunc = mlflow.pyfunc.load_model(str(without_code(path, Path(folder))), model_config=config)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        weakref.finalize(pyfunc, shutil.rmtree, folder, ignore_errors=True)  # its files may be opened long after
+        return pyfunc
     except FinPyfuncError:
         raise
     except Exception as e:
@@ -191,6 +220,35 @@ def _from_pyfunc(pyfunc: PyFuncModel, backend: str | None) -> Classifier:
     from fin_pyfunc.model.backends.pyfunc import PyfuncBackend
 
     return Classifier.of(signed, Dispatch([PyfuncBackend(pyfunc, signed)], backend or "auto"))
+
+
+def _from_data(
+    resolved: Resolved, path: Path, kind: str, file: Path, is_data: bool, backend: str | None
+) -> LoadedModel | None:
+    """An `mlflow.sklearn` model in skops or an `mlflow.onnx` model, from its one file: what the model itself says of
+    types to trust is not asked. None for what only MLflow can ask, where that is allowed.
+    """
+    if kind == "onnx":
+        try:
+            return LoadedModel(resolved, _from_file(file, kind, backend), None)
+        except ArtifactError:
+            if is_data:
+                raise
+            return None  # no classifier, or one in several files
+    from mlflow.models import Model
+
+    from fin_pyfunc.model import estimators
+
+    estimator = estimators.load(file, "skops")
+    try:
+        signed = features_of_signature(Model.load(str(path / "MLmodel")).get_input_schema())
+    except Exception as e:  # whatever a field of another type leads to
+        raise ArtifactError("The model's MLmodel is not one that MLflow writes: log the model again.") from e
+    if not is_data and not (labels_of(estimator) and callable(getattr(estimator, "predict", None))):
+        return None
+    return LoadedModel(
+        resolved, from_estimator(estimator, signed, backend), partial(_load_pyfunc, path, backend, is_data)
+    )
 
 
 def _from_file(path: Path, kind: str, backend: str | None) -> Classifier:

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, ScoringError
+from fin_pyfunc.serving.callers.principal import require_model
 from fin_pyfunc.serving.endpoints import identity
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.http import header, read_body, require_method, send_json
+from fin_pyfunc.serving.json_keys import require_unique_everywhere
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.settings import Limits
@@ -46,7 +48,10 @@ class Invocations:
         sent = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
         if sent not in CONTENT_TYPES:
             raise RequestError(415, f"Send the rows with one of the content types {', '.join(CONTENT_TYPES)}.")
-        body = await read_body(scope, receive, self._limits.max_body_bytes)
+        require_model(scope, None, self._predictor.default_uri)
+        body = await read_body(scope, receive, self._limits.max_body_bytes, self._predictor.held)
+        if sent == "application/json":
+            await self._predictor.off_loop(require_unique_everywhere, body, self._limits.max_row_keys)
         raised: list[Exception] = []
         token = _raised.set(raised)
         try:
@@ -68,28 +73,27 @@ class Invocations:
             )
         app = self._app if self._app_for is not None and self._app_for() is loaded else None
         if app is None:
-            app = await asyncio.get_running_loop().run_in_executor(None, _scoring_app, loaded)
+            app = await asyncio.get_running_loop().run_in_executor(None, self._scoring_app, loaded)
             self._app, self._app_for = app, weakref.ref(loaded)
         return app, loaded
 
+    def _scoring_app(self, loaded: LoadedModel) -> ASGIApp:
+        from mlflow.pyfunc import scoring_server
 
-def _scoring_app(loaded: LoadedModel) -> ASGIApp:
-    from mlflow.pyfunc import scoring_server
-
-    app: ASGIApp = scoring_server.init(_Witnessed(loaded))
-    return app
+        app: ASGIApp = scoring_server.init(_Witnessed(loaded, self._predictor))
+        return app
 
 
 class _Witnessed:
     """The model as MLflow's app sees it; keeps what it raises."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded, self.metadata = weakref.proxy(loaded), loaded.pyfunc.metadata
+    def __init__(self, loaded: LoadedModel, predictor: Predictor) -> None:
+        self._loaded, self._predictor, self.metadata = weakref.proxy(loaded), predictor, loaded.pyfunc.metadata
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-        """As `PyFuncModel.predict`, which calls it on one of MLflow's threads."""
+        """As `PyFuncModel.predict`; called on one of MLflow's threads, which no model is to keep for ever."""
         try:
-            return self._loaded.pyfunc.predict(data, params=params)
+            return self._predictor.call(self._loaded.pyfunc.predict, data, params=params)
         except Exception as e:
             _raised.get().append(self._named(e, data))
             raise

@@ -87,7 +87,6 @@ def _page(title: str, library: str, start: str, *, style: str) -> tuple[bytes, d
     return html.encode(), {
         "Content-Type": "text/html; charset=utf-8",
         "Content-Security-Policy": _policy(start),
-        "X-Content-Type-Options": "nosniff",
     }
 
 

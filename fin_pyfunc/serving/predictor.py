@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.decode import Envelope, read_row
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
+from fin_pyfunc.serving.http import HeldBytes
 from fin_pyfunc.serving.joiner import Joiner
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.motion.stops import Stops
+from fin_pyfunc.serving.places import Places
 from fin_pyfunc.serving.prediction import Prediction
 from fin_pyfunc.serving.settings import Limits
+from fin_pyfunc.serving.threads import ScoringThreads
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+logger = logging.getLogger("fin_pyfunc.server")
 
 #: More scoring threads than this only take turns: an estimator holds the interpreter most of the time.
 MAX_DEFAULT_THREADS = 4
+#: A worker is replaced when so many scoring threads do not come back, and when twice as many as it has do not.
+MIN_LOST = 4
+#: Seconds between two looks for scoring threads that do not come back.
+LOOK_SECONDS = 0.5
 DRAINING = "The server is stopping: it finishes what it has accepted and takes no more; ask another one."
 
 
@@ -44,15 +55,22 @@ class Predictor:
     def __init__(self, cache: ModelCache, default: DefaultModel, limits: Limits, stops: Stops) -> None:
         self._cache, self._default, self._limits, self.stops = cache, default, limits, stops
         threads = limits.score_threads or min(MAX_DEFAULT_THREADS, os.cpu_count() or 1)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="score")
+        self._threads = ScoringThreads(threads)
+        self._max_lost = max(MIN_LOST, 2 * threads)
         self._joiner = Joiner(self._threads)
-        self._waiting = 0
+        self.held = HeldBytes(limits.max_held_bytes)
+        self._places = Places(limits.max_waiting, limits.request_seconds)
         self.is_draining = False
 
     @property
     def is_idle(self) -> bool:
         """Whether every prediction that was accepted is answered."""
-        return self._waiting == 0
+        return self._places.taken == 0
+
+    @property
+    def default_uri(self) -> str | None:
+        """The model of a request that names none, as the operator named it."""
+        return self._default.uri
 
     def drain(self) -> None:
         """Take no more predictions; those under way go on."""
@@ -77,13 +95,15 @@ class Predictor:
         uri, sent, began = envelope.model_uri, envelope.features, time.perf_counter()
         loaded = self._in_memory(uri)
         if loaded is not None and not self.is_draining:
-            row, decoded = read_row(envelope, loaded.model), time.perf_counter()
+            row = read_row(envelope, loaded.model, self._limits.max_row_keys)
+            decoded = time.perf_counter()
             decisions = loaded.model.decide_now(row)
             if decisions is not None:
                 return Prediction(uri, loaded, row, decisions, began, decoded, sent)
         async with self.place():
             loaded = await self.find(uri)
-            row, decoded = read_row(envelope, loaded.model), time.perf_counter()
+            row = read_row(envelope, loaded.model, self._limits.max_row_keys)
+            decoded = time.perf_counter()
             return Prediction(uri, loaded, row, await self._joiner.decide(loaded.model, row), began, decoded, sent)
 
     async def on_thread(self, uri: str | None, work: Callable[[LoadedModel], T]) -> T:
@@ -104,6 +124,35 @@ class Predictor:
             loaded = await self.find(uri)
             return await asyncio.get_running_loop().run_in_executor(self._threads, work, loaded)
 
+    async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do on a scoring thread what would hold up every other request; raises as `place` and as the work."""
+        async with self.place():
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
+
+    def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do it on a scoring thread and wait for it, on a thread of somebody else's."""
+        return self._threads.submit(work, *args, **kwargs).result()
+
+    async def watch(self, on_stuck: Callable[[], None] | None) -> None:
+        """Give up calls of a model that outlast every request that could wait for them, until cancelled.
+
+        Parameters
+        ----------
+        on_stuck : callable or None
+            Called once, when so many do not come back that the worker should be replaced.
+        """
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if late := self._threads.give_up(self._limits.request_seconds):
+                logger.error(
+                    "%d scoring threads did not answer within %g s and were given up: %d are lost now",
+                    *(late, self._limits.request_seconds, self._threads.lost),
+                )
+            if self._threads.lost >= self._max_lost and on_stuck is not None:
+                logger.error("too many scoring threads are lost: this worker finishes what it has, and is replaced")
+                on_stuck()
+                return
+
     def _in_memory(self, uri: str | None) -> LoadedModel | None:
         """The model for a URI if nothing has to be waited for."""
         return self._default.peek() if uri is None else self._cache.peek(uri)
@@ -119,20 +168,8 @@ class Predictor:
         """
         if self.is_draining:
             raise RequestError(503, DRAINING, RETRY_AFTER)
-        if self._waiting >= self._limits.max_waiting:
-            raise RequestError(503, "The server is working on as many requests as it takes: try again.", RETRY_AFTER)
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._limits.request_seconds):
-                yield
-        except TimeoutError:
-            raise RequestError(
-                504,
-                f"The request took longer than the {self._limits.request_seconds:g} s it may take: send fewer rows "
-                "at a time, or raise deployment.api.limits.request_seconds.",
-            ) from None
-        finally:
-            self._waiting -= 1
+        async with self._places.take():
+            yield
 
     async def find(self, uri: str | None) -> LoadedModel:
         """The model that a request asks for, unless it has been stopped."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tempfile
 import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fin_pyfunc.model.errors import (
     ArtifactError,
@@ -20,11 +21,12 @@ from fin_pyfunc.model.errors import (
 )
 from fin_pyfunc.serving.artifacts import DAMAGED, below, download, has_mlmodel
 from fin_pyfunc.serving.files import digest, identify, local_path
+from fin_pyfunc.serving.registry import lenient, logged_by, run_of, source_of, unregistered, version_of
 from fin_pyfunc.serving.store import Store, allow_file_store, bound_mlflow_waits
+from fin_pyfunc.serving.trust.allow import EVERY, Allowed
+from fin_pyfunc.serving.trust.contents import check_size
+from fin_pyfunc.serving.trust.sources import Sources
 from fin_pyfunc.serving.uris import FILE_KINDS, ModelUri, parse
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 __all__ = ["Resolved", "Resolver", "allow_file_store", "bound_mlflow_waits"]
 
@@ -37,8 +39,6 @@ _NO_FILE = "There is no model at the file URI asked for; send that of a folder w
 _NO_PATH = (
     "There is no model at the path given; name a folder with an MLmodel, or a .pkl, .joblib, .skops or .onnx file."
 )
-#: How many registry versions that are copies of one another are followed.
-_MAX_COPIES = 10
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Resolved:
         Whether the URI may mean something else later (an alias, latest, a file).
     kind : {"mlflow", "pickle", "joblib", "skops", "onnx"}
         A folder with an MLmodel, or the kind of bare file.
+    origin : {"store", "file", "operator"}, default "store"
+        Who says that it is there: the MLflow store, a client's ``file:`` URI, or the operator's own argument.
     """
 
     uri: str
@@ -68,6 +70,7 @@ class Resolved:
     run_id: str | None
     mutable: bool
     kind: str
+    origin: Literal["store", "file", "operator"] = "store"
 
 
 class _Fetched(NamedTuple):
@@ -89,8 +92,14 @@ class Resolver:
         As `fin_pyfunc.serving.store.Store` takes them.
     file_roots : sequence of Path
         The folders below which a client's ``file:`` URI may point; default none.
-    trust : str
-        ``"all"`` lets a client's ``file:`` URI name a pickle; default ``"store"``.
+    trust : {"data", "store", "all"}, default "store"
+        ``"data"``: nothing executable at all. ``"store"``: only from the MLflow store. ``"all"``: from files, too.
+    allow : sequence of str
+        As `Allowed` takes them; default every model of the store.
+    artifact_roots : sequence of str or None
+        As `Sources` takes them; default None, which takes models from wherever the store says that they are.
+    max_bytes : int, optional
+        The largest model; default no limit.
     """
 
     def __init__(
@@ -99,8 +108,13 @@ class Resolver:
         registry_uri: str | None = None,
         file_roots: Sequence[Path] = (),
         trust: str = "store",
+        allow: Sequence[str] = EVERY,
+        artifact_roots: Sequence[str] | None = None,
+        max_bytes: int = sys.maxsize,
     ) -> None:
         self._store = Store(tracking_uri, registry_uri)
+        self._allowed, self._max_bytes = Allowed(allow), max_bytes
+        self._sources = None if artifact_roots is None else Sources(self._store, artifact_roots)
         self._roots = tuple(Path(root).resolve() for root in file_roots)
         self._trust = trust
         self._lock = threading.Lock()
@@ -124,10 +138,23 @@ class Resolver:
         ModelNotFoundError
             No such run, model, version, alias or file.
         ModelForbiddenError
-            A file outside every root, or a pickle without trust in all.
+            It is not allowed, a file outside every root, a source outside the artifact store, or a pickle without trust
+            in all.
         StoreUnavailableError
             MLflow does not answer.
         """
+        self.check_allowed(uri)
+        return self._resolve(uri)
+
+    def check_allowed(self, uri: ModelUri) -> None:
+        """Raise ModelForbiddenError for a URI that no client may send; asks nobody."""
+        self._allowed.check(uri)
+
+    def allows_code(self, resolved: Resolved) -> bool:
+        """Whether a model may be more than data, going by who says that it is there."""
+        return self._trust == "all" or (self._trust == "store" and resolved.origin != "file")
+
+    def _resolve(self, uri: ModelUri) -> Resolved:
         if uri.kind == "file":
             return self._file(uri)
         text = str(uri)
@@ -140,7 +167,7 @@ class Resolver:
     def resolve_argument(self, text: str) -> Resolved:
         """Find what the operator's own argument means: whatever MLflow takes, and a local path.
 
-        Not subject to the strict grammar, the file roots or trust. Anything that is neither local nor a run's or the
+        Not subject to the strict grammar, `allow` or the file roots. Anything that is neither local nor a run's or the
         registry's is downloaded here, because its identity is the digest of its files.
 
         Parameters
@@ -160,13 +187,13 @@ class Resolver:
         try:
             uri: ModelUri | None = parse(text)
         except ModelUriError:
-            uri = _lenient(text)
+            uri = lenient(text)
         if uri is not None and uri.kind != "file":
-            return self.resolve(uri)
+            return self._resolve(uri)
         if (path := local_path(text)) is not None:
             kind, model_id = identify(path, path.suffix, _NO_PATH)
-            return Resolved(text, model_id, str(path), None, mutable=True, kind=kind)
-        remote = Resolved(text, "", text, None, mutable=True, kind="mlflow")
+            return Resolved(text, model_id, str(path), None, mutable=True, kind=kind, origin="operator")
+        remote = Resolved(text, "", text, None, mutable=True, kind="mlflow", origin="operator")
         fetched = self._download(text)
         found = replace(remote, model_id=digest(fetched.path))
         with self._lock:
@@ -190,6 +217,8 @@ class Resolver:
 
         Raises
         ------
+        ModelForbiddenError
+            It is too large, or its folder leads elsewhere.
         ArtifactError
             The files are missing, or are not those that were resolved.
         StoreUnavailableError
@@ -199,6 +228,8 @@ class Resolver:
             is_there = path.is_file() if resolved.kind != "mlflow" else (path / "MLmodel").is_file()
             if not is_there:
                 raise ArtifactError(DAMAGED)
+            if resolved.origin != "operator":
+                check_size(path, self._max_bytes, self._roots)
             return path
         with self._lock:
             fetching = self._fetching.setdefault(resolved.model_id, threading.Lock())
@@ -243,7 +274,7 @@ class Resolver:
     def _logged(self, text: str, model_id: str, *, mutable: bool = False) -> Resolved:
         with self._store.asking(f"There is no logged model of the id asked for; {_LIST}") as client:
             model = client.get_logged_model(model_id)
-        return _of_logged(text, model, mutable=mutable)
+        return self._of_logged(text, model, mutable=mutable)
 
     def _run(self, text: str, run_id: str, path: str) -> Resolved:
         no_run = f"There is no run of the id asked for; {_LIST}"
@@ -251,32 +282,43 @@ class Resolver:
             run = client.get_run(run_id)
             if run.info.lifecycle_stage != "active":
                 raise ModelNotFoundError(no_run)
-            if (model := _logged_by(client, run, path)) is not None:
-                return _of_logged(text, model)
+            if (model := logged_by(client, run, path)) is not None:
+                return self._of_logged(text, model)
         location = below(run.info.artifact_uri, path)
+        self._check_source(location)
         if not has_mlmodel(self._store, location):
             raise ModelNotFoundError(f"The run asked for has no model of that name; {_LIST}")
         return Resolved(text, f"runs:/{run_id}/{path}", location, run_id, mutable=False, kind="mlflow")
 
     def _registered(self, text: str, uri: ModelUri) -> Resolved:
         mutable = uri.kind != "version"
-        with self._store.asking(_unregistered(uri)) as client:
-            version = _version(client, uri)
+        with self._store.asking(unregistered(uri)) as client:
+            version = version_of(client, uri)
             if version is None:
-                raise ModelNotFoundError(_unregistered(uri))
-            source = _source(client, version)
+                raise ModelNotFoundError(unregistered(uri))
+            source = source_of(client, version)
             if found := re.fullmatch(r"models:/(m-[0-9a-f]{32})", source):
                 return self._logged(text, found[1], mutable=mutable)
             if source.startswith("runs:/"):
-                run_id, _, path = source.removeprefix("runs:/").lstrip("/").partition("/")
-                resolved = replace(self._run(text, run_id, path), mutable=mutable)
+                run = run_of(source)
+                resolved = replace(self._run(text, run.run_id, run.name), mutable=mutable)
                 if resolved.model_id.startswith("models:/"):
                     return resolved
                 location = resolved.location
             else:
                 location = client.get_model_version_download_uri(version.name, version.version)
+        self._check_source(location)
         model_id = f"models:/{version.name}/{version.version}"
         return Resolved(text, model_id, location, version.run_id or None, mutable, "mlflow")
+
+    def _of_logged(self, text: str, model: Any, *, mutable: bool = False) -> Resolved:
+        location = model.artifact_location
+        self._check_source(location)
+        return Resolved(text, f"models:/{model.model_id}", location, model.source_run_id or None, mutable, "mlflow")
+
+    def _check_source(self, location: str) -> None:
+        if self._sources is not None:
+            self._sources.check(location)
 
     def _file(self, uri: ModelUri) -> Resolved:
         outside = f"A file URI must lie below a folder that '{ROOTS_SETTING}' allows; use runs:/ or models:/."
@@ -291,13 +333,15 @@ class Resolver:
                 f"Loading a pickle runs whatever code is in it, so .pkl and .joblib files need '{TRUST_SETTING}' "
                 "set to 'all' by the operator; send a .skops or .onnx file instead."
             )
+        if path.is_file() or path.is_dir():
+            check_size(path, self._max_bytes, self._roots)
         kind, model_id = identify(path, Path(uri.path).suffix, _NO_FILE, self._roots)
-        return Resolved(str(uri), model_id, str(path), None, mutable=True, kind=kind)
+        return Resolved(str(uri), model_id, str(path), None, mutable=True, kind=kind, origin="file")
 
     def _download(self, location: str) -> _Fetched:
         folder = Path(tempfile.mkdtemp(dir=self._private_root()))
         try:
-            return _Fetched(folder, download(self._store, location, folder))
+            return _Fetched(folder, download(self._store, location, folder, self._max_bytes))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -308,70 +352,3 @@ class Resolver:
                 self._root = Path(tempfile.mkdtemp(prefix="fin_pyfunc-"))  # 0700
                 weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
             return self._root
-
-
-def _lenient(text: str) -> ModelUri | None:
-    # what MLflow takes of the registry beyond the strict grammar: any name, any case of "latest", a stage
-    if found := re.fullmatch(r"models:/([^/]+)/(\d+)", text, re.ASCII):
-        return ModelUri(kind="version", name=found[1], version=int(found[2]))
-    if found := re.fullmatch(r"models:/([^/]+)/([^/]+)", text):
-        stage = "" if found[2].lower() == "latest" else found[2]
-        return ModelUri(kind="latest", name=found[1], alias=stage)
-    if found := re.fullmatch(r"models:/([^/]+)@([^/@]+)", text):
-        return ModelUri(kind="alias", name=found[1], alias=found[2])
-    return None
-
-
-def _version(client: MlflowClient, uri: ModelUri) -> Any:
-    if uri.kind == "version":
-        return client.get_model_version(uri.name, str(uri.version))
-    if uri.kind == "alias":
-        return client.get_model_version_by_alias(uri.name, uri.alias)
-    # not get_latest_versions, which is deprecated; this is what it reads
-    versions = client.get_registered_model(uri.name).latest_versions or []
-    stage = uri.alias.lower()
-    wanted = [version for version in versions if not stage or version.current_stage.lower() == stage]
-    return max(wanted, key=lambda version: int(version.version), default=None)
-
-
-def _unregistered(uri: ModelUri) -> str:
-    what = {"version": f"model version {uri.version}", "alias": "alias", "latest": "model version"}[uri.kind]
-    return f"No {what} of the name asked for is registered; look it up in MLflow's model registry."
-
-
-def _source(client: MlflowClient, version: Any) -> str:
-    # a version that was copied from another names it as its source
-    from mlflow.exceptions import MlflowException
-
-    for _ in range(_MAX_COPIES):
-        source: str = version.source or ""
-        if (found := re.fullmatch(r"models:/([^/]+)/(\d+)", source)) is None:
-            return source
-        try:
-            version = client.get_model_version(found[1], found[2])
-        except MlflowException:  # the original is gone; the copy's own files are not
-            return source
-    return source
-
-
-def _logged_by(client: MlflowClient, run: Any, name: str) -> Any:
-    if re.search(r"[/:.%\"']", name):  # MLflow allows none of these in a logged model's name
-        return None
-    token = None
-    while True:
-        page = client.search_logged_models(
-            [run.info.experiment_id],
-            filter_string=f"source_run_id = '{run.info.run_id}' AND name = '{name}'",
-            order_by=[{"field_name": "creation_timestamp", "ascending": False}],
-            max_results=1,
-            page_token=token,
-        )
-        if page:
-            return page[0]
-        if not (token := page.token):
-            return None
-
-
-def _of_logged(text: str, model: Any, *, mutable: bool = False) -> Resolved:
-    location = model.artifact_location
-    return Resolved(text, f"models:/{model.model_id}", location, model.source_run_id or None, mutable, "mlflow")

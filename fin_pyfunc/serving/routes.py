@@ -10,12 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fin_pyfunc._version import __version__
+from fin_pyfunc.serving.callers.principal import allows
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.http import encode
-from fin_pyfunc.serving.schemas import Root
+from fin_pyfunc.serving.places import Places
+from fin_pyfunc.serving.schemas import ModelList, Root
 from fin_pyfunc.serving.server import Server
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+#: Lists that MLflow is asked for at once: each takes a thread, and what waits for MLflow must not take all of them.
+MAX_LISTS = 16
 
 
 class Routes:
@@ -28,6 +32,7 @@ class Routes:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._lists = Places(MAX_LISTS, server.settings.limits.request_seconds)
 
     async def root(self, _: Request) -> Response:
         """`GET /`: where to go from here."""
@@ -57,7 +62,12 @@ class Routes:
         if not 1 <= limit <= MAX_LIMIT:
             raise RequestError(422, f"The query parameter 'limit' must be an integer from 1 to {MAX_LIMIT}.")
         name = request.query_params.get("experiment_name")
-        return _json(await asyncio.to_thread(self._server.catalog.list_models, name, limit))
+        async with self._lists.take():
+            found = await asyncio.to_thread(self._server.catalog.list_models, name, limit)
+        if (patterns := request.scope["state"].get("models")) is not None:
+            shown = [entry for entry in found.models if allows(patterns, entry.model_uri)]
+            found = ModelList(models=shown, count=len(shown))
+        return _json(found)
 
     async def ping(self, _: Request) -> Response:
         """`GET /ping`: MLflow's liveness check, as MLflow answers it; 503 while the default model is not there yet."""
@@ -71,9 +81,9 @@ class Routes:
         return Response(VERSION, media_type="application/json")
 
     def _health(self, request: Request) -> dict[str, Any]:
-        """What is known; where callers need a key, one without a valid key is told the status only."""
+        """What is known; where callers are asked who they are, one that is not known is told the status only."""
         known = msgspec.structs.asdict(self._server.health.health())
-        if self._server.settings.auth.mode == "keys" and "principal" not in request.scope["state"]:
+        if self._server.settings.auth.is_on and "principal" not in request.scope["state"]:
             return {"status": known["status"]}
         return known
 
@@ -84,4 +94,4 @@ class Routes:
 
 
 def _json(body: Any, status: int = 200) -> Response:
-    return Response(encode(body), status, media_type="application/json")
+    return Response(encode(body), status, {"Cache-Control": "no-store"}, "application/json")

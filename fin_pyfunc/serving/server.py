@@ -30,6 +30,8 @@ from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.settings import Settings
 from fin_pyfunc.serving.store import Store
+from fin_pyfunc.serving.trust.loads import Loads
+from fin_pyfunc.serving.trust.unknown import Unknown
 
 #: Called with the default model, or None where the server has none.
 ReadyHook = Callable[[LoadedModel | None], None]
@@ -46,6 +48,8 @@ class Server:
         Called once the default model, if any, answers.
     on_fatal : callable, optional
         Called once it is certain that the default model cannot be loaded; what it raises ends the worker.
+    on_stuck : callable, optional
+        Called once too many scoring threads do not come back; it should have the worker replaced.
     board : Board, optional
         What the workers share; default one of this server's own.
 
@@ -60,20 +64,35 @@ class Server:
         settings: Settings,
         on_ready: ReadyHook | None = None,
         on_fatal: Callable[[], None] | None = None,
+        on_stuck: Callable[[], None] | None = None,
         board: Board | None = None,
     ) -> None:
-        self._on_ready, self._on_fatal = on_ready, on_fatal
+        self._on_ready, self._on_fatal, self._on_stuck = on_ready, on_fatal, on_stuck
         uri = settings.mlflow.tracking_uri
-        roots = [Path(root) for root in settings.models.file_roots]
-        resolver = Resolver(uri, file_roots=roots, trust=settings.models.trust)
+        models = settings.models
+        resolver = Resolver(
+            uri,
+            file_roots=[Path(root) for root in models.file_roots],
+            trust=models.trust,
+            allow=models.allow,
+            artifact_roots=models.artifact_roots,
+            max_bytes=models.max_bytes,
+        )
         self.settings = settings
         self.compiler = Compiler()
         self.cache = ModelCache(
             resolver,
-            partial(load, resolver, backend=settings.backend, compiler=self.compiler),
+            Loads(
+                partial(load, resolver, backend=settings.backend, compiler=self.compiler),
+                resolver.discard,
+                models.loads,
+                models.load_seconds,
+            ),
             max_models=settings.cache.max_models if settings.cache.enabled else 0,
-            refresh_seconds=settings.models.refresh_seconds,
-            is_followed=settings.models.refresh_seconds > 0,
+            refresh_seconds=models.refresh_seconds,
+            is_followed=models.refresh_seconds > 0,
+            unknown=Unknown(models.unknown_seconds, models.unknown_per_second),
+            loads=models.loads,
         )
         self.tally, self.watchers, board = Tally(), Watchers(), board or Board()
         state_file = None if settings.admin.state_file is None else StateFile(Path(settings.admin.state_file))
@@ -99,6 +118,7 @@ class Server:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would draw in the log
         background = [asyncio.create_task(self.health.run()), asyncio.create_task(self._start_default())]
         background.append(asyncio.create_task(self.motion.run()))
+        background.append(asyncio.create_task(self.predictor.watch(self._on_stuck)))
         try:
             yield {"server": self}
         finally:

@@ -22,6 +22,7 @@ from fin_pyfunc.serving.settings_sections import (
     Rate,
     Settings,
     Shadow,
+    Tls,
 )
 from fin_pyfunc.serving.settings_sources import (
     MAX_FILE_BYTES,
@@ -51,6 +52,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Shadow",
+    "Tls",
     "fields",
     "load",
 ]

@@ -6,12 +6,16 @@ reference in the documentation are all read off them.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from fin_pyfunc.serving.settings_wording import ROOT, SettingsError
+from fin_pyfunc.serving.trust.allow import EVERY
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Count = Annotated[int, Meta(ge=1)]
@@ -80,18 +84,53 @@ class Models(_Section, frozen=True):
     """Which models a request may name."""
 
     trust: Annotated[
-        Literal["store", "all"],
-        Meta(description="`store` loads what MLflow holds; `all` also loads pickle files below `file_roots`."),
+        Literal["data", "store", "all"],
+        Meta(
+            description="`data` loads nothing executable; `store` also pickles and custom code, from the MLflow store "
+            "alone; `all` also from below `file_roots`."
+        ),
     ] = "store"
+    allow: Annotated[
+        tuple[_Text, ...],
+        Meta(description="Patterns of `runs:/` and `models:/` URIs that may be asked for; `*` is any characters."),
+    ] = EVERY
     file_roots: Annotated[
         tuple[_Text, ...], Meta(description="Directories below which `file://` models may be loaded; none by default.")
     ] = ()
+    artifact_roots: Annotated[
+        tuple[_Text, ...],
+        Meta(
+            description="Where the MLflow store's models may lie, as URIs or folders; by default its own artifact root."
+        ),
+    ] = ()
+    max_bytes: Annotated[int, Meta(ge=1, description="Bytes of the largest model that is fetched or opened.")] = (
+        2_147_483_648
+    )
     refresh_seconds: Annotated[
         float, Meta(ge=0, le=86400, description="Longest time in seconds that a moved alias may go unnoticed.")
     ] = 30.0
     load_seconds: Annotated[
         float, Meta(gt=0, le=86400, description="Longest time in seconds that loading a model may take.")
     ] = 120.0
+    loads: Annotated[int, Meta(ge=1, le=64, description="Models that one worker loads at once; others wait.")] = 2
+    unknown_seconds: Annotated[
+        float,
+        Meta(ge=0, le=86400, description="Seconds for which a model that is not there, or does not load, stays so."),
+    ] = 5.0
+    unknown_per_second: Annotated[
+        int,
+        Meta(ge=1, description="Unknown URIs that one worker asks the store about in a second; 503 for more of them."),
+    ] = 20
+
+    def __post_init__(self) -> None:
+        if odd := [pattern for pattern in self.allow if not pattern.startswith(("runs:/", "models:/"))]:
+            raise SettingsError(
+                [
+                    f"{ROOT}.models.allow: expected patterns that begin with runs:/ or models:/, such as "
+                    f"models:/eurusd_*@champion, got {len(odd)} of another kind; files are allowed by "
+                    f"{ROOT}.models.file_roots"
+                ]
+            )
 
 
 class Limits(_Section, frozen=True):
@@ -99,6 +138,34 @@ class Limits(_Section, frozen=True):
 
     max_batch_rows: Annotated[int, Meta(ge=1, description="Rows of one batch; 413 beyond.")] = 10_000
     max_body_bytes: Annotated[int, Meta(ge=1, description="Bytes of one request body; 413 beyond.")] = 33_554_432
+    max_row_bytes: Annotated[
+        int, Meta(ge=1, description="Bytes of the body of a single row (`/predict`); 413 beyond.")
+    ] = 1_048_576
+    max_row_keys: Annotated[int, Meta(ge=1, description="Keys that one row may have; 422 beyond.")] = 10_000
+    max_held_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Bytes of bodies that one worker holds at once, those of at most 64 KiB aside; 503 with "
+            "`Retry-After` beyond.",
+        ),
+    ] = 268_435_456
+    max_headers: Annotated[int, Meta(ge=1, description="Header lines of one request; 431 beyond.")] = 100
+    max_head_bytes: Annotated[
+        int, Meta(ge=1, description="Bytes of a request's first line and headers; 431 beyond (414 for the address).")
+    ] = 65_536
+    max_connections: Annotated[
+        int, Meta(ge=1, description="Connections open at one worker; further ones are answered 503 and closed.")
+    ] = 4096
+    client_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=86400,
+            description="Seconds that a client may take to send a request's headers, to send its body (and one more "
+            "for each 16 KiB of it), or to read an answer; the connection is closed beyond.",
+        ),
+    ] = 20.0
     request_seconds: Annotated[
         float, Meta(gt=0, le=86400, description="Seconds that a request may take; 504 beyond.")
     ] = 30.0
@@ -114,20 +181,72 @@ class Auth(_Section, frozen=True):
     """Who may call."""
 
     mode: Annotated[
-        Literal["off", "keys", "external"],
-        Meta(description="Who checks callers: nobody, this server by API keys, or (`external`) a proxy before it."),
+        Literal["off", "keys", "jwt", "keys+jwt", "external"],
+        Meta(
+            description="Who checks callers: nobody; this server, by API keys, by JWT, or by either; or (`external`) "
+            "a proxy before it."
+        ),
     ] = "off"
     keys_file: Annotated[
-        _Text | None, Meta(description="File of API keys that `fin-pyfunc keys` makes; the mode `keys` needs it.")
+        _Text | None, Meta(description="File of API keys that `fin-pyfunc keys` makes; the modes with `keys` need it.")
     ] = None
+    jwks: Annotated[
+        _Text | None,
+        Meta(description="File or `https://` address of the issuer's public keys (a JWKS); the modes with `jwt` do."),
+    ] = None
+    issuer: Annotated[_Text | None, Meta(description="What a JWT's `iss` must be; the modes with `jwt` need it.")] = (
+        None
+    )
+    audience: Annotated[
+        _Text | None, Meta(description="What a JWT's `aud` must be, or hold; the modes with `jwt` need it.")
+    ] = None
+    scopes_claim: Annotated[
+        str, Meta(min_length=1, description="Claim with the scopes of a JWT: words in one text, or a list.")
+    ] = "scope"
+    models_claim: Annotated[
+        str, Meta(min_length=1, description="Claim with the patterns of model URIs that a JWT is for; without it: all.")
+    ] = "models"
+    leeway_seconds: Annotated[
+        float, Meta(ge=0, le=86400, description="Seconds by which the issuer's clock and this one may differ.")
+    ] = 30.0
+    jwks_seconds: Annotated[float, Meta(gt=0, le=86400, description="Seconds after which the JWKS is read again.")] = (
+        300.0
+    )
+
+    @property
+    def by_keys(self) -> bool:
+        """Whether API keys are taken."""
+        return "keys" in self.mode
+
+    @property
+    def by_jwt(self) -> bool:
+        """Whether JWT are taken."""
+        return "jwt" in self.mode
+
+    @property
+    def is_on(self) -> bool:
+        """Whether this server checks callers itself."""
+        return self.by_keys or self.by_jwt
 
     def __post_init__(self) -> None:
-        if self.mode == "keys" and self.keys_file is None:
+        if self.by_keys and self.keys_file is None:
             raise SettingsError(
                 [
-                    f"{ROOT}.auth.keys_file: {ROOT}.auth.mode is keys, which needs a key file; "
+                    f"{ROOT}.auth.keys_file: {ROOT}.auth.mode is {self.mode}, which needs a key file; "
                     "make one with 'fin-pyfunc keys add NAME --scope predict --file keys.json' and name it here"
                 ]
+            )
+        wanted = {"jwks": self.jwks, "issuer": self.issuer, "audience": self.audience}
+        if self.by_jwt and (missing := [name for name, value in wanted.items() if value is None]):
+            raise SettingsError(
+                [
+                    f"{ROOT}.auth.{name}: {ROOT}.auth.mode is {self.mode}, which needs it: what the tokens' issuer says"
+                    for name in missing
+                ]
+            )
+        if self.jwks is not None and not _is_safe_address(self.jwks):
+            raise SettingsError(
+                [f"{ROOT}.auth.jwks: expected a file or an https:// address (http:// on loopback), got another address"]
             )
 
 
@@ -137,24 +256,84 @@ class Rate(_Section, frozen=True):
     requests: Annotated[
         _Text | None,
         Meta(
-            description="Requests that one caller, an API key or else an address, may send to each worker, "
-            "such as `100/second`; 429 beyond; null is no limit."
+            description="Requests that one caller, a key, a token's subject or else an address, may send, such as "
+            "`100/second`; 429 beyond; null is no limit."
         ),
     ] = None
+    storage: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="Where requests are counted: `memory://` is each worker by itself, `redis://host:port/0` all "
+            "workers and hosts together.",
+        ),
+    ] = "memory://"
+    storage_seconds: Annotated[
+        float, Meta(gt=0, le=86400, description="Seconds that Redis may take to count a request.")
+    ] = 0.25
+    when_storage_fails: Annotated[
+        Literal["open", "closed"],
+        Meta(description="While Redis does not answer: `open` lets requests through, `closed` answers 503."),
+    ] = "open"
+    trusted_proxies: Annotated[
+        tuple[_Text, ...],
+        Meta(
+            description="Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are "
+            "believed; from any other address they are not looked at."
+        ),
+    ] = ("127.0.0.1", "::1")
 
     def __post_init__(self) -> None:
-        if self.requests is None:
-            return
-        from limits import parse_many  # a tenth of a second, for those who set a rate
-
-        try:
-            rates = parse_many(self.requests)
-        except ValueError:
-            rates = []
-        if len(rates) != 1 or rates[0].amount < 1:
-            raise SettingsError(
-                [f"{ROOT}.rate.requests: expected one rate, such as 100/second, 5000/minute or 1/day, got another text"]
+        problems = [
+            f"{ROOT}.rate.trusted_proxies: expected addresses and networks such as 10.1.0.0/16, got another text"
+            for proxy in self.trusted_proxies
+            if not _is_network(proxy)
+        ][:1]
+        if re.fullmatch(r"memory://|rediss?://\S+", self.storage) is None:
+            problems.append(f"{ROOT}.rate.storage: expected memory://, redis://host:port/0 or rediss://…, got another")
+        if self.requests is not None and not _is_rate(self.requests):
+            problems.append(
+                f"{ROOT}.rate.requests: expected one rate, such as 100/second, 5000/minute or 1/day, got another text"
             )
+        if problems:
+            raise SettingsError(problems)
+
+
+class Tls(_Section, frozen=True):
+    """HTTPS without a proxy."""
+
+    certfile: Annotated[
+        _Text | None, Meta(description="PEM file of the server's certificate and its chain; null serves plain HTTP.")
+    ] = None
+    keyfile: Annotated[
+        _Text | None, Meta(description="PEM file of the certificate's private key, where `certfile` does not hold it.")
+    ] = None
+
+
+def _is_rate(text: str) -> bool:
+    from limits import parse_many  # a tenth of a second, for those who set a rate
+
+    try:
+        rates = parse_many(text)
+    except ValueError:
+        return False
+    return len(rates) == 1 and rates[0].amount >= 1
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_safe_address(text: str) -> bool:
+    """A path, or an address that nobody on the way can answer in the issuer's place."""
+    if "://" not in text or text.startswith("https://"):
+        return True
+    host = urlsplit(text).hostname if text.startswith("http://") else None
+    return host == "localhost" or (host is not None and _is_network(host) and ipaddress.ip_address(host).is_loopback)
 
 
 class Admin(_Section, frozen=True):
@@ -222,6 +401,7 @@ class Settings(_Section, frozen=True):
     cors: Annotated[Cors, Meta(description="Which web pages of other origins may call the API.")] = Cors()
     auth: Annotated[Auth, Meta(description="Who may call.")] = Auth()
     rate: Annotated[Rate, Meta(description="How often one caller may ask.")] = Rate()
+    tls: Annotated[Tls, Meta(description="HTTPS without a proxy.")] = Tls()
     cache: Annotated[Cache, Meta(description="Models kept in memory.")] = Cache()
     models: Annotated[Models, Meta(description="Which models a request may name.")] = Models()
     limits: Annotated[Limits, Meta(description="How much one request, and one worker, takes on.")] = Limits()

@@ -93,6 +93,8 @@ class Store:
         self.registry_uri = registry_uri
         self._client: MlflowClient | None = None
         self._lock = threading.Lock()
+        #: whether a ping has found the SQLite file: from then on none is made in its place
+        self._was_there = False
 
     @contextmanager
     def asking(self, missing: str) -> Iterator[MlflowClient]:
@@ -127,13 +129,26 @@ class Store:
     def ping(self) -> None:
         """Ask MLflow the cheapest question there is.
 
+        An SQLite file is asked without MLflow, whose way to it takes 18 MB of a worker that has no other use for it.
+
         Raises
         ------
         StoreUnavailableError
             It did not answer.
         """
+        from mlflow import get_tracking_uri
+
+        uri = self.tracking_uri or get_tracking_uri()
+        if uri.startswith("sqlite:") and self._client is None:
+            try:
+                self._was_there = _asked_sqlite(uri, "experiments") or self._was_there
+            except (sqlite3.Error, OSError) as exc:
+                raise StoreUnavailableError(_UNAVAILABLE) from exc
+            if self._was_there:
+                return _check_sqlite(uri, must_exist=True)
         with self.asking(_UNAVAILABLE) as client:
             client.search_experiments(max_results=1)
+        return None
 
     def _connected(self) -> MlflowClient:
         for uri in (self.tracking_uri, self.registry_uri):
@@ -165,15 +180,20 @@ def _answered(exc: Any, *uris: str | None) -> bool:
 def _check_sqlite(uri: str, *, must_exist: bool) -> None:
     # MLflow tries ten times, with pauses that add up to 100 s, to open a file that is no database, and waits 20 s for a
     # locked one; neither can be configured
+    if not _asked_sqlite(uri, "sqlite_master") and must_exist:
+        raise StoreUnavailableError(_UNAVAILABLE)
+
+
+def _asked_sqlite(uri: str, table: str) -> bool:
+    """Whether a table of an SQLite store could be read; False where there is no file yet, of which MLflow makes one."""
     from sqlalchemy.engine import make_url
 
     database = make_url(uri).database
     if not database or database == ":memory:":
-        return
+        return False
     path = Path(database).absolute()
     if not path.exists():
-        if must_exist:
-            raise StoreUnavailableError(_UNAVAILABLE)
-        return  # MLflow makes a new store
+        return False
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=SQLITE_WAIT)) as connection:
-        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
+    return True

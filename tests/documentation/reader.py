@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -79,16 +80,19 @@ class Reader:
         return done.stdout
 
     def close(self) -> None:
-        """End its server, with all its processes."""
+        """End its server, with all its processes: a child that outlives its parent would answer for the next one."""
         if self._server is None:
             return
-        os.killpg(self._server.pid, signal.SIGTERM)
-        try:
-            self._server.wait(40)
-        finally:
-            if self._server.poll() is None:
-                os.killpg(self._server.pid, signal.SIGKILL)
-            self._server = None
+        group, self._server = self._server, None
+        os.killpg(group.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            group.wait(40)
+        deadline = time.monotonic() + 10
+        while _alive(group.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group.pid, signal.SIGKILL)
+        group.wait(10)
 
     def _moved(self, text: str) -> str:
         return text.replace("8000", str(self.port)).replace("0.0.0.0", "127.0.0.1")
@@ -124,6 +128,14 @@ class Reader:
                     return
             except requests.ConnectionError:
                 time.sleep(0.1)
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def same(got: Any, shown: Any) -> bool:

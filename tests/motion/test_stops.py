@@ -15,7 +15,8 @@ import psutil
 import pytest
 import requests
 
-from fin_pyfunc.serving.keys import KeyFile, Scope
+from fin_pyfunc.serving.callers.keys import KeyFile
+from fin_pyfunc.serving.callers.principal import Scope
 from tests.motion.conftest import NAME, Registry
 from tests.servers import COMMAND, serving
 from tests.test_api import row

@@ -21,21 +21,32 @@ _INT32, _INT64, _STRING = 6, 7, 8  # TensorProto.DataType
 
 # message -> field -> (number, type, repeated), as in onnx.proto3; whatever else a file holds is skipped
 _FIELDS: dict[str, dict[str, tuple[int, str, bool]]] = {
-    "Model": {"graph": (7, "Graph", False)},
-    "Graph": {"node": (1, "Node", True), "initializer": (5, "Tensor", True), "output": (12, "Value", True)},
+    "Model": {
+        "graph": (7, "Graph", False), "opset_import": (8, "Opset", True), "functions": (25, "Function", True),
+    },
+    "Opset": {"domain": (1, "string", False)},
+    "Function": {"name": (1, "string", False)},
+    "Graph": {
+        "node": (1, "Node", True), "initializer": (5, "Tensor", True), "output": (12, "Value", True),
+        "sparse_initializer": (15, "Sparse", True),
+    },
+    "Sparse": {"values": (1, "Tensor", False), "indices": (2, "Tensor", False)},
     "Value": {"name": (1, "string", False)},
     "Node": {
         "input": (1, "string", True), "output": (2, "string", True),
         "op_type": (4, "string", False), "attribute": (5, "Attribute", True),
     },
     "Attribute": {
-        "name": (1, "string", False), "t": (5, "Tensor", False),
-        "ints": (8, "int64", True), "strings": (9, "bytes", True),
+        "name": (1, "string", False), "t": (5, "Tensor", False), "g": (6, "Graph", False),
+        "ints": (8, "int64", True), "strings": (9, "bytes", True), "tensors": (10, "Tensor", True),
+        "graphs": (11, "Graph", True), "sparse_tensor": (22, "Sparse", False),
     },
     "Tensor": {
         "data_type": (2, "int32", False), "int32_data": (5, "int32", True), "string_data": (6, "bytes", True),
         "int64_data": (7, "int64", True), "name": (8, "string", False), "raw_data": (9, "bytes", False),
+        "external_data": (13, "Entry", True), "data_location": (14, "int32", False),
     },
+    "Entry": {"key": (1, "string", False)},
 }  # fmt: skip
 
 
@@ -55,7 +66,7 @@ def class_labels(model: bytes) -> list[Label] | None:
     list of int or str, or None
         None where the graph makes its labels in some other way.
     """
-    graph = _message("Model").FromString(model).graph
+    graph = message("Model").FromString(model).graph
     makers = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
     constants |= {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant" and n.attribute}
@@ -91,8 +102,8 @@ def _python(ints: Any, strings: Any) -> list[Label]:
 
 
 @cache
-def _message(name: str) -> Any:
-    """The class of one message, in a pool of our own: `onnx`, where it is installed, has registered its own."""
+def message(name: str) -> Any:
+    """The class of one message of `_FIELDS`, in a pool of our own: `onnx`, where it is installed, has its own."""
     # protobuf ships no types
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # type: ignore[import-untyped]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fin_pyfunc.model.errors import ArtifactError
+from fin_pyfunc.model.soundness.onnx import check_onnx
 
 #: From this many bytes on a graph is worth the second load that makes its session small.
 COMPACT_BYTES = 1 << 20
@@ -26,9 +27,11 @@ def open_session(content: bytes) -> Any:
     Raises
     ------
     ArtifactError
-        ONNX Runtime cannot read it.
+        ONNX Runtime cannot read it, or must not.
     """
     import onnxruntime
+
+    check_onnx(content)
 
     try:
         if len(content) < COMPACT_BYTES:

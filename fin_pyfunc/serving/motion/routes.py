@@ -94,7 +94,7 @@ class AdminRoutes:
     async def stop(self, request: Request) -> Response:
         """`POST /admin/models/stop`: answer 503 with a reason, in all workers, before this is answered."""
         self._require_operator(request)
-        asked = await _body(request, StopRequest)
+        asked = await self._body(request, StopRequest)
         server = self._server
         stop = server.stops.add(asked.name, asked.reason, _principal(request))
         await _patiently(asyncio.to_thread(server.stops.keep))
@@ -105,7 +105,7 @@ class AdminRoutes:
     async def start(self, request: Request) -> Response:
         """`POST /admin/models/start`: let it answer again."""
         self._require_operator(request)
-        asked = await _body(request, StartRequest)
+        asked = await self._body(request, StartRequest)
         server = self._server
         try:
             server.stops.remove(asked.name, _principal(request))
@@ -117,7 +117,7 @@ class AdminRoutes:
     async def shadow(self, request: Request) -> Response:
         """`POST /admin/shadow`: put a model in the shadow, or none, in all workers."""
         self._require_operator(request)
-        asked = await _body(request, ShadowRequest)
+        asked = await self._body(request, ShadowRequest)
         if asked.model_uri is not None:
             try:
                 await self._server.cache.get(asked.model_uri)  # before the workers are told of it
@@ -128,12 +128,26 @@ class AdminRoutes:
 
     def _require_operator(self, request: Request) -> None:
         """Where callers have keys, the middleware has seen to it; else only this machine is let in."""
-        if self._server.settings.auth.mode in ("off", "external") and not _is_local(request):
+        if not self._server.settings.auth.is_on and not _is_local(request):
             raise RequestError(
                 403,
                 "This route is for the server's operator: ask from the server's own machine, directly, or set "
                 "deployment.api.auth.mode to keys and send a key with the scope 'admin'.",
             )
+
+    async def _body(self, request: Request, kind: type[T]) -> T:
+        require_json(request.scope)
+        body = await read_body(request.scope, request.receive, MAX_BODY_BYTES, self._server.predictor.held)
+        try:
+            asked = msgspec.json.decode(body, type=kind)
+            texts = [value for value in msgspec.to_builtins(asked).values() if isinstance(value, str)]
+            if not all(text.isprintable() for text in texts):  # what is logged must not make lines of its own
+                raise msgspec.ValidationError
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            raise RequestError(
+                422, f"The body must be a JSON object with the keys {_KEYS[kind]}, of printable characters."
+            ) from None
+        return asked
 
     def _entry(self, loaded: LoadedModel, uris: list[str]) -> LoadedEntry:
         model, resolved, default = loaded.model, loaded.resolved, self._server.default.loaded
@@ -204,21 +218,6 @@ def _is_loopback(host: str) -> bool:
 def _principal(request: Request) -> str | None:
     principal: str | None = request.scope.get("state", {}).get("principal")
     return principal
-
-
-async def _body(request: Request, kind: type[T]) -> T:
-    require_json(request.scope)
-    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
-    try:
-        asked = msgspec.json.decode(body, type=kind)
-        texts = [value for value in msgspec.to_builtins(asked).values() if isinstance(value, str)]
-        if not all(text.isprintable() for text in texts):  # what is logged must not make lines of its own
-            raise msgspec.ValidationError
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise RequestError(
-            422, f"The body must be a JSON object with the keys {_KEYS[kind]}, of printable characters."
-        ) from None
-    return asked
 
 
 async def _patiently(work: Awaitable[object]) -> None:

@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -26,9 +25,12 @@ import msgspec
 from msgspec import Meta
 
 from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.serving.callers.principal import Pattern, Scope
 
 #: The largest key file that is read, in bytes: some 20,000 keys.
 MAX_FILE_BYTES = 1 << 22
+#: What every key begins with.
+PREFIX = "fpk_"
 #: Seconds between two looks at whether the file has changed.
 CHECK_SECONDS = 1.0
 
@@ -40,24 +42,17 @@ class KeyFileError(FinPyfuncError):
     """A key file that is missing, unreadable or damaged, or a change to it that cannot be made."""
 
 
-class Scope(StrEnum):
-    """What a key may be used for."""
-
-    PREDICT = "predict"
-    MODELS = "models"
-    METRICS = "metrics"
-    ADMIN = "admin"
-
-
 # a field of a later version may restrict the key, so one that this version does not know is refused
-class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the file says of one key."""
+class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the file says of one key: a principal."""
 
     name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9 ._@-]{0,99}\Z")]
     id: Annotated[str, Meta(pattern=r"\A[0-9a-f]{12}\Z")]
     sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)]
     created: datetime
+    #: patterns of the model URIs that it may ask for; empty is all of them
+    models: tuple[Pattern, ...] = ()
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,7 +107,7 @@ class KeyFile:
         same = hmac.compare_digest(digest, _NO_DIGEST if key is None else key.sha256)
         return key if same else None
 
-    def add(self, name: str, scopes: Collection[Scope]) -> str:
+    def add(self, name: str, scopes: Collection[Scope], models: Collection[str] = ()) -> str:
         """Make a key; a file that does not exist is made too.
 
         Parameters
@@ -121,6 +116,8 @@ class KeyFile:
             Who the key is for: 1 to 100 letters, digits, spaces and ``._@-``; no other key may have it.
         scopes : collection of Scope
             At least one.
+        models : collection of str, default ()
+            Patterns of the model URIs that it is for, such as ``models:/eurusd_*@champion``; none is every model.
 
         Returns
         -------
@@ -139,17 +136,23 @@ class KeyFile:
             key_id = secrets.token_hex(6)
             while key_id in taken:
                 key_id = secrets.token_hex(6)
-            token = f"fpk_{key_id}_{secrets.token_urlsafe(32)}"
+            token = f"{PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
             key = Key(
                 name=name,
                 id=key_id,
                 sha256=hashlib.sha256(token.encode()).hexdigest(),
                 scopes=tuple(sorted(set(scopes))),
                 created=datetime.now(UTC).replace(microsecond=0),
+                models=tuple(dict.fromkeys(models)),
             )
             try:
                 msgspec.convert(msgspec.to_builtins(key), Key)
-            except msgspec.ValidationError:
+            except msgspec.ValidationError as error:
+                if ".models" in str(error):
+                    raise KeyFileError(
+                        "A pattern of models begins as their URIs do, and '*' in it is any text, as in "
+                        "models:/eurusd_*@champion or runs:/*."
+                    ) from None
                 raise KeyFileError(
                     "A key needs at least one scope, and a name of 1 to 100 letters, digits, spaces and '._@-' "
                     "that begins with a letter or a digit."

@@ -1,0 +1,1 @@
+"""Who calls: API keys, JWT, and what either is allowed."""

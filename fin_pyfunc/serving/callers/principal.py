@@ -1,0 +1,95 @@
+"""What a credential allows, whichever kind it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated, Protocol
+
+import msgspec
+from msgspec import Meta
+from starlette.types import Scope as AsgiScope
+
+from fin_pyfunc.model.errors import ModelForbiddenError
+from fin_pyfunc.serving.uris import MAX_LENGTH
+
+#: A pattern of model URIs: what a URI may hold, and `*` for any text.
+Pattern = Annotated[str, Meta(pattern=r"\A(models|runs|file):/[^\x00-\x20\\%#?;\x7f]{1,500}\Z")]
+
+
+class Scope(StrEnum):
+    """What a credential may be used for."""
+
+    PREDICT = "predict"
+    MODELS = "models"
+    METRICS = "metrics"
+    ADMIN = "admin"
+
+
+class Principal(Protocol):
+    """Who calls."""
+
+    @property
+    def id(self) -> str:
+        """What rates are counted by, and what goes into records: no secret."""
+
+    @property
+    def scopes(self) -> Collection[Scope]:
+        """The routes that are allowed."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Patterns of the model URIs that are allowed; empty is all of them."""
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """A principal that a JWT speaks for; the attributes are those of `Principal`."""
+
+    id: str
+    scopes: frozenset[Scope]
+    models: tuple[str, ...] = ()
+
+
+def allows(patterns: Sequence[str], uri: str) -> bool:
+    """Whether one of the patterns matches a whole model URI as it was sent; `*` is any text, and may be empty."""
+    return len(uri) <= MAX_LENGTH and _allows(tuple(patterns), uri)
+
+
+def require_model(scope: AsgiScope, asked: str | None, default: str | None) -> None:
+    """Refuse a model that the caller's credential is not for, before anything is looked up.
+
+    Parameters
+    ----------
+    scope : ASGI scope
+        Whose ``state`` has the patterns of the caller, if it has any.
+    asked : str or None
+        The model URI as it was sent.
+    default : str or None
+        What is asked where none was sent.
+
+    Raises
+    ------
+    ModelForbiddenError
+    """
+    patterns = scope["state"].get("models")
+    if patterns is not None and (uri := default if asked is None else asked) is not None and not allows(patterns, uri):
+        raise ModelForbiddenError(
+            "The credential is not for this model: ask the server's operator for one whose patterns take its URI."
+        )
+
+
+@lru_cache(maxsize=1024)
+def _allows(patterns: tuple[str, ...], uri: str) -> bool:
+    return any(_compiled(pattern).fullmatch(uri) for pattern in patterns)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    first, *others = [re.escape(part) for part in re.sub(r"\*+", "*", pattern).split("*")]
+    if not others:
+        return re.compile(first)
+    # each part between two `*` is taken at its first place and for good, so that no text makes the search long
+    middle = "".join(f"(?>(?s:.*?){part})" for part in others[:-1])
+    return re.compile(f"{first}{middle}(?s:.*){others[-1]}")

@@ -1,0 +1,123 @@
+"""Keys that a JSON object names more than once, of which decoders silently take one; and rows with too many keys."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from fin_pyfunc.model.errors import MAX_PROBLEMS, FeatureError, Problem
+from fin_pyfunc.serving.errors import RequestError
+
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.S)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_TOO_DEEP = "The body is nested too deeply: features are numbers, text, booleans or null."
+_TWICE = "The body names a key more than once: send each key once."
+
+
+def require_unique(body: bytes) -> None:
+    """Refuse a JSON object whose own keys are not each there once; what its values hold is not looked at.
+
+    A key is followed by a colon, so with as many colons outside the values as there are different keys, each is there
+    once.
+
+    Raises
+    ------
+    RequestError
+        422.
+    """
+    values = _object(body)
+    if body.count(b":") - sum(bytes(value).count(b":") for value in values.values()) != len(values):
+        raise RequestError(422, _TWICE)
+
+
+def require_unique_rows(rows: Iterable[bytes], max_keys: int) -> None:
+    """Refuse rows that name a key more than once, or more keys than there may be.
+
+    Parameters
+    ----------
+    rows : iterable of bytes
+        JSON; one that is no object is left to whoever reads it.
+    max_keys : int
+
+    Raises
+    ------
+    RequestError, FeatureError
+        422.
+    """
+    problems: list[Problem] = []
+    for i, row in enumerate(rows):
+        if len(problems) <= MAX_PROBLEMS:
+            problems += [Problem(i, name, "given more than once") for name in _doubled(row, max_keys)]
+    if problems:
+        raise FeatureError(problems)
+
+
+def require_unique_everywhere(body: bytes, max_keys: int) -> None:
+    """Refuse a body in which any object names a key twice or has too many; one that is no JSON is left to its reader.
+
+    Raises
+    ------
+    RequestError
+        422.
+    """
+    pairs = _Pairs(max_keys)
+    try:
+        json.loads(body, object_pairs_hook=pairs)
+    except RecursionError:
+        raise RequestError(422, _TOO_DEEP) from None
+    except ValueError:
+        return
+    if pairs.doubled:
+        raise RequestError(422, _TWICE)
+
+
+class _Pairs:
+    """Makes nothing of an object's pairs, but notes what is wrong with them."""
+
+    def __init__(self, max_keys: int) -> None:
+        self._max_keys, self.doubled = max_keys, list[str]()
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> None:
+        if len(pairs) > self._max_keys:
+            raise _too_many(self._max_keys)
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen and name not in self.doubled and len(self.doubled) <= MAX_PROBLEMS:
+                self.doubled.append(name)
+            seen.add(name)
+
+
+def _doubled(row: bytes, max_keys: int) -> list[str]:
+    """The keys that a row names more than once: told by counting, and read one by one only where that is not enough."""
+    colons = row.count(b":")
+    if colons > max_keys and (colons := _TEXT.sub(b"", row).count(b":")) > max_keys:
+        raise _too_many(max_keys)
+    try:
+        different = len(_object(row))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return []
+    except RecursionError:
+        raise RequestError(422, _TOO_DEEP) from None
+    # colons within texts, such as those of a time, are no keys
+    if different == colons or different == _TEXT.sub(b"", row).count(b":"):
+        return []
+    pairs = _Pairs(max_keys)
+    try:
+        json.loads(row, object_pairs_hook=pairs)
+    except RecursionError:
+        raise RequestError(422, _TOO_DEEP) from None
+    except ValueError:
+        return []
+    return pairs.doubled
+
+
+def _too_many(max_keys: int) -> RequestError:
+    return RequestError(
+        422,
+        f"A row has more keys than this server takes ({max_keys}): send the model's features only, "
+        "or raise deployment.api.limits.max_row_keys.",
+    )

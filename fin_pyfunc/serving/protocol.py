@@ -1,0 +1,176 @@
+"""HTTP/1.1 on one connection, within bounds: uvicorn's protocol, which has none for headers, connections or time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from fin_pyfunc.serving.http import encode
+from fin_pyfunc.serving.schemas import Error
+from fin_pyfunc.serving.settings import Limits
+
+#: Longest address of a request, in bytes.
+MAX_URL = 8192
+#: A client that sends or reads this many bytes a second is not slow.
+MIN_RATE = 16_384
+
+INVALID = "The request is not valid HTTP/1.1: see RFC 9112."
+TOO_MANY = "The server has as many connections as it takes: try again."
+TOO_SLOW = "The request came too slowly: send its headers, and then its body, without a pause."
+TOO_LONG_URL = "The request's address is longer than this server takes: send rows in the body."
+TOO_LARGE_HEAD = (
+    "The request's headers are more, or larger, than this server takes: send fewer, or raise "
+    "deployment.api.limits.max_headers and max_head_bytes."
+)
+
+HEAD, BODY, ANSWER, CLOSING = "head", "body", "answer", "closing"
+
+
+class Stage(NamedTuple):
+    """What a connection waits for its client to do."""
+
+    kind: str
+    of: int  # which request
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection.
+
+    Nothing is timed here: `Sweeper` looks at all connections once a second, so that a request pays for no timer.
+
+    Parameters
+    ----------
+    limits : Limits
+    **more
+        As the parent takes them.
+    """
+
+    def __init__(self, limits: Limits, **more: Any) -> None:
+        super().__init__(**more)
+        self._limits = limits
+        self._has_begun = self._is_in_head = False
+        self._read = self._head_bytes = 0
+        self._refusal = (400, INVALID)
+
+    def connection_made(self, transport: Any) -> None:
+        """Refuse a connection beyond those there may be."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.max_connections:
+            self._refuse(503, TOO_MANY)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless it makes a head too large that has not ended yet."""
+        if self.transport.is_closing():
+            return None
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.max_head_bytes:
+                return self._refuse(431, TOO_LARGE_HEAD)
+        self._read = len(data)
+        return super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._has_begun = self._is_in_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Let a head within bounds through; raise, which the parser passes on, for any other."""
+        self._is_in_head = False
+        limits = self._limits
+        if len(self.url) > MAX_URL:
+            self._refusal = (414, TOO_LONG_URL)
+            raise ValueError
+        most = limits.max_head_bytes
+        # a head that came in one small piece is small
+        if len(self.headers) > limits.max_headers or (
+            self._head_bytes + self._read > most and sum(len(n) + len(v) + 4 for n, v in self.headers) > most
+        ):
+            self._refusal = (431, TOO_LARGE_HEAD)
+            raise ValueError
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the parent's text says less
+        """Answer what is no valid request."""
+        self._refuse(*self._refusal)
+
+    def stage(self) -> Stage | None:
+        """What the client is waited for; None while a request is worked on, or between two."""
+        cycle = self.cycle
+        if self.transport.is_closing():
+            return Stage(CLOSING, 0)
+        if self.flow.write_paused:
+            return Stage(ANSWER, id(cycle))
+        if not cycle:
+            return Stage(HEAD, 0)
+        if self.scope is not cycle.scope:
+            return Stage(HEAD, id(self.scope))
+        return Stage(BODY, id(cycle)) if cycle.more_body else None
+
+    def allowance(self) -> float:
+        """Seconds more that a client gets for what it has sent of a body, or has yet to read of an answer."""
+        size = self.transport.get_write_buffer_size()
+        if self.cycle and self.cycle.more_body:
+            state: Any = self.cycle.scope.get("state") or {}
+            size += state.get("received", 0)
+        return size / MIN_RATE
+
+    def expire(self, stage: Stage) -> None:
+        """Close a connection whose client took too long."""
+        if stage.kind in (ANSWER, CLOSING):
+            self.transport.abort()
+        elif self._has_begun:
+            self._refuse(408, TOO_SLOW)
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int, said: str) -> None:
+        """Answer and close; only close where an answer to an earlier request is still to come, or has begun."""
+        cycle = self.cycle
+        is_ours = not cycle or cycle.response_complete or (cycle.more_body and not cycle.response_started)
+        if is_ours and not self.pipeline:
+            body = encode(Error(detail=said))
+            lines = [
+                *self.server_state.default_headers,
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                (b"x-request-id", os.urandom(16).hex().encode()),
+                *[(b"retry-after", b"1")] * (status == 503),
+                (b"connection", b"close"),
+            ]
+            head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
+            self.transport.write(STATUS_LINE[status] + head + b"\r\n" + body)
+        self.transport.close()
+
+
+class Sweeper:
+    """Closes connections whose clients are too slow.
+
+    Parameters
+    ----------
+    seconds : float
+        `limits.client_seconds`.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: dict[Protocol, tuple[Stage, float]] = {}
+
+    def sweep(self, connections: Iterable[Protocol]) -> None:
+        """Look at all of them; to be called once a second."""
+        now, since = time.monotonic(), {}
+        for connection in list(connections):
+            stage = connection.stage()
+            if stage is None:
+                continue
+            known = self._since.get(connection)
+            began = known[1] if known is not None and known[0] == stage else now
+            since[connection] = (stage, began)
+            if now - began > self._seconds and now - began > self._seconds + connection.allowance():
+                connection.expire(stage)
+        self._since = since

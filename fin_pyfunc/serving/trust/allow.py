@@ -1,0 +1,36 @@
+"""Which URIs a client may send, as the operator's patterns say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from fin_pyfunc.model.errors import ModelForbiddenError
+from fin_pyfunc.serving.uris import ModelUri
+
+#: Every model of the store.
+EVERY = ("runs:/*", "models:/*")
+
+_REFUSED = (
+    "This server does not load the model asked for: its operator allows others ('deployment.api.models.allow'); "
+    "list what there is with GET /models."
+)
+
+
+class Allowed:
+    """The URIs of runs and of the registry that may be asked for; files have roots instead.
+
+    Parameters
+    ----------
+    patterns : sequence of str
+        A whole URI each, in which ``*`` stands for any characters, ``/`` among them.
+    """
+
+    def __init__(self, patterns: Sequence[str] = EVERY) -> None:
+        parts = (".*".join(map(re.escape, pattern.split("*"))) for pattern in patterns)
+        self._form = re.compile("|".join(f"(?:{part})" for part in parts) or r"(?!)", re.DOTALL)
+
+    def check(self, uri: ModelUri) -> None:
+        """Raise ModelForbiddenError for a URI that no pattern takes; nothing is asked of a store for this."""
+        if uri.kind != "file" and self._form.fullmatch(str(uri)) is None:
+            raise ModelForbiddenError(_REFUSED)
