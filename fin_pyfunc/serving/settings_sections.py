@@ -361,6 +361,15 @@ class Shadow(_Section, frozen=True):
             "null records rows of another class alone."
         ),
     ] = None
+    part_of_time: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="Part of a worker's time that the shadow may take, which is about the part of all answers that "
+            "it may make late; what it has no time for is dropped.",
+        ),
+    ] = 0.002
     max_rows: Annotated[
         int, Meta(ge=1, description="Rows that wait for the shadow in one worker; what comes beyond is dropped.")
     ] = 10_000

@@ -32,14 +32,10 @@ from fin_pyfunc.serving.settings import Shadow as Settings
 
 logger = logging.getLogger("fin_pyfunc.server")
 
-#: Rows that are scored in one call.
-BATCH_ROWS = 512
+#: Rows that are scored in one call: the first, and the most; and the seconds that a call is to take at most.
+FIRST_ROWS, BATCH_ROWS, CALL_SECONDS = 16, 512, 0.02
 #: Seconds between two looks at what waits, at least and at most: rows that came meanwhile share the cost of a call.
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 60.0
-#: The part of the time that may go into the shadow. While it runs, an answer may wait for Python's lock or a processor,
-#: so this is the part of all answers that may be late: with two in a thousand late, the 99th percentile is what the
-#: 99.2nd was without.
-PART_OF_TIME = 0.002
 #: A worker that stops waits this long, in seconds, for a call that is under way.
 CLOSE_SECONDS = 1.0
 #: Pairs of classes that are counted apart.
@@ -233,26 +229,31 @@ class Shadow:
         return self._cache.held(uri, is_default=is_operators) or active.loaded
 
     def _run(self) -> None:
-        pause = PAUSE_SECONDS
+        pause, most = PAUSE_SECONDS, FIRST_ROWS
         while True:
             if self._hurry.wait(pause):
                 self._hurry.clear()
+                most = FIRST_ROWS
             if self._is_closed:
                 return
-            began = time.perf_counter()
+            began, n = time.perf_counter(), 0
             if self._active is not None and self._active.queue:
-                self._work(self._active)
+                n = self._work(self._active, most)
             took = time.perf_counter() - began
-            pause = min(MAX_PAUSE_SECONDS, max(PAUSE_SECONDS, took / PART_OF_TIME))
+            pause = min(MAX_PAUSE_SECONDS, max(PAUSE_SECONDS, took / self._settings.part_of_time))
+            if n:
+                most = min(BATCH_ROWS, max(1, int(CALL_SECONDS * n / took)))
 
-    def _work(self, active: _Active) -> None:
-        """Score what waits, as much as one call takes."""
-        shadow, together = self._now(active), active.take(BATCH_ROWS)
+    def _work(self, active: _Active, most: int) -> int:
+        """Score what waits, as much as one call takes; returns how many rows that were."""
+        shadow, together = self._now(active), active.take(most)
+        n = sum(len(seen.scores.index) for seen in together)
         if self._stops.stop_of(active.chosen.model_uri, shadow) is not None:
-            self._tally.add("shadow_stopped", n=sum(len(seen.scores.index) for seen in together))
-            return
+            self._tally.add("shadow_stopped", n=n)
+            return n
         for part in self._scored(shadow, together):
             self._note(shadow, *part)
+        return n
 
     def _scored(self, shadow: LoadedModel, together: list[_Seen]) -> list[tuple[list[_Seen], Scores]]:
         """The shadow's answers: from one call, or, where it fails, from one a request."""
