@@ -34,6 +34,9 @@ BENCHMARKS = {
     "start": "start-up and memory (point 6)",
     "many": "many models in one server (point 8)",
     "shadow": "what a second model in the shadow adds to the first one's latency",
+    "guard": "authentication, limits and checks (point 9)",
+    "abuse": "the others' answers while clients mean harm (point 10)",
+    "overhead": "what metrics and logs cost",
 }
 #: `--quick`: to see that everything runs, not to learn anything.
 QUICK = {"rounds": 2, "seconds": 1.0}

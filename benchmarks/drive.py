@@ -54,7 +54,9 @@ def driver() -> str:
     return "wrk, and for slow servers our own client" if shutil.which("wrk") else "our own asyncio client"
 
 
-def drive(port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: float) -> Found:
+def drive(
+    port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: float, headers: Sequence[str] = ()
+) -> Found:
     """Ask a server over several connections, each with one request at a time, until the time is up.
 
     Parameters
@@ -66,23 +68,28 @@ def drive(port: int, path: str, bodies: Sequence[bytes], connections: int, secon
     connections : int
     seconds : float
         A warm-up of at most `WARM_UP_SECONDS` comes before.
+    headers : sequence of str, default ()
+        Further header lines.
 
     Raises
     ------
     RuntimeError
         An answer was not 200: numbers of a server that refuses are worth nothing.
     """
-    warm_up = _client(port, path, bodies, connections, min(seconds, WARM_UP_SECONDS))
+    warm_up = _client(port, path, bodies, connections, min(seconds, WARM_UP_SECONDS), headers)
     is_fast = connections <= UNCOUNTED * warm_up.rate * seconds
     measure = _wrk if is_fast and shutil.which("wrk") else _client
-    return measure(port, path, bodies, connections, seconds)
+    return measure(port, path, bodies, connections, seconds, headers)
 
 
-def _wrk(port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: float) -> Found:
+def _wrk(
+    port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: float, headers: Sequence[str]
+) -> Found:
     with tempfile.NamedTemporaryFile(prefix="bench-") as file:
         file.write(b"\n".join(bodies) + b"\n")
         file.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
+        command += [part for line in headers for part in ("-H", line)]
         command += ["-s", str(SCRIPT), f"http://{HOST}:{port}{path}", "--", file.name]
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)
     line = next((line for line in done.stdout.splitlines() if line.startswith("JSON ")), None)
@@ -95,8 +102,11 @@ def _wrk(port: int, path: str, bodies: Sequence[bytes], connections: int, second
     return Found(found["requests"] / found["microseconds"] * 1e6, latency)
 
 
-def _client(port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: float) -> Found:
-    found = asyncio.run(load(port, [request(path, body) for body in bodies], connections, seconds))
+def _client(
+    port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: float, headers: Sequence[str]
+) -> Found:
+    sent = [request(path, body, headers=headers) for body in bodies]
+    found = asyncio.run(load(port, sent, connections, seconds))
     return Found(len(found.latencies) / found.seconds, percentiles(found.latencies))
 
 

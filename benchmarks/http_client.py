@@ -43,11 +43,14 @@ async def tasks(seconds: float) -> AsyncIterator[asyncio.TaskGroup]:
         raise e.exceptions[0] from None
 
 
-def request(path: str, body: bytes, content_type: str = "application/json", accept: str = "*/*") -> bytes:
+def request(
+    path: str, body: bytes, content_type: str = "application/json", accept: str = "*/*", headers: Sequence[str] = ()
+) -> bytes:
     """A whole POST as it goes over the wire."""
+    more = "".join(f"{line}\r\n" for line in headers)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {content_type}\r\nAccept: {accept}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n{more}\r\n"
     )
     return head.encode() + body
 

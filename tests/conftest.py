@@ -23,6 +23,8 @@ from hypothesis import settings
 
 from fin_pyfunc.serving.store import bound_mlflow_waits
 
+pytest_plugins = ["tests.scan"]  # every answer and every log line of the run
+
 # before MLflow is imported: the tests log to stores of their own, and tell nobody about it
 settings.register_profile("no-deadline", deadline=None)  # how long an example takes says more of the machine
 settings.load_profile("no-deadline")

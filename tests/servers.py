@@ -13,6 +13,8 @@ from pathlib import Path
 
 import requests
 
+from tests.scan import SCAN
+
 COMMAND = [sys.executable, "-m", "fin_pyfunc_cli", "serve"]
 
 
@@ -92,8 +94,8 @@ def serving(
         process = subprocess.Popen(
             [*COMMAND, "--port", str(port), *arguments], cwd=folder, env=clean, stdout=log, stderr=subprocess.STDOUT
         )
+    server = Serving(process, f"http://127.0.0.1:{port}", log_file)
     try:
-        server = Serving(process, f"http://127.0.0.1:{port}", log_file)
         if wait_for is not None:
             server.wait_for(wait_for)
         yield server
@@ -104,3 +106,4 @@ def serving(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        SCAN.log(server.url, server.log())

@@ -62,6 +62,7 @@ CONTRACT = {
     ("post", "/admin/models/stop"),
     ("post", "/admin/models/start"),
     ("post", "/admin/shadow"),
+    ("get", "/metrics"),
 }
 SPEC = document.openapi("1.2.3")
 OPERATIONS = {(method, path): op for path, item in SPEC["paths"].items() for method, op in item.items()}

@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 
 from fin_pyfunc.model.backends.native import NativeBackend
 from fin_pyfunc.model.classifier import Classifier
-from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ScoringError
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
-from fin_pyfunc.serving.joiner import Joiner
+from fin_pyfunc.serving.joiner import Decided, Joiner
 
 SPEC = FeatureSpec(features=[Feature(name="x", kind="number", dtype="float64")])
 
@@ -63,9 +62,11 @@ def row(x: float) -> np.ndarray[Any, Any]:
     return np.array([[x]])
 
 
-def told(answer: Decisions) -> float:
-    assert len(answer) == 1
-    probabilities = answer.scores.probabilities
+def told(answer: Decided) -> float:
+    decisions, started = answer
+    assert started > 0
+    assert len(decisions) == 1
+    probabilities = decisions.scores.probabilities
     assert probabilities is not None
     return float(probabilities[0, 1])
 

@@ -75,6 +75,8 @@ def test_a_rate_is_one_of_the_limits_library(text: str) -> None:
     [
         ("rate.storage", "redis:/6379", "rate.storage: expected memory://"),
         ("rate.storage", "memcached://127.0.0.1", "rate.storage: expected memory://"),
+        ("models.allow", ["*"], "models.allow: expected patterns that begin with runs:/ or models:/"),
+        ("models.allow", ["runs:/*", "file:///srv/*"], "models.allow: expected patterns that begin with runs:/"),
         ("rate.trusted_proxies", ["*"], "rate.trusted_proxies: expected addresses and networks"),
         ("rate.trusted_proxies", ["proxy.local"], "rate.trusted_proxies: expected addresses and networks"),
         ("auth.jwks", "http://idp.example.com/keys", "auth.jwks: expected a file or an https:// address"),
@@ -115,6 +117,9 @@ VALUES: dict[str, Callable[[Setting], st.SearchStrategy[Any]]] = {
     "auth.mode": lambda s: st.sampled_from(("off", "external")),
     "auth.jwks": lambda s: st.sampled_from(("jwks.json", "https://idp.example.com/keys", "http://127.0.0.1:8080/keys")),
     "rate.storage": lambda s: st.sampled_from(("memory://", "redis://127.0.0.1:6379/0", "rediss://user:word@cache/1")),
+    "models.allow": lambda s: st.lists(
+        st.sampled_from(("runs:/*", "models:/*", "models:/eurusd_*@champion")), max_size=3
+    ),
     "rate.trusted_proxies": lambda s: st.lists(st.sampled_from(("10.0.0.1", "10.1.0.0/16", "fd00::/8")), max_size=3),
     "rate.requests": lambda s: st.builds("{}/{}".format, st.integers(1, 10**6), st.sampled_from(("second", "5 hours"))),
 }

@@ -13,7 +13,7 @@ from benchmarks.models import Models
 from benchmarks.servers import ROOT, Running, environment, free_port, running, wait_for_all
 
 #: The worker that `fin-pyfunc serve` itself runs in: uvicorn's, with uvloop, httptools and no access log.
-WORKER = "fin_pyfunc.serving.gunicorn_app.Worker"
+WORKER = "fin_pyfunc.serving.life.worker.Worker"
 
 OURS, MLFLOW, BARE, EMPTY = "fin-pyfunc serve", "mlflow models serve", "bare ASGI + ONNX Runtime", "empty ASGI"
 MLFLOW_OURS = "mlflow models serve, our artifact"
@@ -37,6 +37,8 @@ class Contender(NamedTuple):
         Further environment variables.
     workers : int, default 1
         Processes that answer.
+    headers : tuple of str, default ()
+        Further header lines of every request.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Contender(NamedTuple):
     prediction: Callable[[Any], Any] | None
     environ: dict[str, str] = {}  # noqa: RUF012 - never changed
     workers: int = 1
+    headers: tuple[str, ...] = ()
 
     def bodies(self, rows: Sequence[dict[str, float]]) -> list[bytes]:
         """One body a row."""
@@ -136,7 +139,7 @@ def serving(
     port = free_port()
     bodies = contender.bodies(rows)
     environ = environment(models.tracking_uri, contender.environ)
-    first = request(contender.path, bodies[0])
+    first = request(contender.path, bodies[0], headers=contender.headers)
     with running(contender.command(port), port, first, environ, contender.name) as server:
         if contender.workers > 1:
             wait_for_all(port, first, contender.workers)
@@ -155,7 +158,7 @@ def verify(contender: Contender, port: int, bodies: Sequence[bytes], expected: S
     if contender.prediction is None:
         return
     for i, (body, label) in enumerate(zip(bodies, expected, strict=True)):
-        status, answer = ask(port, request(contender.path, body))
+        status, answer = ask(port, request(contender.path, body, headers=contender.headers))
         if status != 200 or (got := contender.prediction(json.loads(answer))) != label:
             said = answer[:300].decode(errors="replace") if status != 200 else f"class {got!r}, expected {label!r}"
             raise RuntimeError(f"{contender.name} answered row {i} with {status}: {said}")

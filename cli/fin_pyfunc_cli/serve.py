@@ -43,11 +43,13 @@ def serve(config: Path | None, tracking_uri: str | None, experiment_name: str | 
     loaded = settings.load(config, overrides=overrides)
     if not loaded.enabled:
         raise click.ClickException("deployment.api.enabled is false: set it to true to start the server.")
-    scheme = _scheme(loaded)
-    click.echo(f"fin-pyfunc is starting on {scheme}://{loaded.host}:{loaded.port} (docs at /docs)", err=True)
+    is_text = loaded.log_format == "text"  # as JSON, the log alone says it
+    if is_text:
+        scheme = _scheme(loaded)
+        click.echo(f"fin-pyfunc is starting on {scheme}://{loaded.host}:{loaded.port} (docs at /docs)", err=True)
     from fin_pyfunc.serving.gunicorn_app import run
 
-    run(loaded, on_ready=lambda default: _say_ready(loaded, default))
+    run(loaded, on_ready=(lambda default: _say_ready(loaded, default)) if is_text else None)
 
 
 def _say_ready(settings: Any, default: Any) -> None:

@@ -17,7 +17,15 @@ SHOWN_PROBLEMS = 5
 
 
 class FinPyfuncError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Attributes
+    ----------
+    model_id : str
+        The model that it is about, as a server knows it; empty where it is about none or nobody has said.
+    """
+
+    model_id = ""
 
 
 class NotLoggableError(FinPyfuncError):

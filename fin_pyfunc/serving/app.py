@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -14,14 +16,18 @@ from fin_pyfunc.serving import pages
 from fin_pyfunc.serving.callers.credentials import open_credentials
 from fin_pyfunc.serving.callers.principal import Scope
 from fin_pyfunc.serving.endpoints import Predict, PredictBatch
+from fin_pyfunc.serving.logs.requests import JsonLines, TextLines
+from fin_pyfunc.serving.metrics import definitions as m
+from fin_pyfunc.serving.metrics.requests import RequestMetrics
 from fin_pyfunc.serving.middleware.auth import Authenticate
-from fin_pyfunc.serving.middleware.boundary import Boundary
+from fin_pyfunc.serving.middleware.boundary import Boundary, Observer
 from fin_pyfunc.serving.mlflow_app import Invocations
 from fin_pyfunc.serving.motion.board import Board
 from fin_pyfunc.serving.motion.routes import AdminRoutes
 from fin_pyfunc.serving.routes import Routes
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
+from fin_pyfunc.serving.tracing import Traced
 
 #: Headers that a browser's script may read from another origin.
 EXPOSED = ["X-Request-ID", "X-Model-URI", "X-Model-ID", "X-Model-Backend", "Retry-After"]
@@ -45,6 +51,8 @@ def create_app(
     on_ready: ReadyHook | None = None,
     on_fatal: Callable[[], None] | None = None,
     on_stuck: Callable[[], None] | None = None,
+    before_serving: Callable[[Server], Awaitable[None]] | None = None,
+    metrics_folder: Path | None = None,
     board: Board | None = None,
 ) -> ASGIApp:
     """Make the application of one worker.
@@ -53,7 +61,7 @@ def create_app(
     ----------
     settings : Settings
         Nothing is read from the environment or from globals.
-    on_ready, on_fatal, on_stuck : callable, optional
+    on_ready, on_fatal, on_stuck, before_serving, metrics_folder : optional
     board : Board, optional
         As `Server` takes them.
 
@@ -68,7 +76,7 @@ def create_app(
     KeyFileError, KeySetError, StateFileError
         A file of keys is missing, or one of these is unreadable or damaged.
     """
-    server = Server(settings, on_ready, on_fatal, on_stuck, board)
+    server = Server(settings, on_ready, on_fatal, on_stuck, before_serving, metrics_folder, board)
     hot: dict[str, ASGIApp] = {
         "/predict": Predict(server.predictor, settings.limits, server.watchers),
         "/predict/batch": PredictBatch(server.predictor, settings.limits, server.watchers),
@@ -88,6 +96,7 @@ def create_app(
             Route("/admin/models/stop", admin.stop, methods=["POST"]),
             Route("/admin/models/start", admin.start, methods=["POST"]),
             Route("/admin/shadow", admin.shadow, methods=["POST"]),
+            *([Route("/metrics", other.metrics)] if settings.metrics.enabled else []),
             *pages.routes(),
         ],
         redirect_slashes=False,
@@ -99,10 +108,15 @@ def create_app(
         from fin_pyfunc.serving.middleware.rate_limit import RateLimit
         from fin_pyfunc.serving.rates import counter
 
-        app = RateLimit(app, counter(settings.rate), LIMITED, settings.rate.when_storage_fails == "open")
+        counting = counter(settings.rate)
+        counting.on_trouble = partial(server.metrics.values.add, m.REDIS_ERRORS)
+        app = RateLimit(app, counting, LIMITED, settings.rate.when_storage_fails == "open")
     if settings.auth.is_on:
         app = Authenticate(app, open_credentials(settings.auth), SCOPES)
-    app = Boundary(app)
+    paths = {*hot, *(route.path for route in rest.routes if isinstance(route, Route))}
+    app = Boundary(app, server, _observers(server, paths))
+    if server.tracer is not None:
+        app = Traced(app, server.tracer, paths)
     cors = settings.cors
     if cors.allow_origins:
         app = CORSMiddleware(
@@ -114,6 +128,21 @@ def create_app(
             expose_headers=EXPOSED,
         )
     return app
+
+
+def _observers(server: Server, paths: Collection[str]) -> list[Observer]:
+    """Who is told of each request that was answered."""
+    settings = server.settings
+    observers: list[Observer] = []
+    if settings.metrics.enabled:
+        counting = RequestMetrics(server.metrics.values, paths)
+        server.metrics.before_flush.append(counting.count)
+        server.watchers.add(counting)
+        observers.append(counting)
+    is_json = settings.log_format == "json"
+    is_all = settings.log_requests == "all" or (settings.log_requests == "auto" and is_json)
+    observers.append(JsonLines(is_all, paths) if is_json else TextLines(is_all))
+    return observers
 
 
 class Shim:

@@ -6,13 +6,15 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from fin_pyfunc.model.errors import StoreUnavailableError
 from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.metrics import definitions as m
+from fin_pyfunc.serving.metrics.values import Values
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 from fin_pyfunc.serving.trust.unknown import Unknown
 from fin_pyfunc.serving.uris import parse
@@ -63,12 +65,19 @@ class ModelCache:
         How long an alias, `latest` or a file may go on standing for what it stood for.
     is_followed : bool, default False
         Somebody looks again in the background (`motion.follower`), so that no request ever has to.
+    values : Values, optional
+        Where loads are counted.
     max_uris : int, default 10,000
         How many URIs are remembered, so that made-up ones cannot fill the memory.
     unknown : Unknown, optional
         What is not there; default one that remembers nothing.
     loads : int, default 2
         Models that are loaded at once: one slow download must not keep every other model from loading.
+
+    Attributes
+    ----------
+    hits : int
+        Times that a model asked for was in memory.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class ModelCache:
         load: Callable[[Resolved], LoadedModel],
         max_models: int,
         refresh_seconds: float,
+        values: Values | None = None,
         max_uris: int = 10_000,
         is_followed: bool = False,
         unknown: Unknown | None = None,
@@ -89,6 +99,8 @@ class ModelCache:
         self._in_flight: dict[tuple[object, ...], asyncio.Task[Any]] = {}
         #: by who wants it kept, the URI whose model stays whatever else is asked for
         self._pins: dict[str, Key] = {}
+        self._values = values or Values(None)
+        self.hits = 0
         self._unknown = unknown or Unknown(0, 1_000_000)
         self._threads = ThreadPoolExecutor(loads, thread_name_prefix="load")
         # of their own: whoever asks for what is not there must not keep what is from loading
@@ -99,6 +111,9 @@ class ModelCache:
 
     def __contains__(self, key: Key) -> bool:
         return key in self._resolutions
+
+    def __iter__(self) -> Iterator[LoadedModel]:
+        return iter(list(self._models.values()))
 
     def peek(self, uri: str, *, is_default: bool = False) -> LoadedModel | None:
         """The model for a URI if it is in memory and its resolution still fresh; never waits."""
@@ -218,6 +233,7 @@ class ModelCache:
         model = self._models.get(model_id)
         if model is not None:
             model.hits += 1
+            self.hits += 1
             self._models.move_to_end(model_id)
         return model
 
@@ -250,8 +266,15 @@ class ModelCache:
 
     async def _load_and_keep(self, resolved: Resolved, threads: Executor) -> LoadedModel:
         started = time.perf_counter()
-        model = await self._on_thread(threads, self._load, resolved)
-        logger.info("loaded %s for %s in %.2f s", resolved.model_id, resolved.uri, time.perf_counter() - started)
+        self._values.add(m.CACHE_MISSES)
+        try:
+            model = await self._on_thread(threads, self._load, resolved)
+        except Exception as e:
+            self._values.add(m.LOAD_FAILURES, type(e).__name__)
+            raise
+        seconds = time.perf_counter() - started
+        self._values.observe(m.LOADS, value=seconds)
+        logger.info("loaded %s for %s in %.2f s", resolved.model_id, resolved.uri, seconds)
         self._models[resolved.model_id] = model
         return model
 
@@ -261,6 +284,7 @@ class ModelCache:
         unpinned = [model_id for model_id in self._models if model_id not in pinned]
         for model_id in unpinned[: max(0, len(unpinned) - self._max_models)]:
             self._let_go(model_id)
+            self._values.add(m.EVICTIONS)
             logger.info("evicted %s", model_id)
 
     def _let_go(self, model_id: str) -> None:

@@ -57,6 +57,7 @@ class DefaultModel:
             self.settled.set()
 
     async def _start(self) -> None:
+        self.fatal = None
         while self.uri is not None and self.loaded is None:
             try:
                 self.loaded = await self._load(self.uri)

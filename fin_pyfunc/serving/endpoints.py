@@ -43,6 +43,7 @@ class Predict:
         require_model(scope, envelope.model_uri, self._predictor.default_uri)
         prediction = await self._predictor.predict_row(envelope)
         body = encode(prediction.decisions.one(envelope.return_proba))
+        prediction.encoded = time.perf_counter()
         await _answer(scope, send, prediction, body, content_types.JSON, self._predictor.stops, self._watchers)
 
 
@@ -72,13 +73,17 @@ class PredictBatch:
             rows, read = None, partial(self._read_table, sent, body)
         require_model(scope, uri, self._predictor.default_uri)
 
-        def work(loaded: LoadedModel) -> tuple[bytes, Prediction]:
+        entered = time.perf_counter()
+
+        def work(loaded: LoadedModel, found: float) -> tuple[bytes, Prediction]:
             began = time.perf_counter()
             table = read(loaded)
             decoded = time.perf_counter()
             decisions = loaded.model.decide_table(table)
-            prediction = Prediction(uri, loaded, table, decisions, began, decoded, rows)
-            return _encoded(wanted, decisions, return_proba), prediction
+            prediction = Prediction(uri, loaded, table, decisions, began, decoded, rows, entered=entered, found=found)
+            body = _encoded(wanted, decisions, return_proba)
+            prediction.encoded = time.perf_counter()
+            return body, prediction
 
         answer, prediction = await self._predictor.on_thread(uri, work)
         await _answer(scope, send, prediction, answer, wanted, self._predictor.stops, self._watchers)
@@ -96,9 +101,9 @@ async def _answer(
 ) -> None:
     stops.check(prediction.asked, prediction.loaded)  # it may have been stopped while this waited
     headers = lineage(prediction.asked, prediction.loaded, prediction.decisions.backend)
+    prediction.scope = scope
     if not watchers:
         return await send_body(send, body, content_type, headers)
-    prediction.scope = scope
     await watchers.before_answer(prediction)
     await send_body(send, body, content_type, headers)
     watchers.after_answer(prediction)
@@ -136,5 +141,5 @@ def identity(asked: str | None, loaded: LoadedModel) -> dict[str, str]:
     """
     resolved = loaded.resolved
     if asked is None:
-        asked = resolved.uri if resolved.uri.startswith(("models:/", "runs:/")) else resolved.model_id
+        asked = resolved.public_uri
     return {"X-Model-URI": quote(asked, safe="/:@=+,!$&'()*~"), "X-Model-ID": resolved.model_id}

@@ -20,6 +20,7 @@ from fin_pyfunc.model.errors import (
     StoreUnavailableError,
 )
 from fin_pyfunc.serving.schemas import Error, FeatureProblem
+from fin_pyfunc.serving.withheld import log_error
 
 logger = logging.getLogger("fin_pyfunc.server")
 
@@ -80,7 +81,8 @@ def answer(error: Exception, request_id: str) -> Answer:
         return _routing(error)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status == 500:
-        logger.error("request %s failed", request_id, exc_info=error)
+        model_id = getattr(error, "model_id", "")
+        log_error(logger, "request %s failed", request_id, error=error, request_id=request_id, model_id=model_id)
         said = f"{error}" if isinstance(error, FinPyfuncError) else "an unexpected error"
         detail = (
             f"Prediction failed: {said.rstrip('.')}; the server's log has the cause under this answer's X-Request-ID."

@@ -2,111 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import multiprocessing
 import os
 import resource
-import signal
+import shutil
 import socket
 import ssl
 import sys
-import time
-from functools import partial
-from typing import Any, cast
+import tempfile
+from pathlib import Path
+from typing import Any
 
-import uvicorn
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from starlette.types import ASGIApp
-from uvicorn_worker import UvicornWorker
 
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.app import create_app
+from fin_pyfunc.serving.life import succession, trial
+from fin_pyfunc.serving.life.arbiter import ReplacingArbiter
+from fin_pyfunc.serving.life.worker import Worker
 from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.logs.lines import GunicornLogger, set_up
+from fin_pyfunc.serving.metrics.values import Values
 from fin_pyfunc.serving.middleware.auth import warn_if_exposed
 from fin_pyfunc.serving.motion.board import Board
-from fin_pyfunc.serving.protocol import Protocol, Sweeper
 from fin_pyfunc.serving.server import ReadyHook, Server
-from fin_pyfunc.serving.settings import Limits, Settings
+from fin_pyfunc.serving.settings import Settings
 from fin_pyfunc.serving.warming import warm
 
-#: gunicorn's own, so that its lines and ours read alike.
-LOG_FORMAT, DATE_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]"
+logger = logging.getLogger("fin_pyfunc.server")
 
-#: With every answer, whatever it is of.
-SAFE_HEADERS = [
-    ("x-content-type-options", "nosniff"),
-    ("x-frame-options", "DENY"),
-    ("referrer-policy", "no-referrer"),
-]
-HTTPS_HEADERS = [("strict-transport-security", "max-age=31536000")]
 #: Files, of which each connection is one, that a process asks to be allowed.
 MAX_FILES = 65_536
-
-#: Seconds for which a thread may keep Python's lock from another that wants it.
-SWITCH_SECONDS = 0.0005
-
-
-class Worker(UvicornWorker):  # type: ignore[misc] # no types
-    """uvicorn's worker, silent about its version and patient for as long as a drain may take."""
-
-    CONFIG_KWARGS = {"loop": "auto", "http": "auto", "server_header": False, "access_log": False, "ws": "none"}  # noqa: RUF012
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
-        self.config.http = partial(Protocol, self._limits)
-        self.config.proxy_headers = bool(self.cfg.forwarded_allow_ips)
-        self.config.headers += SAFE_HEADERS + (HTTPS_HEADERS if self.cfg.is_ssl else [])
-        logging.getLogger("uvicorn.error").setLevel(max(self.log.error_log.level, logging.WARNING))
-        # a thread that loads a model must not hold up an answer for the 5 ms of Python's default, a few times over
-        sys.setswitchinterval(SWITCH_SECONDS)
-
-    @property
-    def _limits(self) -> Limits:
-        """Those of our settings; the defaults where gunicorn runs another application in this worker."""
-        return self.app.settings.limits if isinstance(self.app, GunicornApp) else Limits()
-
-    async def _serve(self) -> None:
-        """As the parent does, with a server that drains."""
-        self.config.app = self.wsgi
-        server = DrainingServer(self.config, Sweeper(self._limits.client_seconds))
-        self._install_sigquit_handler()
-        await server.serve(sockets=self.sockets)
-        if not server.started:
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
-
-
-class DrainingServer(uvicorn.Server):
-    """Goes on listening after a signal until the predictions under way are answered, and says 503 meanwhile.
-
-    Parameters
-    ----------
-    config : uvicorn.Config
-    sweeper : Sweeper
-        Ends connections whose clients are too slow.
-    """
-
-    _drain_until: float | None = None
-
-    def __init__(self, config: uvicorn.Config, sweeper: Sweeper) -> None:
-        super().__init__(config)
-        self._sweeper = sweeper
-
-    async def on_tick(self, counter: int) -> bool:
-        """Say, ten times a second, whether to stop now."""
-        if counter % 10 == 0:
-            self._sweeper.sweep(cast("set[Protocol]", self.server_state.connections))
-        if self.should_exit and not self.force_exit:
-            ours: Server | None = self.lifespan.state.get("server")
-            if self._drain_until is None:
-                self._drain_until = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
-                if ours is not None:
-                    ours.predictor.drain()
-            if ours is not None and not ours.predictor.is_idle and time.monotonic() < self._drain_until:
-                return False
-        return await super().on_tick(counter)
 
 
 class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
@@ -117,20 +48,41 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
     settings : Settings
     on_ready : callable, optional
         Called by the first worker that is ready, with its default model or None.
+    estate : Estate, optional
+        What was left by the program that this one succeeds in the same process.
     """
 
-    def __init__(self, settings: Settings, on_ready: ReadyHook | None = None) -> None:
-        self.settings, self._on_ready = settings, on_ready
+    def __init__(
+        self, settings: Settings, on_ready: ReadyHook | None = None, estate: succession.Estate | None = None
+    ) -> None:
+        self.settings, self._on_ready, self._estate = settings, on_ready, estate
         #: set by the first worker whose default model is ready: from then on a worker that cannot load waits, not ends
-        self._has_served = multiprocessing.Value("b", 0)
-        self._board = Board()
+        self._has_served = multiprocessing.Value("b", 0 if estate is None else 1)
+        #: workers that serve now, as the arbiter counts them
+        self._serving = multiprocessing.RawValue("i", 0)
+        #: where everything that this server's processes keep lies, until it ends
+        self.folder = Path(tempfile.mkdtemp(prefix="fin_pyfunc-") if estate is None else estate.folder)  # 0700
+        #: what the arbiter itself counts
+        self.values = Values(self.folder if settings.metrics.enabled else None)
+        #: shared with the workers of the program before, too, while they finish
+        self._board = Board(self.folder / "board")
+        #: the worker that this is, once it is one
+        self.worker: Worker | None = None
         super().__init__()
+
+    def run(self) -> None:
+        """Serve until a signal says stop."""
+        try:
+            ReplacingArbiter(self, self._estate).run()
+        finally:
+            if self.worker is None:
+                shutil.rmtree(self.folder, ignore_errors=True)
 
     def load_config(self) -> None:
         """Tell gunicorn what our settings say."""
         s = self.settings
         options: dict[str, Any] = {
-            "bind": f"[{s.host}]:{s.port}" if ":" in s.host else f"{s.host}:{s.port}",
+            "bind": bind(s),
             "workers": s.workers,
             "worker_class": f"{Worker.__module__}.{Worker.__qualname__}",
             "loglevel": s.log_level,
@@ -144,7 +96,10 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
             # the application is made before the fork, so that workers share the memory of its imports; it opens nothing
             "preload_app": True,
             "control_socket_disable": True,
+            "child_exit": lambda arbiter, worker: arbiter.buried(worker),
         }
+        if s.log_format == "json":
+            options["logger_class"] = GunicornLogger
         if os.access("/dev/shm", os.W_OK):  # noqa: S108 - gunicorn's heartbeat file, which needs no disk there
             options["worker_tmp_dir"] = "/dev/shm"  # noqa: S108
         for name, value in options.items():
@@ -158,13 +113,33 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
             self.settings,
             on_ready=self._note_served,
             on_fatal=self._end_if_never_served,
-            on_stuck=_retire,
+            on_stuck=self._replace_worker,
+            before_serving=self._until_needed,
+            metrics_folder=self.values.folder,
             board=self._board,
         )
         # what is there now stays; a collection in a worker would touch all of it, and make it that worker's own memory
         gc.collect()
         gc.freeze()
         return app
+
+    def note_serving(self, workers: int) -> None:
+        """Let each worker know how many serve now; called by the arbiter."""
+        self._serving.value = workers
+
+    async def _until_needed(self, server: Server) -> None:
+        """Before a worker listens: where others serve, it is to be ready first, so that no request meets a 503."""
+        assert self.worker is not None  # noqa: S101 - for the type checker
+        while self._has_served.value and server.health.not_ready() is not None and not self.worker.is_ending:
+            if server.default.settled.is_set() and not self._serving.value:
+                break  # MLflow is away and nobody else is there: somebody has to say so
+            self.worker.notify()
+            await asyncio.sleep(0.02)
+
+    def _replace_worker(self) -> None:
+        """Have another worker take the place of this one, whose scoring threads do not come back."""
+        assert self.worker is not None  # noqa: S101 - for the type checker
+        self.worker.ask_for_replacement("stuck")
 
     def _note_served(self, default: LoadedModel | None) -> None:
         with self._has_served.get_lock():
@@ -181,16 +156,34 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
 
 
 def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
-    """Serve until a signal says stop; parameters as `GunicornApp` takes them."""
-    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, datefmt=DATE_FORMAT, stream=sys.stderr)
-    for noisy in ("alembic", "httpx", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    """Serve until a signal says stop; parameters as `GunicornApp` takes them.
+
+    Where the arbiter of a running server wants to know whether this configuration works, it is only tried out.
+    """
+    set_up(settings.log_level, settings.log_format == "json")
     logging.getLogger("gunicorn.error").addFilter(_is_news)
-    warn_if_exposed(settings)
-    _refuse_taken_port(settings)
-    _refuse_bad_certificate(settings)
-    _allow_open_files()
-    GunicornApp(settings, on_ready).run()
+    estate, beside = succession.inherited(), succession.tried_beside()
+    taken = estate.bind if estate is not None else beside
+    try:
+        if bind(settings) != taken:
+            _refuse_taken_port(settings)
+        _refuse_bad_certificate(settings)
+        _allow_open_files()
+        if beside is not None:
+            trial.run(settings)
+            return
+        warn_if_exposed(settings)
+        GunicornApp(settings, on_ready, estate).run()
+    except FinPyfuncError as e:
+        if settings.log_format == "text" or beside is not None:
+            raise
+        logger.error("%s", e)
+        sys.exit(1)
+
+
+def bind(settings: Settings) -> str:
+    """What to listen on, as gunicorn has it."""
+    return f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -241,8 +234,3 @@ def _allow_open_files() -> None:
     wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _retire() -> None:
-    """Have gunicorn put a new worker in the place of this one, which answers what it has accepted first."""
-    os.kill(os.getpid(), signal.SIGTERM)

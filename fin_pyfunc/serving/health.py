@@ -12,6 +12,7 @@ from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.predictor import DRAINING, Predictor
+from fin_pyfunc.serving.preload import Preload
 from fin_pyfunc.serving.schemas import Health
 from fin_pyfunc.serving.store import Store
 
@@ -32,13 +33,21 @@ class HealthProbe:
         Knows whether the server is draining.
     cache : ModelCache
     default : DefaultModel
+    preload : Preload
     probe_seconds : float
     """
 
     def __init__(
-        self, store: Store, predictor: Predictor, cache: ModelCache, default: DefaultModel, probe_seconds: float
+        self,
+        store: Store,
+        predictor: Predictor,
+        cache: ModelCache,
+        default: DefaultModel,
+        preload: Preload,
+        probe_seconds: float,
     ) -> None:
-        self._store, self._predictor, self._cache, self._default = store, predictor, cache, default
+        self._store, self._predictor, self._cache = store, predictor, cache
+        self._default, self._preload = default, preload
         self._probe_seconds = probe_seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="probe")
         self._mlflow_connected = False
@@ -62,6 +71,11 @@ class HealthProbe:
                 logger.info("MLflow %s", "answers" if self._mlflow_connected else "does not answer any more")
             await asyncio.sleep(self._probe_seconds)
 
+    @property
+    def mlflow_connected(self) -> bool:
+        """Whether MLflow answered when it was last asked."""
+        return self._mlflow_connected
+
     def health(self) -> Health:
         """The body of `GET /health`."""
         in_memory = len(self._cache)
@@ -83,10 +97,10 @@ class HealthProbe:
             return DRAINING
         if self._default.uri is None and not self._has_probed:
             return "The server has only just started and has not asked MLflow yet: try again."
+        if not self._default.is_ready:
+            return "The server's default model has not scored its warm-up row yet: try again."
         return (
-            None
-            if self._default.is_ready
-            else "The server's default model has not scored its warm-up row yet: try again."
+            None if self._preload.is_ready else "The server is still loading the models of its preload list: try again."
         )
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ in the next call. (Batching by a timer, as others do it, costs a lone caller the
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from concurrent.futures import Executor
 from typing import NamedTuple
@@ -24,7 +25,14 @@ class _Waiting(NamedTuple):
     """One caller's row, and where its answer goes."""
 
     row: Table
-    answer: asyncio.Future[Decisions]
+    answer: asyncio.Future[Decided]
+
+
+class Decided(NamedTuple):
+    """A row's answer, and when its scoring began, in the seconds of ``time.perf_counter``."""
+
+    decisions: Decisions
+    started: float
 
 
 class Joiner:
@@ -41,7 +49,7 @@ class Joiner:
         self._waiting: dict[Classifier, deque[_Waiting]] = {}
         self._at_work: set[asyncio.Task[None]] = set()
 
-    async def decide(self, model: Classifier, row: Table) -> Decisions:
+    async def decide(self, model: Classifier, row: Table) -> Decided:
         """Classify one checked row, together with whatever other rows wait for the same model.
 
         Raises
@@ -49,7 +57,7 @@ class Joiner:
         ScoringError
             The estimator failed on this row; other callers' rows are not in it.
         """
-        answer: asyncio.Future[Decisions] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Decided] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.get(model)
         if waiting is None:
             self._waiting[model] = waiting = deque()
@@ -70,22 +78,27 @@ class Joiner:
                 if not together:
                     break
                 try:
-                    answers = await loop.run_in_executor(self._threads, _decide, model, [w.row for w in together])
+                    rows = [w.row for w in together]
+                    started, answers = await loop.run_in_executor(self._threads, _decide_now, model, rows)
                 except (
                     Exception
                 ) as e:  # a defect of ours, or the pool is closed: everyone is told, nobody waits for ever
-                    answers = [e] * len(together)
+                    started, answers = 0.0, [e] * len(together)
                 for w, answered in zip(together, answers, strict=True):
                     if w.answer.done():
                         continue
                     if isinstance(answered, Exception):
                         w.answer.set_exception(answered)
                     else:
-                        w.answer.set_result(answered)
+                        w.answer.set_result(Decided(answered, started))
         finally:
             del self._waiting[model]
             for w in waiting:
                 w.answer.cancel()
+
+
+def _decide_now(model: Classifier, rows: list[Table]) -> tuple[float, list[Decisions | Exception]]:
+    return time.perf_counter(), _decide(model, rows)
 
 
 def _decide(model: Classifier, rows: list[Table]) -> list[Decisions | Exception]:

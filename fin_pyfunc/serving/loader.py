@@ -62,7 +62,7 @@ class LoadedModel:
     loaded_at : float
         Seconds since the epoch.
     size : int
-        Bytes of its files.
+        Bytes of its files; 0 where nobody has looked.
     hits : int
         How often it was asked for.
     """
@@ -74,6 +74,7 @@ class LoadedModel:
         self._open_pyfunc, self._opening = open_pyfunc, threading.Lock()
         self._pyfunc: PyFuncModel | None = None
         self.loaded_at = time.time()
+        self.size = 0
         #: header lines of an answer by what was asked and which backend answered, for `endpoints.lineage`
         self.lineage: dict[tuple[str | None, str], list[tuple[bytes, bytes]]] = {}
 
@@ -116,14 +117,14 @@ def load(
         An `ExampleError` where it does not answer the example recorded in it as it did when it was logged.
     """
     path = resolver.fetch(resolved)
-    loaded = _open(path, resolved, backend, compiler, is_data=not resolver.allows_code(resolved))
+    loaded = _opened(path, resolved, backend, compiler, is_data=not resolver.allows_code(resolved))
     check_example(loaded.model)
-    loaded.size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else (path,)))
+    loaded.size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
     return loaded
 
 
-def _open(
-    path: Path, resolved: Resolved, backend: str | None, compiler: Compiler | None, *, is_data: bool
+def _opened(
+    path: Path, resolved: Resolved, backend: str | None, compiler: Compiler | None, is_data: bool
 ) -> LoadedModel:
     if resolved.kind != "mlflow":
         if is_data and resolved.kind in ("pickle", "joblib"):

@@ -24,6 +24,7 @@ from fin_pyfunc.serving.json_keys import require_unique_everywhere
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.settings import Limits
+from fin_pyfunc.serving.tables import plain_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,8 @@ class Invocations:
         try:
             async with self._predictor.place():
                 app, loaded = await self._mlflow_app()
+                if sent == "application/vnd.apache.parquet":
+                    body = await asyncio.get_running_loop().run_in_executor(None, plain_parquet, body, self._limits)
                 status, answered = await _call(app, scope, body)
                 self._predictor.stops.check(None, loaded)
         finally:

@@ -36,7 +36,7 @@ TYPES = (PredictRequest, PredictResponse, BatchRequest, BatchResponse, Health, M
 
 #: With authentication on; without it, no route asks for one.
 SECURITY = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as `Authorization: Bearer <key>`."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key or a JWT as `Authorization: Bearer …`."},
     "api-key": {
         "type": "apiKey",
         "in": "header",
@@ -242,6 +242,23 @@ OPERATIONS = (
         "The version of MLflow that serves.",
         {"application/json": {"schema": {"type": "string"}, "example": "3.17.2"}},
         errors=(401,),
+    ),
+    Operation(
+        "get",
+        "/metrics",
+        "About",
+        "What was counted, for Prometheus",
+        "The numbers of all workers, in Prometheus's text format or, if `Accept` asks for it, in OpenMetrics; "
+        "docs/operations.md lists them. There is no such route while `metrics.enabled` is false.",
+        "Everything that was counted since the server started.",
+        {
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": "# TYPE fin_pyfunc_requests_total counter\n"
+                'fin_pyfunc_requests_total{route="/predict",status="200",model="models:/m-0123"} 1.0\n',
+            }
+        },
+        errors=(401, 403),
     ),
     Operation(
         "get",

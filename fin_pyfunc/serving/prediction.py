@@ -27,19 +27,29 @@ class Prediction:
         The rows as they were scored.
     decisions : Decisions
         The answers, one a row.
-    began, decoded, scored : float
-        When work on the body began, when its rows were read, and when they were scored, in the seconds of
-        ``time.perf_counter``.
+    began, decoded : float
+        When work on the rows began and when they were read, in the seconds of ``time.perf_counter``, as all times here.
+    sent : bytes-like or None
+        The rows as the client sent them, JSON; None where they came as a table of another content type.
+    entered, found : float, optional
+        When the model was asked for and when it was there; default `began`: it was in memory, and nothing was waited
+        for.
+    started : float, optional
+        When scoring began; default `decoded`.
 
     Attributes
     ----------
+    scored, encoded : float
+        When the rows were scored, and when the answer's body was written.
     scope : Scope
-        Of the request, whose ``state`` holds its id and its principal; set by the endpoint.
-    sent : bytes-like or None
-        The rows as the client sent them, JSON; None where they came as a table of another content type.
+        Of the request, whose ``state`` holds its id and its principal; set by the endpoint. From then on the state
+        holds the prediction, too.
     """
 
-    __slots__ = ("asked", "began", "decisions", "decoded", "loaded", "scope", "scored", "sent", "table")
+    __slots__ = (
+        *("_scope", "asked", "began", "decisions", "decoded", "encoded", "entered", "found", "loaded", "scored"),
+        *("sent", "started", "table"),
+    )
 
     def __init__(
         self,
@@ -50,10 +60,39 @@ class Prediction:
         began: float,
         decoded: float,
         sent: msgspec.Raw | bytes | None = None,
+        *,
+        entered: float | None = None,
+        found: float | None = None,
+        started: float | None = None,
     ) -> None:
         self.asked, self.loaded, self.table, self.decisions, self.sent = asked, loaded, table, decisions, sent
+        self.entered = began if entered is None else entered
+        self.found = began if found is None else found
+        self.started = decoded if started is None else started
         self.began, self.decoded, self.scored = began, decoded, time.perf_counter()
-        self.scope: Scope = {}
+        self.encoded = self.scored
+        self._scope: Scope = {}
+
+    @property
+    def scope(self) -> Scope:
+        """The request's."""
+        return self._scope
+
+    @scope.setter
+    def scope(self, scope: Scope) -> None:
+        self._scope = scope
+        scope["state"]["prediction"] = self
+
+    @property
+    def waited(self) -> float:
+        """Seconds that its rows waited for their turn, once the model was there."""
+        return (self.began - self.found) + (self.started - self.decoded)
+
+
+def model_of(scope: Scope, error: Exception | None = None) -> str:
+    """The immutable id of the model that a request was about, as far as it is known; else an empty text."""
+    prediction: Prediction | None = scope["state"].get("prediction")
+    return getattr(error, "model_id", "") if prediction is None else prediction.loaded.resolved.model_id
 
 
 class Watcher(Protocol):
@@ -84,7 +123,7 @@ class Watchers:
         return bool(self._watchers)
 
     def add(self, watcher: Watcher) -> None:
-        """Let one more look on, from the next request on."""
+        """Let one more look on, after the others, from the next request on."""
         self._watchers = (*self._watchers, watcher)
 
     def remove(self, watcher: Watcher) -> None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.decode import Envelope, read_row
 from fin_pyfunc.serving.default_model import DefaultModel
@@ -65,7 +66,12 @@ class Predictor:
     @property
     def is_idle(self) -> bool:
         """Whether every prediction that was accepted is answered."""
-        return self._places.taken == 0
+        return self.waiting == 0
+
+    @property
+    def waiting(self) -> int:
+        """Predictions under way."""
+        return self._places.taken
 
     @property
     def default_uri(self) -> str | None:
@@ -92,21 +98,28 @@ class Predictor:
         FinPyfuncError
             Whatever finding, loading or scoring the model raised.
         """
-        uri, sent, began = envelope.model_uri, envelope.features, time.perf_counter()
+        uri, sent, entered = envelope.model_uri, envelope.features, time.perf_counter()
         loaded = self._in_memory(uri)
-        if loaded is not None and not self.is_draining:
-            row = read_row(envelope, loaded.model, self._limits.max_row_keys)
-            decoded = time.perf_counter()
-            decisions = loaded.model.decide_now(row)
-            if decisions is not None:
-                return Prediction(uri, loaded, row, decisions, began, decoded, sent)
-        async with self.place():
-            loaded = await self.find(uri)
-            row = read_row(envelope, loaded.model, self._limits.max_row_keys)
-            decoded = time.perf_counter()
-            return Prediction(uri, loaded, row, await self._joiner.decide(loaded.model, row), began, decoded, sent)
+        try:
+            if loaded is not None and not self.is_draining:
+                row = read_row(envelope, loaded.model, self._limits.max_row_keys)
+                decoded = time.perf_counter()
+                decisions = loaded.model.decide_now(row)
+                if decisions is not None:
+                    return Prediction(uri, loaded, row, decisions, entered, decoded, sent)
+            async with self.place():
+                loaded = await self.find(uri)
+                found = time.perf_counter()
+                row = read_row(envelope, loaded.model, self._limits.max_row_keys)
+                decoded = time.perf_counter()
+                decisions, started = await self._joiner.decide(loaded.model, row)
+                times = {"entered": entered, "found": found, "started": started}
+                return Prediction(uri, loaded, row, decisions, found, decoded, sent, **times)
+        except FinPyfuncError as e:
+            _note_model(e, loaded)
+            raise
 
-    async def on_thread(self, uri: str | None, work: Callable[[LoadedModel], T]) -> T:
+    async def on_thread(self, uri: str | None, work: Callable[[LoadedModel, float], T]) -> T:
         """Find a model, and do with it on a scoring thread what takes its time.
 
         Parameters
@@ -114,6 +127,7 @@ class Predictor:
         uri : str or None
             The model as the client named it; None for the server's default.
         work : callable
+            Given the model, and when it was found in the seconds of ``time.perf_counter``.
 
         Raises
         ------
@@ -122,7 +136,12 @@ class Predictor:
         """
         async with self.place():
             loaded = await self.find(uri)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work, loaded)
+            try:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, work, loaded, time.perf_counter())
+            except FinPyfuncError as e:
+                _note_model(e, loaded)
+                raise
 
     async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do on a scoring thread what would hold up every other request; raises as `place` and as the work."""
@@ -181,3 +200,9 @@ class Predictor:
     def close(self) -> None:
         """Take no more work."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _note_model(error: FinPyfuncError, loaded: LoadedModel | None) -> None:
+    """Let an error know the model that it is about, for `prediction.model_of`."""
+    if loaded is not None:
+        error.model_id = loaded.resolved.model_id

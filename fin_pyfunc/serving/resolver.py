@@ -72,6 +72,11 @@ class Resolved:
     kind: str
     origin: Literal["store", "file", "operator"] = "store"
 
+    @property
+    def public_uri(self) -> str:
+        """What was asked for as a stranger may read it: the operator's own local path stays on the server."""
+        return self.uri if self.uri.startswith(("models:/", "runs:/")) else self.model_id
+
 
 class _Fetched(NamedTuple):
     folder: Path  # ours to remove

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,8 @@ from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.health import HealthProbe
 from fin_pyfunc.serving.loader import LoadedModel, load
+from fin_pyfunc.serving.metrics import definitions as m
+from fin_pyfunc.serving.metrics.worker import WorkerMetrics
 from fin_pyfunc.serving.motion.board import Board
 from fin_pyfunc.serving.motion.follower import Follower
 from fin_pyfunc.serving.motion.last_good import LastGood
@@ -27,14 +29,18 @@ from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.motion.tally import Tally
 from fin_pyfunc.serving.prediction import Watchers
 from fin_pyfunc.serving.predictor import Predictor
+from fin_pyfunc.serving.preload import Preload, require_room
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.settings import Settings
 from fin_pyfunc.serving.store import Store
+from fin_pyfunc.serving.tracing import Tracer
 from fin_pyfunc.serving.trust.loads import Loads
 from fin_pyfunc.serving.trust.unknown import Unknown
 
 #: Called with the default model, or None where the server has none.
 ReadyHook = Callable[[LoadedModel | None], None]
+#: Seconds between attempts to load a default model that could not be loaded, where other workers serve.
+LOAD_AGAIN_SECONDS = 10.0
 logger = logging.getLogger("fin_pyfunc.server")
 
 
@@ -45,13 +51,24 @@ class Server:
     ----------
     settings : Settings
     on_ready : callable, optional
-        Called once the default model, if any, answers.
+        Called once the default model, if any, and those of the preload list answer.
     on_fatal : callable, optional
-        Called once it is certain that the default model cannot be loaded; what it raises ends the worker.
+        Called where it is certain that one of those cannot be loaded; what it raises ends the worker.
     on_stuck : callable, optional
         Called once too many scoring threads do not come back; it should have the worker replaced.
+    before_serving : callable, optional
+        Awaited, with this server, before the worker listens.
+    metrics_folder : Path, optional
+        Where all workers of one server keep what they count; default one of this worker's own.
     board : Board, optional
         What the workers share; default one of this server's own.
+
+    Attributes
+    ----------
+    is_leaving : bool
+        Whether another worker takes this one's place, so that clients should connect anew.
+    watchers : Watchers
+        Who looks on at predictions.
 
     Raises
     ------
@@ -65,9 +82,13 @@ class Server:
         on_ready: ReadyHook | None = None,
         on_fatal: Callable[[], None] | None = None,
         on_stuck: Callable[[], None] | None = None,
+        before_serving: Callable[[Server], Awaitable[None]] | None = None,
+        metrics_folder: Path | None = None,
         board: Board | None = None,
     ) -> None:
-        self._on_ready, self._on_fatal, self._on_stuck = on_ready, on_fatal, on_stuck
+        self._on_ready, self._on_fatal, self._on_stuck = on_ready, on_fatal or _ignore, on_stuck
+        self._before_serving = before_serving
+        require_room(settings)
         uri = settings.mlflow.tracking_uri
         models = settings.models
         resolver = Resolver(
@@ -79,7 +100,10 @@ class Server:
             max_bytes=models.max_bytes,
         )
         self.settings = settings
+        self.is_leaving = False
         self.compiler = Compiler()
+        self.metrics = WorkerMetrics(settings.metrics.enabled, metrics_folder)
+        self.tracer = Tracer() if settings.tracing.enabled else None
         self.cache = ModelCache(
             resolver,
             Loads(
@@ -90,6 +114,7 @@ class Server:
             ),
             max_models=settings.cache.max_models if settings.cache.enabled else 0,
             refresh_seconds=models.refresh_seconds,
+            values=self.metrics.values,
             is_followed=models.refresh_seconds > 0,
             unknown=Unknown(models.unknown_seconds, models.unknown_per_second),
             loads=models.loads,
@@ -99,13 +124,18 @@ class Server:
         self.stops = Stops(board, state_file, self.cache, settings.model_uri, self.tally)
         self.stops.load()
         self.default = DefaultModel(self.cache, settings.model_uri, LastGood(board))
+        self.preload = Preload(self.cache, settings.preload)
         self.follower = Follower(self.cache, self.default, settings.models.refresh_seconds, self.tally)
         self.shadow = Shadow(self.cache, settings.shadow, settings.model_uri, self.stops, self.watchers, self.tally)
         asked = Asked(resolver, Store(uri))
         self.motion = Motion(settings, board, asked, self.default, self.follower, self.stops, self.shadow)
         self.predictor = Predictor(self.cache, self.default, settings.limits, self.stops)
-        self.health = HealthProbe(Store(uri), self.predictor, self.cache, self.default, settings.mlflow.probe_seconds)
+        probe_seconds = settings.mlflow.probe_seconds
+        self.health = HealthProbe(Store(uri), self.predictor, self.cache, self.default, self.preload, probe_seconds)
         self.catalog = Catalog(uri, settings.mlflow.experiment_name)
+        self._hits = 0
+        self._shown: set[tuple[str, str]] = set()
+        self.metrics.before_flush.append(self._count)
 
     @asynccontextmanager
     async def lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
@@ -116,10 +146,20 @@ class Server:
         allow_file_store(os.environ, self.settings.mlflow.tracking_uri)
         bound_mlflow_waits(os.environ)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would draw in the log
-        background = [asyncio.create_task(self.health.run()), asyncio.create_task(self._start_default())]
-        background.append(asyncio.create_task(self.motion.run()))
-        background.append(asyncio.create_task(self.predictor.watch(self._on_stuck)))
+        self.metrics.start()
+        if self.tracer is not None:
+            self.tracer.start()
+        work = (
+            self.health.run(),
+            self._start_models(),
+            self.motion.run(),
+            self.predictor.watch(self._on_stuck),
+            self.metrics.run(),
+        )
+        background = [asyncio.create_task(each) for each in work]
         try:
+            if self._before_serving is not None:
+                await self._before_serving(self)
             yield {"server": self}
         finally:
             self.predictor.drain()
@@ -131,12 +171,36 @@ class Server:
             self.health.close()
             self.compiler.close()
             self.cache.close()
+            self.metrics.close()
+            if self.tracer is not None:
+                self.tracer.close()
 
-    async def _start_default(self) -> None:
+    async def _start_models(self) -> None:
         await self.default.start()
-        if self.default.fatal is not None:
+        while self.default.fatal is not None:
             logger.error("the default model %s cannot be loaded: %s", self.default.uri, self.default.fatal)
-            if self._on_fatal is not None:
-                self._on_fatal()
-        elif self._on_ready is not None:
+            self._on_fatal()
+            await asyncio.sleep(LOAD_AGAIN_SECONDS)  # others still serve what they have: this worker waits
+            await self.default.start()
+        await self.preload.start(self._on_fatal)
+        if self._on_ready is not None:
             self._on_ready(self.default.loaded)
+
+    def _count(self) -> None:
+        """What is read off the parts rather than counted by them."""
+        values, models = self.metrics.values, list(self.cache)
+        values.add(m.CACHE_HITS, by=self.cache.hits - self._hits)
+        self._hits = self.cache.hits
+        values.set(m.MODELS, to=len(models))
+        values.set(m.MODEL_BYTES, to=sum(model.size for model in models))
+        shown = {(model.resolved.model_id, model.resolved.public_uri) for model in models}
+        for labels in shown | self._shown:
+            values.set(m.MODEL_INFO, *labels, to=float(labels in shown))
+        self._shown = shown
+        values.set(m.WAITING, to=self.predictor.waiting)
+        values.set(m.READY, to=float(self.health.not_ready() is None))
+        values.set(m.MLFLOW_UP, to=float(self.health.mlflow_connected))
+
+
+def _ignore() -> None:
+    """What cannot be loaded ends nothing."""

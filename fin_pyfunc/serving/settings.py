@@ -17,12 +17,14 @@ from fin_pyfunc.serving.settings_sections import (
     Cache,
     Cors,
     Limits,
+    Metrics,
     Mlflow,
     Models,
     Rate,
     Settings,
     Shadow,
     Tls,
+    Tracing,
 )
 from fin_pyfunc.serving.settings_sources import (
     MAX_FILE_BYTES,
@@ -45,6 +47,7 @@ __all__ = [
     "Cache",
     "Cors",
     "Limits",
+    "Metrics",
     "Mlflow",
     "Models",
     "Rate",
@@ -53,6 +56,7 @@ __all__ = [
     "SettingsError",
     "Shadow",
     "Tls",
+    "Tracing",
     "fields",
     "load",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from importlib.util import find_spec
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -19,6 +20,13 @@ from fin_pyfunc.serving.trust.allow import EVERY
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Count = Annotated[int, Meta(ge=1)]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it is part of
+        return False
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,7 +120,7 @@ class Models(_Section, frozen=True):
     load_seconds: Annotated[
         float, Meta(gt=0, le=86400, description="Longest time in seconds that loading a model may take.")
     ] = 120.0
-    loads: Annotated[int, Meta(ge=1, le=64, description="Models that one worker loads at once; others wait.")] = 2
+    loads: Annotated[int, Meta(ge=1, description="Models that one worker loads at once; others wait.")] = 2
     unknown_seconds: Annotated[
         float,
         Meta(ge=0, le=86400, description="Seconds for which a model that is not there, or does not load, stays so."),
@@ -174,6 +182,10 @@ class Limits(_Section, frozen=True):
     ] = 256
     score_threads: Annotated[
         _Count | None, Meta(description="Scoring threads of one worker; null is one a CPU, at most 4.")
+    ] = None
+    worker_memory: Annotated[
+        _Count | None,
+        Meta(description="Bytes of memory beyond which a worker is replaced by a new one; null is no limit."),
     ] = None
 
 
@@ -384,6 +396,33 @@ class Shadow(_Section, frozen=True):
     ] = 67_108_864
 
 
+class Metrics(_Section, frozen=True):
+    """What is counted."""
+
+    enabled: Annotated[bool, Meta(description="Whether the server counts, for Prometheus to ask at `/metrics`.")] = True
+
+
+class Tracing(_Section, frozen=True):
+    """Spans of each request."""
+
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Whether requests are traced with OpenTelemetry, as its own `OTEL_…` variables say; needs the "
+            "extra `tracing`."
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.enabled and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
+            raise SettingsError(
+                [
+                    f"{ROOT}.tracing.enabled: true needs OpenTelemetry, which is not installed; "
+                    "run pip install 'fin_pyfunc[tracing]', or set it to false"
+                ]
+            )
+
+
 class Settings(_Section, frozen=True):
     """Everything that can be set for the server, under ``deployment.api`` in a configuration file."""
 
@@ -396,10 +435,20 @@ class Settings(_Section, frozen=True):
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"], Meta(description="Least severe level that is logged.")
     ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="`text` for people, or `json`: one object a line.")
+    ] = "text"
+    log_requests: Annotated[
+        Literal["auto", "all", "failed"],
+        Meta(description="Which requests are a line of the log; `auto` is `all` as JSON and `failed` as text."),
+    ] = "auto"
     model_uri: Annotated[
         _Text | None,
         Meta(description="Model of a request that names none, loaded at start; null has each request name its own."),
     ] = None
+    preload: Annotated[
+        tuple[_Text, ...], Meta(description="Further models, loaded and warm before the server is ready.")
+    ] = ()
     backend: Annotated[
         _Text | None, Meta(description="Backend that computes every prediction; null chooses one for each model.")
     ] = None
@@ -414,5 +463,7 @@ class Settings(_Section, frozen=True):
     cache: Annotated[Cache, Meta(description="Models kept in memory.")] = Cache()
     models: Annotated[Models, Meta(description="Which models a request may name.")] = Models()
     limits: Annotated[Limits, Meta(description="How much one request, and one worker, takes on.")] = Limits()
+    metrics: Annotated[Metrics, Meta(description="What is counted.")] = Metrics()
+    tracing: Annotated[Tracing, Meta(description="Spans of each request.")] = Tracing()
     admin: Annotated[Admin, Meta(description="What operators decide while the server runs.")] = Admin()
     shadow: Annotated[Shadow, Meta(description="A second model that sees a share of the traffic.")] = Shadow()

@@ -6,7 +6,8 @@ a DataFrame for `FeatureSpec.check`, which tells wrong types and nulls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -72,19 +73,9 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
         422: NaN or infinity in a CSV column of a model that says no types.
     """
     import pandas as pd
-    import pyarrow as pa
 
-    try:
+    with _refusing(content_type, limits):
         read = _READERS[content_type](body, spec, limits)
-    except TooLargeError:
-        raise RequestError(
-            413,
-            f"The table takes more memory than this server gives to one ({EXPANSION * limits.max_body_bytes} bytes): "
-            "send fewer rows or columns at a time, or raise deployment.api.limits.max_body_bytes.",
-        ) from None
-    except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError) as e:
-        refusal = csv_rows.odd_row(e) if content_type == CSV else None
-        raise refusal or RequestError(422, _UNREADABLE[content_type]) from None
     if not read.n_rows:
         raise RequestError(422, "The table must hold at least one row.")
     columns: dict[str, Any] = dict(read.columns)
@@ -97,6 +88,72 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
         columns |= dict.fromkeys(unknown[:MAX_PROBLEMS])
     # a model that says nothing may write into what it gets, and Arrow's memory is read-only
     return pd.DataFrame(columns, index=pd.RangeIndex(read.n_rows), copy=spec is None)
+
+
+def plain_parquet(body: bytes, limits: Limits) -> bytes:
+    """A Parquet body written anew, for a reader that trusts what it is given: a damaged footer may end the process.
+
+    Parameters
+    ----------
+    body : bytes
+    limits : Limits
+        `max_body_bytes`, as in `read_table`.
+
+    Returns
+    -------
+    bytes
+        The same columns, types and pandas metadata.
+
+    Raises
+    ------
+    RequestError
+        413: too much memory. 422: damaged, or with nested columns.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    limit = EXPANSION * limits.max_body_bytes
+    with _refusing(PARQUET, limits):
+        file = pyarrow.parquet.ParquetFile(pa.BufferReader(body))
+        schema, metadata = file.schema_arrow, file.metadata
+        leaves = list(range(metadata.num_columns))
+        if metadata.num_rows * len(leaves) * _CELL > limit or metadata.num_row_groups > MAX_ROW_GROUPS:
+            raise TooLargeError
+        table = schema.empty_table()
+        if metadata.num_rows and leaves:
+            check_pages(body, leaves, len(leaves), limit)
+            texts = [name for name in schema.names if is_text(schema.field(name).type)]
+            file = pyarrow.parquet.ParquetFile(pa.BufferReader(body), metadata=metadata, read_dictionary=texts)
+            table = file.reader.read_all(column_indices=leaves, use_threads=False)
+            table.validate(full=True)
+            if table.num_rows != metadata.num_rows:
+                raise ValueError("not as many rows as the file says")
+            if (
+                sum(text_bytes(chunk) for column in table.unify_dictionaries().columns for chunk in column.chunks)
+                > limit
+            ):
+                raise TooLargeError
+        sink = pa.BufferOutputStream()
+        pyarrow.parquet.write_table(table.cast(schema), sink)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return] # pyarrow has no types
+
+
+@contextmanager
+def _refusing(content_type: str, limits: Limits) -> Iterator[None]:
+    """Say what is wrong with a body that cannot be read."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except TooLargeError:
+        raise RequestError(
+            413,
+            f"The table takes more memory than this server gives to one ({EXPANSION * limits.max_body_bytes} bytes): "
+            "send fewer rows or columns at a time, or raise deployment.api.limits.max_body_bytes.",
+        ) from None
+    except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError) as e:
+        refusal = csv_rows.odd_row(e) if content_type == CSV else None
+        raise refusal or RequestError(422, _UNREADABLE[content_type]) from None
 
 
 def write_table(content_type: str, decisions: Decisions, return_proba: bool) -> bytes:

@@ -98,8 +98,9 @@ def _check_named(attributes: dict[str, Any]) -> None:
 
     left_at, right_at = place(left), place(right)
     children = np.concatenate([left_at[~leaf], right_at[~leaf]])
-    roots = np.setdiff1d(np.arange(len(trees)), children)
-    if len(np.unique(trees[roots])) != len(np.unique(trees)):
+    # ONNX Runtime begins each tree at its first node
+    roots = np.unique(trees, return_index=True)[1]
+    if not np.array_equal(np.sort(roots), np.setdiff1d(np.arange(len(trees)), children)):
         raise forged("a tree whose nodes do not form a tree")
     check_trees(left_at, right_at, feature, _MAX_FEATURES, roots)
 

@@ -4,54 +4,93 @@ from __future__ import annotations
 
 import logging
 import time
-from urllib.parse import quote
+from collections.abc import Sequence
+from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fin_pyfunc.serving.http import ClientDisconnected, request_id, send_error
+from fin_pyfunc.serving.withheld import log_error
 
 logger = logging.getLogger("fin_pyfunc.server")
 
-#: What load balancers ask every second, and may be told 503 for minutes.
-PROBES = ("/health", "/ping")
+
+class BrokenOffError(Exception):
+    """An answer had begun and could not be finished; what was wrong has been logged."""
+
+
+#: With it a server says that it closes the connection once this answer is read.
+_CLOSE = (b"connection", b"close")
+
+
+class Observer(Protocol):
+    """Looks on at requests that have been answered."""
+
+    def answered(self, scope: Scope, status: int, seconds: float, error: Exception | None, /) -> None:
+        """Called once a request is over; must be quick, and must not raise.
+
+        Parameters
+        ----------
+        scope : Scope
+        status : int
+            0 where the client went away before it was answered.
+        seconds : float
+            Since its head was read.
+        error : Exception or None
+            What it was answered instead of.
+        """
+
+
+class Leaving(Protocol):
+    """Whoever knows whether this worker is about to make room for another."""
+
+    is_leaving: bool
 
 
 class Boundary:
     """Adds `X-Request-ID` to every answer, and answers every exception as the contract words it.
 
-    An answer of 400 and above is a line in the log; any other one, and what probes ask, at the level debug.
+    Parameters
+    ----------
+    app : ASGI application
+    worker : Leaving
+        While it is leaving, each answer asks the client to connect anew, to another worker.
+    observers : sequence of Observer
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, worker: Leaving, observers: Sequence[Observer] = ()) -> None:
+        self._app, self._worker, self._observers = app, worker, tuple(observers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; anything but HTTP passes through."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        own_id = (b"x-request-id", request_id(scope).encode())
+        own = [(b"x-request-id", request_id(scope).encode())]
         started, status, began = False, 0, time.perf_counter()
+        error: Exception | None = None
 
         async def send_with_id(message: Message) -> None:
             nonlocal started, status
             if message["type"] == "http.response.start":
                 started, status = True, message["status"]
-                message["headers"] = [*message.get("headers", ()), own_id]
+                if self._worker.is_leaving:
+                    own.append(_CLOSE)
+                message["headers"] = [*message.get("headers", ()), *own]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnected:
-            logger.info("request %s: the client went away", request_id(scope))
+            id_ = request_id(scope)
+            logger.info("request %s: the client went away", id_, extra={"request_id": id_})
         except Exception as e:
+            error = e
             if started:  # too late for another answer: the connection is closed instead
-                logger.error("request %s failed after its answer had begun", request_id(scope), exc_info=e)
-                raise
+                id_ = request_id(scope)
+                log_error(logger, "request %s failed after its answer had begun", id_, error=e, request_id=id_)
+                raise BrokenOffError from None
             await send_error(scope, send_with_id, e)
-        is_probe = scope["path"].startswith(PROBES)
-        level = logging.INFO if status >= 400 and not is_probe else logging.DEBUG
-        if logger.isEnabledFor(level):
-            took = 1000 * (time.perf_counter() - began)
-            path = quote(scope["path"])  # a caller's text must not make lines of its own
-            logger.log(level, "request %s: %s %s %d in %.1f ms", request_id(scope), scope["method"], path, status, took)
+        finally:
+            for observer in self._observers:
+                observer.answered(scope, status, time.perf_counter() - began, error)
         return None

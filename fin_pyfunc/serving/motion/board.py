@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from fin_pyfunc.model.errors import FinPyfuncError
 
@@ -28,14 +29,19 @@ class Board:
     The text is kept twice and the number says which is meant, so that a worker killed while it writes changes nothing.
     The lock is the kernel's, which a killed worker leaves unlocked.
 
+    Parameters
+    ----------
+    path : Path, optional
+        A file of the server's own, made if need be; default one without a name, for the processes that this one forks.
+
     Attributes
     ----------
     generation : memoryview of one integer
         ``generation[0]`` grows by one with each change, in all workers at once.
     """
 
-    def __init__(self) -> None:
-        self._handle = _nameless_file()
+    def __init__(self, path: Path | None = None) -> None:
+        self._handle = _nameless_file() if path is None else os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self._handle, _PAGE + 2 * CAPACITY)
         self._memory = mmap.mmap(self._handle, _PAGE + 2 * CAPACITY)
         self.generation = memoryview(self._memory)[:8].cast("Q")

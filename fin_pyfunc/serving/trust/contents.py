@@ -132,7 +132,7 @@ def check_data(path: Path) -> None:
         raise _executable("a loader of its own")
     if function.get("code") not in (None, "code"):
         raise _executable("code elsewhere")
-    if function.get("artifacts") not in (None, {artifact.NAME: {"path": f"artifacts/{artifact.NAME}"}}):
+    if not _is_own_artifact(function.get("artifacts")):
         raise _executable("artifacts elsewhere")
     if not isinstance(function.get("config", {}), dict):
         raise _executable("a configuration elsewhere")
@@ -173,6 +173,19 @@ def flavors_of(path: Path) -> dict[str, dict[str, Any]]:
     return flavors
 
 
+def _is_own_artifact(artifacts: Any) -> bool:
+    if (
+        not isinstance(artifacts, dict)
+        or set(artifacts) != {artifact.NAME}
+        or not isinstance(artifacts[artifact.NAME], dict)
+    ):
+        return False
+    # the uri is where it was logged from, for the record
+    return {name: value for name, value in artifacts[artifact.NAME].items() if name != "uri"} == {
+        "path": f"artifacts/{artifact.NAME}"
+    }
+
+
 def _file(path: Path, name: Any) -> Path:
     if not isinstance(name, str) or Path(name).name != name or not (path / name).is_file():
         raise ArtifactError("The model's MLmodel names a file that is not in its folder: log the model again.")
@@ -180,7 +193,8 @@ def _file(path: Path, name: Any) -> Path:
 
 
 def _check_entry(path: Path, name: Any) -> Path:
-    file = _file(path, name)
+    # MLflow writes where it was, and looks for its last part alone
+    file = _file(path, Path(name).name if isinstance(name, str) else None)
     if file.stat().st_size > artifact.MAX_TEXT or hashlib.sha256(file.read_bytes()).hexdigest() not in artifact.ENTRIES:
         raise _executable("a code file that is not of a released fin_pyfunc")
     return file

@@ -1,0 +1,80 @@
+"""Models that are loaded and warm before the server is ready, besides the default one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from fin_pyfunc.model.errors import FinPyfuncError, StoreUnavailableError
+from fin_pyfunc.serving.cache import ModelCache
+from fin_pyfunc.serving.default_model import RETRY_SECONDS
+from fin_pyfunc.serving.loader import warm_up
+from fin_pyfunc.serving.settings import ROOT, Settings, SettingsError
+
+logger = logging.getLogger("fin_pyfunc.server")
+
+
+def require_room(settings: Settings) -> None:
+    """Refuse a list that is longer than what the cache keeps.
+
+    Raises
+    ------
+    SettingsError
+    """
+    room = settings.cache.max_models if settings.cache.enabled else 0
+    if len(settings.preload) > room:
+        raise SettingsError(
+            [
+                f"{ROOT}.preload: {len(settings.preload)} models are to be loaded, and the cache keeps {room}; "
+                f"list fewer, or raise {ROOT}.cache.max_models"
+            ]
+        )
+
+
+class Preload:
+    """The operator's list of models.
+
+    They are kept as any other model is, so that the least recently used goes first once others are asked for.
+
+    Parameters
+    ----------
+    cache : ModelCache
+    uris : sequence of str
+        As a client may send them.
+    """
+
+    def __init__(self, cache: ModelCache, uris: Sequence[str]) -> None:
+        self._cache, self._missing = cache, list(uris)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether each has been loaded and has scored its warm-up rows."""
+        return not self._missing
+
+    async def start(self, on_fatal: Callable[[], None]) -> None:
+        """Load one after the other until all are there; MLflow being away is waited out.
+
+        Parameters
+        ----------
+        on_fatal : callable
+            Called for one that cannot be loaded; if it returns, the server goes on without that model.
+        """
+        while self._missing:
+            uri = self._missing[0]
+            try:
+                loaded = await self._cache.get(uri)
+                await asyncio.get_running_loop().run_in_executor(None, warm_up, loaded)
+            except StoreUnavailableError as e:
+                logger.warning("the model %s is not loaded yet: %s", uri, e)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            except FinPyfuncError as e:
+                logger.error("the model %s of the preload list cannot be loaded: %s", uri, e)
+                on_fatal()
+            except Exception:  # a defect: still an end rather than a wait for ever
+                logger.exception("the model %s of the preload list could not be loaded", uri)
+                on_fatal()
+            else:
+                logger.info("model %s is ready", uri)
+            self._missing.pop(0)

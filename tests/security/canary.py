@@ -1,0 +1,93 @@
+"""What notices that it was touched: files outside of everything that may be read, a socket on loopback, a pickle."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+#: Put on a server's path: it writes down whatever the server opens, lists or runs with the canary's name in it.
+HOOK = """
+import os, sys
+name, log = os.environ["CANARY"], os.environ["CANARY_LOG"]
+busy = False
+def seen(event, args):
+    global busy
+    if busy or not event.startswith(("open", "os.", "import", "subprocess", "exec", "shutil", "glob")):
+        return
+    if name in repr(args):
+        busy = True
+        try:
+            with open(log, "a") as file:
+                file.write(event + "\\n")
+        finally:
+            busy = False
+sys.addaudithook(seen)
+"""
+
+
+class Canary:
+    """Watches a folder and a port; `is_untouched` says whether anything came of an attack."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "canary-outside"
+        self.folder.mkdir()
+        self.marker = folder / "it-ran"
+        self._log, self._hook = folder / "seen.log", folder / "hook"
+        self._hook.mkdir()
+        (self._hook / "sitecustomize.py").write_text(HOOK)
+        self._log.touch()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.connections = 0
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """For the environment of whoever is watched."""
+        return {"PYTHONPATH": str(self._hook), "CANARY": self.folder.name, "CANARY_LOG": str(self._log)}
+
+    @property
+    def pickle(self) -> bytes:
+        """Leaves the marker behind when it is loaded."""
+        return pickle.dumps(_Touches(str(self.marker)))
+
+    def assert_untouched(self) -> None:
+        """Nothing of the canary was opened, listed, run or connected to."""
+        assert not self.marker.exists()
+        assert self._log.read_text() == ""
+        assert self.connections == 0
+
+    def assert_notices(self) -> None:
+        """It would have noticed: a process with its environment that opens a file of it is written down."""
+        (self.folder / "file").write_text("secret")
+        program = f"open({str(self.folder / 'file')!r}).read()"
+        subprocess.run([sys.executable, "-c", program], env={**os.environ, **self.env}, check=True)
+        assert "open" in self._log.read_text()
+        self._log.write_text("")
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            connection.close()
+
+
+class _Touches:
+    def __init__(self, marker: str) -> None:
+        self._marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self._marker}",)
