@@ -141,6 +141,7 @@ class Server:
         self._hits, self._recorded = 0, (0, 0)
         self._shown: set[tuple[str, str]] = set()
         self.metrics.before_flush.append(self._count)
+        self.tally.listen(self._count_motion)
 
     @asynccontextmanager
     async def lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
@@ -213,9 +214,26 @@ class Server:
             values.add(m.RECORDS_FAILED, by=failed - self._recorded[1])
             values.set(m.RECORDS_WAITING, to=self.recorder.waiting)
             self._recorded = written, failed
+        values.set(m.STOPPED_MODELS, to=len(self.stops.now()))
         values.set(m.WAITING, to=self.predictor.waiting)
         values.set(m.READY, to=float(self.health.not_ready() is None))
         values.set(m.MLFLOW_UP, to=float(self.health.mlflow_connected))
+
+    def _count_motion(self, name: str, _: tuple[str, ...], n: float) -> None:
+        """What happened to a model, as soon as it did; names as `Tally` has them."""
+        values, chosen = self.metrics.values, self.shadow.chosen
+        shadow, model = chosen.model_uri or "", chosen.of or self.settings.model_uri or ""
+        match name:
+            case "followed":
+                values.add(m.ALIAS_SWAPS, "swapped", by=n)
+            case "rejected":
+                values.add(m.ALIAS_SWAPS, "refused", by=n)
+            case "shadow_agreed" | "shadow_differed":
+                values.add(m.SHADOW_ROWS, model, shadow, "true" if name == "shadow_agreed" else "false", by=n)
+            case "shadow_difference":
+                values.add(m.SHADOW_DISTANCE, model, shadow, by=n)
+            case "shadow_dropped" | "shadow_stopped" | "shadow_failed":
+                values.add(m.SHADOW_SKIPPED, shadow, name.removeprefix("shadow_"), by=n)
 
 
 def _ignore() -> None:
