@@ -50,6 +50,7 @@ CONTRACT = {
     ("get", "/ping"),
     ("head", "/ping"),
     ("get", "/version"),
+    ("get", "/metrics"),
 }
 SPEC = document.openapi("1.2.3")
 OPERATIONS = {(method, path): op for path, item in SPEC["paths"].items() for method, op in item.items()}

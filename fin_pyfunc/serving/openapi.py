@@ -280,6 +280,23 @@ OPERATIONS = (
     ),
     Operation(
         "get",
+        "/metrics",
+        "About",
+        "What was counted, for Prometheus",
+        "The numbers of all workers, in Prometheus's text format or, if `Accept` asks for it, in OpenMetrics; "
+        "docs/operations.md lists them. There is no such route while `metrics.enabled` is false.",
+        "Everything that was counted since the server started.",
+        {
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": "# TYPE fin_pyfunc_requests_total counter\n"
+                'fin_pyfunc_requests_total{route="/predict",status="200",model="models:/m-0123"} 1.0\n',
+            }
+        },
+        errors=(401, 403),
+    ),
+    Operation(
+        "get",
         "/",
         "About",
         "Where to go from here",

@@ -20,6 +20,8 @@ from tests.servers import Serving, serving
 from tests.shelf import Shelf
 from tests.test_api import row
 
+pytestmark = pytest.mark.timeout(600)
+
 N_ROWS, CONNECTIONS, RATE = 20, 8, 100.0
 
 
@@ -63,7 +65,7 @@ def under_load(server: Serving, what: Callable[[], Awaitable[None]]) -> Outcome:
     return asyncio.run(both())
 
 
-async def until(holds: Callable[[], Any], seconds: float = 120) -> None:
+async def until(holds: Callable[[], Any], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not await asyncio.to_thread(holds):
         assert time.monotonic() < deadline
@@ -105,7 +107,7 @@ def test_a_bad_configuration_is_said_and_changes_nothing(
     before = workers(server)
     configured(config, model_folder, more)
     server.process.send_signal(signal.SIGHUP)
-    server.wait_for_log("is not taken, all goes on as it was", seconds=120)
+    server.wait_for_log("is not taken, all goes on as it was", seconds=240)
     (line,) = (line for line in server.log().splitlines() if "is not taken" in line)
     assert said in line
     assert workers(server) == before
@@ -114,7 +116,7 @@ def test_a_bad_configuration_is_said_and_changes_nothing(
     # and a good one is still taken afterwards
     configured(config, model_folder)
     server.process.send_signal(signal.SIGHUP)
-    server.wait_for_log("the new configuration and code are taken", seconds=120)
+    server.wait_for_log("the new configuration and code are taken", seconds=240)
     server.wait_for("/health/ready")
 
 

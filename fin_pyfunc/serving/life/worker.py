@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import ssl
 import sys
 import time
 from functools import partial
@@ -55,6 +56,7 @@ class Worker(UvicornWorker):  # type: ignore[misc] # no types
         self._server: DrainingServer | None = None
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
         self.config.http = partial(Protocol, self.limits)
+        self.config.ssl_version = ssl.PROTOCOL_TLS_SERVER  # TLS 1.2 or later; gunicorn's default is any version
         self.config.proxy_headers = bool(self.cfg.forwarded_allow_ips)
         self.config.headers += SAFE_HEADERS + (HTTPS_HEADERS if self.cfg.is_ssl else [])
         logging.getLogger("uvicorn.error").setLevel(max(self.log.error_log.level, logging.WARNING))
@@ -91,6 +93,11 @@ class Worker(UvicornWorker):  # type: ignore[misc] # no types
         await server.serve(sockets=self.sockets)
         if not server.started and not server.is_ending:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        if server.is_ending:
+            # at once, as uvicorn ends a worker after SIGTERM: C++ libraries do not all survive Python's own end, and a
+            # thread that still scores would be waited for
+            logging.shutdown()
+            os._exit(0)
 
 
 class DrainingServer(uvicorn.Server):
