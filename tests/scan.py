@@ -28,6 +28,8 @@ PATHS = tuple(
 )
 #: A key of ours or a JWT, wherever it stands; the documentation's examples have neither.
 CREDENTIAL = re.compile(r"fpk_[0-9a-f]{12}_[\w-]{20,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
+#: Headers that repeat which model was asked for.
+LINEAGE = ("x-model-uri", "x-model-id")
 #: Values shorter than this are in a message by chance.
 MIN_VALUE = 8
 
@@ -55,7 +57,7 @@ class Scan:
             return  # the documentation's own libraries
         self._look(f"the body of {where}", body, trace=True, values=values if answered.status_code >= 400 else ())
         # lineage repeats the URI that was asked for, which may be a file's
-        headers = {k: v for k, v in answered.headers.items() if k not in ("X-Model-URI", "X-Model-ID")}
+        headers = {k: v for k, v in answered.headers.items() if k.lower() not in LINEAGE}
         self._look(f"the headers of {where}", str(headers), trace=True, values=())
 
     def text(self, where: str, text: str) -> None:

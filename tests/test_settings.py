@@ -75,7 +75,7 @@ def test_a_rate_is_one_of_the_limits_library(text: str) -> None:
         ("rate.storage", "redis:/6379", "rate.storage: expected memory://"),
         ("rate.storage", "memcached://127.0.0.1", "rate.storage: expected memory://"),
         ("models.allow", ["*"], "models.allow: expected patterns that begin with runs:/ or models:/"),
-        ("models.allow", ["runs:/*", "file:///srv/*"], "got 1 of another kind; files are allowed by"),
+        ("models.allow", ["runs:/*", "file:///srv/*"], "models.allow: expected patterns that begin with runs:/"),
         ("rate.trusted_proxies", ["*"], "rate.trusted_proxies: expected addresses and networks"),
         ("rate.trusted_proxies", ["proxy.local"], "rate.trusted_proxies: expected addresses and networks"),
         ("auth.jwks", "http://idp.example.com/keys", "auth.jwks: expected a file or an https:// address"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fin_pyfunc.model.errors import ArtifactError, NotLoggableError
+from fin_pyfunc.model.soundness.boosters import check_boosters
 from fin_pyfunc.model.soundness.estimator import check_estimator
 
 Serialization = Literal["skops", "cloudpickle"]
@@ -210,6 +211,7 @@ def _load_skops(path: Path) -> Any:
             f"The estimator file needs types that are not trusted here: {', '.join(unknown[:5])}; "
             f"if you know them, name them in {TRUSTED_TYPES_VARIABLE}."
         )
+    check_boosters(skops_nodes(path))
     estimator = skops.io.load(path, trusted=sorted({*_trusted(), PARTIAL}))
     check_estimator(estimator)
     return estimator

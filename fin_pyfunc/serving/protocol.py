@@ -124,10 +124,10 @@ class Protocol(HttpToolsProtocol):
         """Close a connection whose client took too long."""
         if stage.kind in (ANSWER, CLOSING):
             self.transport.abort()
-        elif self._has_begun:
-            self._refuse(408, TOO_SLOW)
+        elif not self._has_begun or (stage.kind == BODY and self.cycle.response_complete):
+            self.transport.close()  # nobody waits for an answer
         else:
-            self.transport.close()
+            self._refuse(408, TOO_SLOW)
 
     def _refuse(self, status: int, said: str) -> None:
         """Answer and close; only close where an answer to an earlier request is still to come, or has begun."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,8 +20,9 @@ from fin_pyfunc.serving.schemas import ModelList, Root
 from fin_pyfunc.serving.server import Server
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
-#: Lists that MLflow is asked for at once: each takes a thread, and what waits for MLflow must not take all of them.
-MAX_LISTS = 16
+#: Lists that are made or waited for at once, and how many of them MLflow is asked for: on threads of their own, since a
+#: store that does not answer must not take those of others.
+MAX_LISTS, LIST_THREADS = 16, 4
 
 
 class Routes:
@@ -32,6 +35,7 @@ class Routes:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._threads = ThreadPoolExecutor(LIST_THREADS, thread_name_prefix="list")
         self._lists = Places(MAX_LISTS, server.settings.limits.request_seconds)
 
     async def root(self, _: Request) -> Response:
@@ -63,7 +67,8 @@ class Routes:
             raise RequestError(422, f"The query parameter 'limit' must be an integer from 1 to {MAX_LIMIT}.")
         name = request.query_params.get("experiment_name")
         async with self._lists.take():
-            found = await asyncio.to_thread(self._server.catalog.list_models, name, limit)
+            listing = partial(self._server.catalog.list_models, name, limit)
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, listing)
         if (patterns := request.scope["state"].get("models")) is not None:
             shown = [entry for entry in found.models if allows(patterns, entry.model_uri)]
             found = ModelList(models=shown, count=len(shown))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +38,7 @@ from fin_pyfunc.model.soundness.trees import MAX_DEPTH
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.settings import Limits
 from fin_pyfunc.serving.tables import plain_parquet
+from tests.authoring.estimators import lightgbm
 from tests.models import bars, labels
 from tests.test_artifact import FIXTURES, folder
 
@@ -224,6 +227,52 @@ def test_a_skops_file_that_unpacks_to_a_multiple_is_refused(tmp_path: Path) -> N
     assert (tmp_path / "m.skops").stat().st_size < 1 << 20
     with pytest.raises(ArtifactError, match="unpacks to more than 50 times its size"):
         estimators.load_file(tmp_path / "m.skops", "skops")
+
+
+# --- LightGBM's text in a skops file
+
+
+def resized(text: str, pattern: str, other: str) -> str:
+    """A model with another line in its first tree or header, and sizes that fit it."""
+    forged, n = re.subn(pattern, other, text, count=1, flags=re.MULTILINE)
+    assert n == 1
+    grown = 0 if re.search(pattern, text[: text.index("Tree=0")], re.MULTILINE) else len(forged) - len(text)
+    return re.sub(r"tree_sizes=(\d+)", lambda size: f"tree_sizes={int(size[1]) + grown}", forged, count=1)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "other"),
+    [
+        (r"^left_child=\S+", "left_child=999999999"),
+        (r"^left_child=\S+", "left_child=0"),
+        (r"^right_child=\S+", "right_child=-900000"),
+        (r"^split_feature=\S+", "split_feature=70000"),
+        (r"^split_feature=\S+", "split_feature=-1"),
+        (r"^num_leaves=\d+", "num_leaves=999999"),
+        (r"^decision_type=\d+", "decision_type=1"),
+        (r"^leaf_value=\S+ ", "leaf_value="),
+        (r"num_class:3", "num_class:99999"),
+        (r"^num_tree_per_iteration=3", "num_tree_per_iteration=9"),
+        (r"^tree_sizes=", "tree_sizes=9"),
+    ],
+)
+def test_a_forged_lightgbm_model_is_refused_before_lightgbm_reads_it(pattern: str, other: str, tmp_path: Path) -> None:
+    estimator = lightgbm(n_estimators=2, num_leaves=4).fit(bars(), labels(-1, 0, 1))
+    path = tmp_path / "m.skops"
+    skops.io.dump(estimator, path)
+    read = estimators.load_file(path, "skops")
+    assert read.predict(bars()).tolist() == estimator.predict(bars()).tolist()
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    text = estimator.booster_.__getstate__()["_handle"]
+    said, forged = json.dumps(json.dumps(text)), json.dumps(json.dumps(resized(text, pattern, other)))
+    assert said.encode() in contents["schema.json"]
+    contents["schema.json"] = contents["schema.json"].replace(said.encode(), forged.encode())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    with pytest.raises(ArtifactError, match="which no library writes"):
+        estimators.load_file(path, "skops")
 
 
 # --- ONNX

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import ssl
 import sys
 import time
 from functools import partial
@@ -55,6 +56,7 @@ class Worker(UvicornWorker):  # type: ignore[misc] # no types
         self._server: DrainingServer | None = None
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
         self.config.http = partial(Protocol, self.limits)
+        self.config.ssl_version = ssl.PROTOCOL_TLS_SERVER  # TLS 1.2 or later; gunicorn's default is any version
         self.config.proxy_headers = bool(self.cfg.forwarded_allow_ips)
         self.config.headers += SAFE_HEADERS + (HTTPS_HEADERS if self.cfg.is_ssl else [])
         logging.getLogger("uvicorn.error").setLevel(max(self.log.error_log.level, logging.WARNING))

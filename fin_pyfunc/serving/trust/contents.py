@@ -193,7 +193,8 @@ def _file(path: Path, name: Any) -> Path:
 
 
 def _check_entry(path: Path, name: Any) -> Path:
-    file = _file(path, name)
+    # MLflow writes where it was, and looks for its last part alone
+    file = _file(path, Path(name).name if isinstance(name, str) else None)
     if file.stat().st_size > artifact.MAX_TEXT or hashlib.sha256(file.read_bytes()).hexdigest() not in artifact.ENTRIES:
         raise _executable("a code file that is not of a released fin_pyfunc")
     return file

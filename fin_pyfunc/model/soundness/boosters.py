@@ -1,0 +1,140 @@
+"""LightGBM's own text, as a skops file carries it, read as data first: LightGBM takes positions as they are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fin_pyfunc.model.soundness.trees import Array, check_trees, forged
+
+_BAD = "a LightGBM model that is cut off or damaged"
+_IS_CATEGORICAL = 1  # of `decision_type`
+
+
+def check_boosters(nodes: Iterable[dict[str, Any]]) -> None:
+    """Check the LightGBM models of a skops file.
+
+    Parameters
+    ----------
+    nodes : iterable of dict
+        Every JSON object of its schema, as `estimators.skops_nodes` yields them.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    seen = list(nodes)
+    # skops takes a node whose id it has met for the object it has met
+    ids = Counter(node["__id__"] for node in seen if "__id__" in node and node.get("__loader__") != "CachedNode")
+    for node in seen:
+        if (node.get("__module__"), node.get("__class__")) != ("lightgbm.basic", "Booster"):
+            continue
+        if node.get("__loader__") == "CachedNode":
+            continue
+        state = node.get("content")
+        parts = state.get("content") if isinstance(state, dict) else None
+        if not isinstance(state, dict) or not isinstance(parts, dict) or node.get("__loader__") != "ObjectNode":
+            raise forged(_BAD)
+        if ids[node.get("__id__")] != 1 or ids[state.get("__id__")] != 1:
+            raise forged("two objects of one name")
+        texts = [parts[name] for name in ("_handle", "handle") if name in parts]
+        for text in texts:
+            if (
+                not isinstance(text, dict)
+                or text.get("__loader__") != "JsonNode"
+                or ids.get(text.get("__id__"), 1) != 1
+            ):
+                raise forged(_BAD)
+            said = json.loads(text["content"]) if isinstance(text.get("content"), str) else None
+            if said is not None:
+                check_lightgbm(said)
+
+
+def check_lightgbm(text: Any) -> None:
+    """Check a model in LightGBM's text format.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    if not isinstance(text, str):
+        raise forged(_BAD)
+    content = text.encode()
+    start = content.find(b"\nTree=0\n") + 1
+    header = _fields(content[: start or len(content)])
+    try:
+        n_features = int(header["max_feature_idx"]) + 1
+        n_classes, per_iteration = int(header["num_class"]), int(header["num_tree_per_iteration"])
+        sizes = [int(size) for size in header["tree_sizes"].split()]
+        said = re.search(r"num_class:(\d+)", header.get("objective", ""))
+    except (KeyError, ValueError) as e:
+        raise forged(_BAD) from e
+    if not 0 < n_features < 1 << 20 or n_classes != per_iteration or (said and int(said[1]) != n_classes):
+        raise forged("a LightGBM model of another number of classes")
+    if not start or not sizes or len(sizes) % n_classes or min(sizes) <= 0 or start + sum(sizes) > len(content):
+        raise forged(_BAD)
+    for i, size in enumerate(sizes):
+        tree = content[start : start + size]
+        if not tree.startswith(b"Tree=%d\n" % i) or tree.count(b"Tree=") != 1:
+            raise forged(_BAD)
+        _check_tree(_fields(tree), n_features)
+        start += size
+    if not content[start:].startswith(b"end of trees"):
+        raise forged(_BAD)
+
+
+def _check_tree(tree: dict[str, str], n_features: int) -> None:
+    try:
+        n_leaves, n_categories = int(tree["num_leaves"]), int(tree["num_cat"])
+        left, right, feature, decision = (
+            _numbers(tree, name) for name in ("left_child", "right_child", "split_feature", "decision_type")
+        )
+        threshold = _numbers(tree, "threshold", np.float64)
+        values = _numbers(tree, "leaf_value", np.float64)
+        starts, words = _numbers(tree, "cat_boundaries"), _numbers(tree, "cat_threshold")
+    except (KeyError, ValueError, OverflowError) as e:
+        raise forged(_BAD) from e
+    if tree.get("is_linear", "0") != "0":
+        raise forged("a LightGBM tree of linear leaves, which is not read here")
+    branches = n_leaves - 1
+    if (
+        n_leaves < 1
+        or len(values) != n_leaves
+        or {len(a) for a in (left, right, feature, decision, threshold)} != {branches}
+    ):
+        raise forged("trees of uneven length")
+    if n_categories and (
+        len(starts) != n_categories + 1 or starts[0] < 0 or (np.diff(starts) < 0).any() or starts[-1] > len(words)
+    ):
+        raise forged("a tree whose categories lie outside of it")
+    categorical = threshold[(decision & _IS_CATEGORICAL) == _IS_CATEGORICAL]
+    if not ((categorical >= 0) & (categorical < n_categories)).all():  # NaN is neither
+        raise forged("a tree whose categories lie outside of it")
+    if not branches:
+        return
+    # a leaf is -(its number + 1); here leaves lie behind the branches
+    sides = [np.where(side < 0, branches - side - 1, side) for side in (left, right)]
+    if any(((side >= branches) & (of >= 0)).any() for side, of in zip(sides, (left, right), strict=True)):
+        raise forged("a tree whose nodes lie outside of it")
+    none = np.full(n_leaves, -1)
+    left, right, feature = (np.concatenate([of, none]) for of in (*sides, feature))
+    check_trees(left, right, feature, n_features)
+
+
+def _numbers(tree: dict[str, str], name: str, dtype: type = np.int64) -> Array:
+    return np.array(tree.get(name, "").split(), dtype=np.float64 if dtype is np.float64 else object).astype(dtype)
+
+
+def _fields(text: bytes) -> dict[str, str]:
+    lines = (line.partition("=") for line in text.decode("utf-8", "replace").split("\n") if "=" in line)
+    fields: dict[str, str] = {}
+    for name, _, value in lines:
+        if name in fields:
+            raise forged("a field that is there twice")
+        fields[name] = value
+    return fields
