@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help serve test test-long test-docker check format docs notebooks bench clean
+.PHONY: help serve test test-long test-gpu wheels-gpu test-docker check format docs notebooks bench clean
 
 VENV ?= .venv
 PORT ?= 8000
@@ -10,6 +10,10 @@ BIN := $(VENV)/bin
 # the newest Python of 3.11 or above that this machine has
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
+
+# cuML alone is 870 MB: GPU_EXTRAS=gpu,boosting does without, and so do its tests
+GPU_EXTRAS ?= gpu,cuml,boosting
+GPU_TESTS := hypothesis pytest pytest-timeout
 
 PIP = set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 # one line that counts, instead of a page
@@ -29,6 +33,12 @@ test: $(VENV)/.dev ## every test that this machine can run, but those that take 
 
 test-long: $(VENV)/.dev ## the tests that take minutes: endurance under load, thousands of made-up requests
 	$(BIN)/python -m pytest -m "long and not docker" $(PYTEST_ARGS)
+
+test-gpu: $(VENV)-gpu/.gpu ## what only a GPU can show (an environment of its own; no network where .whl/ is filled)
+	FIN_PYFUNC_TEST_NVFOREST=installed $(VENV)-gpu/bin/python -m pytest -m gpu $(PYTEST_ARGS)
+
+wheels-gpu: $(VENV)/bin/python ## fill .whl/ with all that test-gpu installs, on any Linux machine with the same Python
+	$(BIN)/python -m pip download --disable-pip-version-check -d .whl 'setuptools>=77' wheel '.[$(GPU_EXTRAS)]' $(GPU_TESTS)
 
 test-docker: $(VENV)/.dev ## the tests of images and of compose.yaml; they want a Docker daemon (and BASE_IMAGE, if not python:3.11-slim)
 	@docker version >/dev/null 2>&1 || { echo "no Docker daemon answers: start it, or name it with DOCKER_HOST" >&2; exit 1; }
@@ -54,7 +64,7 @@ bench: $(VENV)/.dev ## every benchmark, side by side with other servers, into be
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean: ## remove what set-up and tests made; the embedded store (mlflow.db, mlartifacts) stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-gpu build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "fin_pyfunc needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python3)." >&2; exit 1; }
@@ -67,7 +77,20 @@ $(VENV)/.serve: $(VENV)/bin/python pyproject.toml setup.cfg constraints.txt
 	@$(PIP) -e . $(COUNTED)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml setup.cfg constraints.txt
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml setup.cfg constraints.txt tests/gpu/requirements.txt
 	@echo "installing fin_pyfunc with its test and lint tools (about two minutes the first time)"
 	@$(PIP) -e '.[dev]' $(COUNTED)
+	@$(NVFOREST) || echo "  nvForest could not be installed here ($(VENV)/nvforest.log says why): its tests will skip"
 	@touch $@ $(VENV)/.serve
+
+# nvForest's CPU mode, for the tests alone: in a folder of its own, since everything is to work without it
+NVFOREST = rm -rf $(VENV)/nvforest; $(BIN)/python -m pip install --disable-pip-version-check --no-deps --only-binary :all: \
+	--target $(VENV)/nvforest -r tests/gpu/requirements.txt >$(VENV)/nvforest.log 2>&1
+
+$(VENV)-gpu/.gpu: pyproject.toml setup.cfg
+	@test -n "$(PYTHON)" || { echo "fin_pyfunc needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python3)." >&2; exit 1; }
+	@echo "installing fin_pyfunc with $(GPU_EXTRAS) into $(VENV)-gpu$(if $(wildcard .whl), from .whl,)"
+	@$(PYTHON) -m venv $(VENV)-gpu
+	@set -o pipefail; $(VENV)-gpu/bin/python -m pip install --disable-pip-version-check $(if $(wildcard .whl),--no-index --find-links .whl,) \
+		-e '.[$(GPU_EXTRAS)]' $(GPU_TESTS) $(COUNTED)
+	@touch $@

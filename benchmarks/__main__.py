@@ -37,6 +37,7 @@ BENCHMARKS = {
     "guard": "authentication, limits and checks (point 9)",
     "abuse": "the others' answers while clients mean harm (point 10)",
     "overhead": "what metrics and logs cost",
+    "record": "what the record of predictions costs",
 }
 #: `--quick`: to see that everything runs, not to learn anything.
 QUICK = {"rounds": 2, "seconds": 1.0}

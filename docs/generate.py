@@ -15,9 +15,9 @@ Written by `make docs` from the settings themselves; do not edit by hand.
 
 `fin-pyfunc serve --config FILE` reads YAML, and `configs/deployment/api.yaml` is such a file with every setting in it.
 `${NAME:default}` and `${NAME}` stand for environment variables. Command-line options beat environment variables, those
-beat the file, that beats the defaults. `MLFLOW_TRACKING_URI` and `MLFLOW_EXPERIMENT_NAME` are read too; the variable
-of a setting beats them. In a variable, a list is `a,b` or a JSON list, and an empty text is null or an empty
-list. An unknown key, or a value that does not fit, stops the start with the key's full name.
+beat the file, that beats the defaults. `MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME` and `FIN_PYFUNC_BACKEND` are
+read too; the variable of a setting beats them. In a variable, a list is `a,b` or a JSON list, and an empty text is null
+or an empty list. An unknown key, or a value that does not fit, stops the start with the key's full name.
 
 """
 

@@ -15,7 +15,7 @@ from fin_pyfunc.model.artifact import FileDigest, Manifest
 from fin_pyfunc.model.backends.native import LazyNative, NativeBackend, labels_of
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.decision import Label, Thresholds
-from fin_pyfunc.model.device import gpu_refusal
+from fin_pyfunc.model.device import probe
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, BackendError
 from fin_pyfunc.model.feature import Feature
@@ -35,7 +35,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     default : str or None
-        Chosen when logging.
+        What is asked for: chosen when logging, if nobody nearer has.
     available : list of str
         Backends that can compute the model here.
     chosen : str or None
@@ -43,7 +43,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     reason : str or None
         Why none is chosen.
     gpu : str
-        "available", or why there is none.
+        Its name, or why there is none.
     forms : list of Form
         Compiled forms, the one to prefer first.
     dropped : dict of str to str
@@ -135,7 +135,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     libraries: list[Library]
 
 
-def inspect(uri: str, tracking_uri: str | None = None, *, measure: bool = False) -> Report:
+def inspect(uri: str, tracking_uri: str | None = None, *, measure: bool = False, backend: str | None = None) -> Report:
     """Look at a model without running any code of it.
 
     Parameters
@@ -146,6 +146,8 @@ def inspect(uri: str, tracking_uri: str | None = None, *, measure: bool = False)
         Default: MLflow's own.
     measure : bool, default False
         Load the estimator too, and time every backend on this machine.
+    backend : str, optional
+        "auto", "cpu", "gpu" or a backend's name, as whoever serves the model would ask for it; default the model's own.
 
     Raises
     ------
@@ -166,7 +168,7 @@ def inspect(uri: str, tracking_uri: str | None = None, *, measure: bool = False)
         except Exception as e:  # YAML that is none, or lacks a key
             raise ArtifactError("The model's MLmodel file is damaged: fetch or log the model again.") from e
         return (
-            _ours(resolved, path, measure)
+            _ours(resolved, path, measure, backend)
             if artifact.NAME in (mlmodel.metadata or {})
             else _foreign(resolved, path, mlmodel)
         )
@@ -174,7 +176,7 @@ def inspect(uri: str, tracking_uri: str | None = None, *, measure: bool = False)
         resolver.close()
 
 
-def _ours(resolved: Resolved, path: Path, measure: bool) -> Report:
+def _ours(resolved: Resolved, path: Path, measure: bool, wanted: str | None) -> Report:
     folder = path / "artifacts" / artifact.NAME
     manifest = artifact.read(folder)
     code = [_checked_code(path, name, digest) for name, digest in manifest.code.items()]
@@ -195,18 +197,18 @@ def _ours(resolved: Resolved, path: Path, measure: bool) -> Report:
         classes=manifest.classes,
         has_proba=manifest.has_proba,
         thresholds=manifest.thresholds,
-        backend=_own_backend(folder, manifest, measure),
+        backend=_own_backend(folder, manifest, measure, wanted),
         files=[*own, *code],
         libraries=_libraries(manifest.libraries),
     )
 
 
-def _own_backend(folder: Path, manifest: Manifest, measure: bool) -> Backend:
+def _own_backend(folder: Path, manifest: Manifest, measure: bool, wanted: str | None) -> Backend:
     if manifest.serialization != "skops":
         return _with_forms(_backend(None, manifest.backend, _PICKLE), manifest)
     model = Classifier()
     try:
-        model.open(folder)
+        model.open(folder, wanted)
     except BackendError as e:
         return _with_forms(_backend(None, manifest.backend, str(e)), manifest)
     plan = None
@@ -215,7 +217,7 @@ def _own_backend(folder: Path, manifest: Manifest, measure: bool) -> Backend:
             if isinstance(backend, LazyNative):
                 backend.load()
         plan = model.measure()
-    return _with_forms(_backend(model.dispatch, manifest.backend), manifest, plan)
+    return _with_forms(_backend(model.dispatch, model.dispatch.wanted), manifest, plan)
 
 
 def _with_forms(backend: Backend, manifest: Manifest, plan: Plan | None = None) -> Backend:
@@ -272,12 +274,13 @@ def _bare_file(resolved_by: Resolver, resolved: Resolved, path: Path) -> Report:
 
 
 def _backend(dispatch: Dispatch | None, default: str | None, reason: str | None = None) -> Backend:
+    device = probe()
     return Backend(
         default=default,
         available=[] if dispatch is None else [f"{backend.name} ({backend.device})" for backend in dispatch.backends],
         chosen=None if dispatch is None else dispatch.choose(1).name,
         reason=reason,
-        gpu=gpu_refusal() or "available",
+        gpu=device.name or str(device.refusal),
     )
 
 

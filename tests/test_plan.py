@@ -17,7 +17,7 @@ from fin_pyfunc.model.backends.native import LazyNative, NativeBackend
 from fin_pyfunc.model.decision import Scores
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.features import infer
-from fin_pyfunc.model.plan import CLEARLY, GRID, Plan, measure
+from fin_pyfunc.model.plan import CLEARLY, GRID, MANY_ROW_COUNTS, Plan, measure
 from tests.models import small_forest
 
 TIMES = st.dictionaries(st.sampled_from([1, 10, 100, 1000]), st.floats(1e-6, 1), min_size=1)
@@ -118,3 +118,26 @@ def test_an_event_loop_is_given_only_what_is_quick_and_known_to_be() -> None:
     dispatch.adopt({"native": {1: 1e-6}, "onnx": {1: 1.0}})
     assert dispatch.score_now(np.zeros((1, 1))) is None
     assert not native.is_loaded
+
+
+@given(
+    cpu=st.tuples(st.floats(1e-6, 1e-4), st.floats(1e-6, 1e-4)),
+    gpu=st.tuples(st.floats(5e-5, 5e-3), st.floats(1e-8, 1e-6)),
+    cpu_stops=st.integers(3, len(MANY_ROW_COUNTS)),
+    n=st.integers(1, 10_000_000),
+)
+def test_between_a_cpu_and_a_gpu_it_is_within_a_tenth_of_the_better_one_at_every_row_count(
+    cpu: tuple[float, float], gpu: tuple[float, float], cpu_stops: int, n: int
+) -> None:
+    def takes(of: tuple[float, float], rows: int) -> float:
+        return of[0] + of[1] * rows
+
+    # what the CPU takes for many rows is more than the budget allows to measure
+    plan = Plan(
+        {
+            "onnx": {rows: takes(cpu, rows) for rows in MANY_ROW_COUNTS[:cpu_stops]},
+            "nvforest-gpu": {rows: takes(gpu, rows) for rows in MANY_ROW_COUNTS},
+        }
+    )
+    chosen = takes(cpu if plan.best(n) == "onnx" else gpu, n)
+    assert chosen <= 1.1 * min(takes(cpu, n), takes(gpu, n))

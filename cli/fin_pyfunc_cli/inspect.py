@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("uri")
 @click.option("--measure", is_flag=True, help="Time every backend on this machine: which computes how many rows.")
+@options.backend
 @options.as_json
 @options.tracking_uri
-def inspect(uri: str, measure: bool, as_json: bool, tracking_uri: str | None) -> None:
+def inspect(uri: str, measure: bool, backend: str | None, as_json: bool, tracking_uri: str | None) -> None:
     """Show what is known of the model at URI, and check its files.
 
     URI is whatever MLflow takes, a local folder, or an estimator file. No code of the model is run.
@@ -32,7 +33,7 @@ def inspect(uri: str, measure: bool, as_json: bool, tracking_uri: str | None) ->
 
     from fin_pyfunc.inspection import inspect as look_at
 
-    report = look_at(uri, mlflow.get_tracking_uri(), measure=measure)
+    report = look_at(uri, mlflow.get_tracking_uri(), measure=measure, backend=backend)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:

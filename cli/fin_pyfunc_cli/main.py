@@ -16,6 +16,7 @@ from fin_pyfunc_cli.keys import keys
 from fin_pyfunc_cli.log import log
 from fin_pyfunc_cli.models import models
 from fin_pyfunc_cli.predict import predict
+from fin_pyfunc_cli.record import record
 from fin_pyfunc_cli.score import score
 from fin_pyfunc_cli.serve import serve
 
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, image, inspect, keys, log, models, predict, score, serve):
+for command in (demo, image, inspect, keys, log, models, predict, record, score, serve):
     cli.add_command(command)
 
 

@@ -31,6 +31,15 @@ def experiment_name(command: F) -> F:
     )(command)
 
 
+def backend(command: F) -> F:
+    """`--backend`."""
+    return click.option(
+        "--backend",
+        metavar="NAME",
+        help="auto, cpu, gpu or a backend's name. Default: FIN_PYFUNC_BACKEND, else the model's own.",
+    )(command)
+
+
 def as_json(command: F) -> F:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

@@ -29,7 +29,7 @@ from fin_pyfunc_cli import options
 @click.option(
     "--chunk-rows", type=click.IntRange(1), default=10_000, show_default=True, help="Rows in memory at a time."
 )
-@click.option("--backend", metavar="NAME", help="auto, cpu, gpu or a backend's name. Default: the model's own.")
+@options.backend
 @options.tracking_uri
 def predict(
     source: Path,

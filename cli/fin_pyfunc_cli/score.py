@@ -45,7 +45,7 @@ _LINE_SECONDS = 30.0
     "--spark-master", metavar="URL", default="local[*]", show_default=True, help="Spark's master, for --engine spark."
 )
 @click.option("--no-proba", is_flag=True, help="Leave out probabilities.")
-@click.option("--backend", metavar="NAME", help="auto, cpu, gpu or a backend's name. Default: the model's own.")
+@options.backend
 @options.tracking_uri
 def score(
     model_uri: str,

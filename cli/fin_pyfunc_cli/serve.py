@@ -22,6 +22,7 @@ from fin_pyfunc_cli import options
 )
 @click.option("--certfile", metavar="FILE", help="Serve HTTPS with this certificate (PEM, with its chain).")
 @click.option("--keyfile", metavar="FILE", help="The certificate's private key, where its file does not hold it.")
+@options.backend
 @options.tracking_uri
 @options.experiment_name
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical. Default: info.")

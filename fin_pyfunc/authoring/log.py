@@ -22,16 +22,20 @@ from fin_pyfunc.authoring.checks import (
     checked_tolerance,
     ranges,
 )
+from fin_pyfunc.authoring.cuml import Twin, checked_twin, twin_of
 from fin_pyfunc.authoring.signature import checked_signature, example_frame
 from fin_pyfunc.authoring.verify import Reference, verify, within_float32
 from fin_pyfunc.compiling.forms import Compiled, compile_estimator
 from fin_pyfunc.model import artifact, estimators
+from fin_pyfunc.model.backends import asks_for
+from fin_pyfunc.model.backends.devices import KINDS, NAMES
 from fin_pyfunc.model.backends.native import single_threaded
 from fin_pyfunc.model.decision import Label
 from fin_pyfunc.model.dispatch import DEVICES
 from fin_pyfunc.model.errors import NotLoggableError
 from fin_pyfunc.model.features import FeatureSpec, infer
 from fin_pyfunc.model.form import LIBRARIES
+from fin_pyfunc.model.parts import qualified_name
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
@@ -41,7 +45,7 @@ logger = logging.getLogger("fin_pyfunc")
 
 #: The code file of every artifact, copied from here.
 ENTRY = Path(artifact.__file__).with_name("entry.py")
-BACKENDS = ("native", "onnx", "treelite")
+BACKENDS = ("native", "onnx", "treelite", *NAMES)
 #: How far, in probability, a compiled form may be from the estimator.
 TOLERANCE = 1e-6
 
@@ -84,7 +88,9 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
     ----------
     estimator : object
         A fitted classifier with scikit-learn's interface: `predict`, `classes_`, and `predict_proba` where it has
-        probabilities.
+        probabilities. One of cuML's, or fitted under `cuml.accel`, is logged as its scikit-learn form, which needs no
+        GPU, once that answers as the GPU does; one without such a form is logged as GPU-only, with
+        ``serialization="cloudpickle"``.
     X : DataFrame of shape (n_rows, n_features + n_identifiers)
         Training rows; a sample is enough, if it has missing values wherever a request may have them. At least one.
     name : str, default "model"
@@ -96,8 +102,8 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
     extra : {"ignore", "forbid"}, default "ignore"
         Whether a request may carry columns that are neither features nor identifiers.
     backend : str, default "auto"
-        "auto", "cpu", "gpu" or a backend's name ("native", "onnx", "treelite"); the default for whoever loads the
-        model.
+        "auto", "cpu", "gpu" or a backend's name ("native", "onnx", "treelite", "nvforest", "cuml"); the default for
+        whoever loads the model.
     tolerance : float, default 1e-6
         How far, in probability, a compiled form may be from the estimator on any row that is compared; 0 keeps only
         forms that are equal to the last bit. A form that would flip a class is dropped whatever is allowed here.
@@ -171,7 +177,10 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
     code_paths = _checked_code_paths(options.get("code_paths"))
     tolerance = checked_tolerance(options.get("tolerance", TOLERANCE))
     checked_estimator(estimator)
-    classes = checked_classes(estimator, options.get("classes"))
+    given, twin = estimator, _twin(estimator, backend, serialization)
+    estimator = estimator if twin is None else twin.estimator
+    gpu_only = twin is not None and twin.is_gpu_only
+    classes = checked_classes(given, options.get("classes"))
     thresholds = checked_thresholds(options.get("confidence"))
     X = checked_sample(estimator, X, identifiers)
     if absent := [name for name in identifiers if name not in X]:
@@ -180,7 +189,9 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
         spec = infer(X, identifiers, _one_of("extra", options.get("extra", "ignore"), ("ignore", "forbid")))
     except ValueError as e:
         raise NotLoggableError(f"{type(estimator).__name__} cannot be logged with this sample: {e}.") from e
-    answers = Reference.of(estimator, X, spec, classes)
+    answers = Reference.of(estimator, X, spec, classes, "gpu" if gpu_only else "cpu")
+    if twin is not None and not gpu_only:
+        checked_twin(given, answers)
     spec = within_float32(spec, answers)
     signature = checked_signature(options.get("signature"), X, spec, classes, answers.has_proba)
     with tempfile.TemporaryDirectory(prefix="fin_pyfunc-") as temporary:
@@ -190,14 +201,14 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
         estimators.dump(estimator, file, serialization)
         modules = requirements.modules_of(file, serialization)
         requirements.refuse_local_modules(modules, code_paths)
-        compiled = _compiled(estimator, X, spec, classes, folder, tolerance, backend)
-        modules |= {LIBRARIES[form.backend] for form in compiled.forms}
+        compiled = _compiled(estimator, X, spec, classes, folder, tolerance, backend, twin)
+        modules |= {LIBRARIES[form.backend] for form in compiled.forms if form.backend in LIBRARIES}
         own_wheel = wheel.build(Path(temporary))
         example = answers.example(X)
         manifest = artifact.Manifest(
             format=artifact.FORMAT,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            estimator=f"{type(estimator).__module__}.{type(estimator).__qualname__}",
+            estimator=qualified_name(type(given)),
             serialization=serialization,
             files={path.name: artifact.digest(path) for path in sorted(folder.iterdir())},
             code={path.name: artifact.digest(path) for path in (ENTRY, own_wheel)},
@@ -213,6 +224,7 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
             tolerance=tolerance,
             seconds=compiled.native_seconds,
             ranges=ranges(X, spec),
+            gpu_only=gpu_only,
         )
         written = artifact.write(folder, manifest)
         verify(folder, answers, ("native", *(form.backend for form in compiled.forms)), tolerance)
@@ -243,17 +255,48 @@ def _compiled(
     folder: Path,
     tolerance: float,
     backend: str,
+    twin: Twin | None,
 ) -> Compiled:
     """Compile what can be; one that was asked for by name and cannot be had is refused."""
+    if twin is not None and twin.is_gpu_only:
+        return Compiled(dropped=dict.fromkeys(("onnx", "treelite"), str(twin.refusal)))
     table = spec.check(X)
     matrix = table if isinstance(table, np.ndarray) else None
+    own_file = next(folder.iterdir()).name
     with single_threaded(estimator):
-        compiled = compile_estimator(estimator, spec, classes, folder, matrix, tolerance=tolerance)
+        compiled = compile_estimator(
+            estimator, spec, classes, folder, matrix, tolerance=tolerance,
+            cuml=None if twin is None else (twin.parts, own_file),
+        )  # fmt: skip
     for name, reason in compiled.dropped.items():
         logger.info("no %s form of the estimator: %s", name, reason)
-        if name == backend:
-            raise NotLoggableError(f"backend={backend!r} cannot be had for this estimator: {reason}.")
+    made = {form.backend for form in compiled.forms}
+    sources = [backend] if backend in LIBRARIES else []
+    if backend not in ("auto", "cpu"):
+        sources += [kind.form for kind in KINDS if asks_for(backend, kind.name, kind.device)]
+    if sources and not made.intersection(sources):
+        reasons = [compiled.dropped[source] for source in sources if source in compiled.dropped]
+        raise NotLoggableError(
+            f"backend={backend!r} cannot be had for this estimator: {'; '.join(dict.fromkeys(reasons)) or 'no form'}."
+        )
     return compiled
+
+
+def _twin(estimator: Any, backend: str, serialization: str) -> Twin | None:
+    """What stands for an estimator of cuML's; one that has no form for the CPU is logged so only on purpose."""
+    twin = twin_of(estimator)
+    if twin is None:
+        return None
+    if not twin.is_gpu_only and backend == "gpu" and serialization == "cloudpickle":
+        twin = Twin(estimator, refusal="it was logged as GPU-only")
+    if twin.is_gpu_only:
+        if serialization != "cloudpickle":
+            raise NotLoggableError(
+                f"{type(estimator).__name__} computes on a GPU only: {twin.refusal}; log it as GPU-only with "
+                "serialization='cloudpickle', or log an estimator that has a form for the CPU."
+            )
+        logger.warning("%s is logged as GPU-only: %s", type(estimator).__name__, twin.refusal)
+    return twin
 
 
 def _one_of(option: str, value: Any, allowed: Sequence[Any]) -> Any:

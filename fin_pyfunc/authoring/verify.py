@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -35,9 +35,17 @@ class Reference:
     scores: Scores
     spec: FeatureSpec
     estimator: Any
+    device: Literal["cpu", "gpu"] = "cpu"
 
     @classmethod
-    def of(cls, estimator: Any, X: pd.DataFrame, spec: FeatureSpec, classes: Sequence[Label]) -> Reference:
+    def of(
+        cls,
+        estimator: Any,
+        X: pd.DataFrame,
+        spec: FeatureSpec,
+        classes: Sequence[Label],
+        device: Literal["cpu", "gpu"] = "cpu",
+    ) -> Reference:
         """Ask the estimator.
 
         Raises
@@ -47,8 +55,8 @@ class Reference:
         """
         rows = X.iloc[np.unique(np.linspace(0, len(X) - 1, TABLE_ROWS, dtype=int))]
         with single_threaded(estimator):
-            scores = _asked(estimator, rows[spec.names], spec, classes)
-        return cls(rows, scores, spec, estimator)
+            scores = _asked(estimator, rows[spec.names], spec, classes, device)
+        return cls(rows, scores, spec, estimator, device)
 
     @property
     def has_proba(self) -> bool:
@@ -59,7 +67,7 @@ class Reference:
         """The middle of the sample as one row, and the estimator's answer to it."""
         middle = pd.DataFrame({name: _middle(X[name]) for name in X.columns}).astype(X.dtypes.to_dict())
         with single_threaded(self.estimator):
-            scores = _asked(self.estimator, middle[self.spec.names], self.spec, self.scores.classes)
+            scores = _asked(self.estimator, middle[self.spec.names], self.spec, self.scores.classes, self.device)
         p = scores.probabilities
         return Example(
             # an identifier may hold anything; the example is one that every way of asking can send
@@ -80,7 +88,7 @@ def within_float32(spec: FeatureSpec, answers: Reference) -> FeatureSpec:
     beyond = answers.rows[spec.names].iloc[:1].assign(**dict.fromkeys(numbers, BEYOND_FLOAT32))
     try:
         with single_threaded(answers.estimator), np.errstate(all="ignore"):
-            NativeBackend(answers.estimator, spec, answers.scores.classes).score(beyond)
+            NativeBackend(answers.estimator, spec, answers.scores.classes, answers.device).score(beyond)
     except ScoringError:
         held = [replace(f, single=True) if f.name in numbers else f for f in spec.features]
         return replace(spec, features=held)
@@ -120,9 +128,11 @@ def verify(folder: Path, answers: Reference, backends: Sequence[str] = ("native"
         raise NotLoggableError(f"the model does not work once written: {e}") from e
 
 
-def _asked(estimator: Any, X: pd.DataFrame, spec: FeatureSpec, classes: Sequence[Label]) -> Scores:
+def _asked(
+    estimator: Any, X: pd.DataFrame, spec: FeatureSpec, classes: Sequence[Label], device: Literal["cpu", "gpu"]
+) -> Scores:
     try:
-        return NativeBackend(estimator, spec, classes).score(X)
+        return NativeBackend(estimator, spec, classes, device).score(X)
     except ScoringError as e:
         cause = f" ({str(e.__cause__).strip().splitlines()[0]})" if str(e.__cause__ or "").strip() else ""
         raise NotLoggableError(f"the estimator fails on the sample itself: {e}{cause}.") from e

@@ -108,7 +108,7 @@ def predict_file(
     """
     check_paths(source, target if isinstance(target, Path) else None, overwrite)
     table = open_table(source, model.features)
-    model.dispatch.pin()
+    model.dispatch.pin(chunk_rows)
     check_columns(model, table, source.name)
     with ExitStack() as stack:
         answers = predicted(model, table, source.name, chunk_rows=chunk_rows, return_proba=return_proba)

@@ -72,7 +72,7 @@ def score(
         raise FileError("The output folder is not to be the input folder or in it: name another.")
     for file in files:
         check_columns(loaded.model, ParquetTable(file, loaded.model.features), file.name)
-    loaded.model.dispatch.pin()
+    loaded.model.dispatch.pin(CHUNK_ROWS)
     record = _record(loaded, files, source, engine, return_proba, part_rows)
     n_rows = sum(known.n_rows for known in record.inputs)
     if record.begin(target):

@@ -19,6 +19,7 @@ import pyarrow.parquet
 from fin_pyfunc.batch import ledger, parts
 from fin_pyfunc.batch.predict import CHUNK_ROWS
 from fin_pyfunc.batch.tables import ParquetTable
+from fin_pyfunc.model.choice import VARIABLE
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.serving.loader import LoadedModel
@@ -69,7 +70,7 @@ def score_on_spark(
         )
     example = _example(loaded, record.return_proba)
     n_rows, done = sum(known.n_rows for known in record.inputs), 0
-    spark = _session(master)
+    spark = _session(master, record.backend)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of pandas 3, which its Arrow path takes as it is
@@ -95,7 +96,7 @@ def _gather(answers: _Answers, spec: FeatureSpec, cut: Sequence[parts.Part], tar
             pass
 
 
-def _session(master: str) -> SparkSession:
+def _session(master: str, backend: str) -> SparkSession:
     try:
         from pyspark.errors import PySparkRuntimeError
         from pyspark.sql import SparkSession
@@ -105,6 +106,7 @@ def _session(master: str) -> SparkSession:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else whatever python3 is first on PATH
     builder = SparkSession.builder.master(master).appName("fin-pyfunc score")
     options: dict[str, str | int | bool | float | None] = {
+        f"spark.executorEnv.{VARIABLE}": backend,  # the one that is in the record, whatever is set there
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",  # on_progress is told
         "spark.log.level": "OFF",  # it logs a failure as Java's trace; the sentence in it is raised

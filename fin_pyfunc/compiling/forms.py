@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def compile_estimator(
     *,
     tolerance: float = 1e-6,
     backends: Sequence[str] = ("onnx", "treelite"),
+    cuml: tuple[Mapping[str, str], str] | None = None,
 ) -> Compiled:
     """Compile an estimator in every way that is exact.
 
@@ -92,6 +93,8 @@ def compile_estimator(
     tolerance : float, default 1e-6
         How far a score may be off; 0 keeps only forms that are equal to the last bit.
     backends : sequence of {"onnx", "treelite"}, default both
+    cuml : (mapping of str to str, str) or None, default None
+        For the twin of an estimator of cuML's: scikit-learn class to cuML class, and the name of the estimator's file.
 
     Returns
     -------
@@ -125,6 +128,13 @@ def compile_estimator(
                 dropped[backend] = f"it needs {(e.name or 'a package').partition('.')[0]}, which is not installed"
             except Exception as e:  # whatever a converter trips over, logging the model goes on
                 dropped[backend] = f"making it raised {type(e).__name__}"
+        if cuml is not None:
+            from fin_pyfunc.compiling.cuml_form import cuml_form
+
+            try:
+                forms.append(cuml_form(*cuml, reference=reference, tolerance=tolerance))
+            except NotCompilable as e:
+                dropped["cuml"] = str(e)
     forms.sort(key=lambda form: form.seconds[1])
     return Compiled(forms, dropped, native_seconds)
 

@@ -43,6 +43,8 @@ def treelite_model(estimator: Any) -> tuple[bytes, bool, bool]:
             model = lightgbm_model(estimator)
         elif name.startswith("xgboost."):
             model = xgboost_model(estimator)
+        elif "._forest." in name and len(estimator.estimators_) != estimator.n_estimators:
+            raise NotCompilable("its n_estimators is not how many trees it has")  # treelite would read beyond the last
         else:
             model = treelite.sklearn.import_model(estimator)
             exact = name.startswith("sklearn.ensemble._forest.") and _with_own_leaves(model, estimator)

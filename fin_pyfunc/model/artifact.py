@@ -20,7 +20,7 @@ from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.form import Form
 
 #: The format this version writes. Raise it when an older version could misread what a newer one writes.
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 #: Most bytes of a manifest and of an MLmodel: each takes about a hundred for a feature.
 MAX_TEXT = 8 << 20
@@ -32,6 +32,7 @@ NAME = "fin_pyfunc"
 #: One step each: a manifest of format n as JSON values -> the same of format n + 1. Old artifacts must keep loading.
 RAISE: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda values: {**values, "format": 2},  # 2 adds compiled forms and the ranges of features: there are none
+    2: lambda values: {**values, "format": 3},  # 3 adds what a GPU computes
 }
 
 
@@ -97,6 +98,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Seconds that the estimator itself took for this many rows when it was logged.
     ranges : dict of str to (float, float)
         The least and the greatest value of each numeric feature in the training sample.
+    gpu_only : bool
+        Whether the estimator computes on a GPU and nowhere else.
     """
 
     format: int
@@ -117,6 +120,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tolerance: float = 0.0
     seconds: dict[int, float] = {}
     ranges: dict[str, tuple[float, float]] = {}
+    gpu_only: bool = False
 
     @property
     def times(self) -> dict[str, dict[int, float]]:

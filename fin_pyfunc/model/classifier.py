@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.backends.forms import open_forms
 from fin_pyfunc.model.backends.native import LazyNative, NativeBackend
+from fin_pyfunc.model.choice import nearest
 from fin_pyfunc.model.decision import Decisions, Thresholds
+from fin_pyfunc.model.device import gpu_refusal
 from fin_pyfunc.model.dispatch import Dispatch
-from fin_pyfunc.model.errors import ArtifactError
+from fin_pyfunc.model.errors import ArtifactError, BackendError
 from fin_pyfunc.model.features import FeatureSpec, Table
-from fin_pyfunc.model.plan import ROW_COUNTS, Plan
+from fin_pyfunc.model.plan import Plan
 from fin_pyfunc.model.sampling import sample
 
 
@@ -30,8 +32,12 @@ class Classifier:
     dispatch : Dispatch
     manifest : Manifest or None
         None for a model that was not logged by this project.
+    on_decided : callable or None
+        Called with each DataFrame that `predict` classified: the DataFrame, the table that was scored, and the
+        decisions, or the exception that scoring it raised.
     """
 
+    on_decided: Callable[[pd.DataFrame, Table, Decisions | Exception], None] | None = None
     features: FeatureSpec | None
     thresholds: Thresholds
     dispatch: Dispatch
@@ -55,7 +61,8 @@ class Classifier:
         folder : Path
             Holds `manifest.json`.
         backend : str, optional
-            "auto", "cpu", "gpu" or a backend's name; default the one chosen when logging.
+            "auto", "cpu", "gpu" or a backend's name; default what the environment variable ``FIN_PYFUNC_BACKEND``
+            holds, else the one chosen when logging.
 
         Raises
         ------
@@ -68,14 +75,25 @@ class Classifier:
                 raise ArtifactError(f"The model's manifest does not name its file {name!r}: log the model again.")
         if manifest.serialization == "cloudpickle":
             estimators.require_pickle_allowed()
-        wanted = backend or manifest.backend
+        wanted = nearest(backend, manifest.backend) or "auto"
+        device: Literal["cpu", "gpu"] = "gpu" if manifest.gpu_only else "cpu"
+        if manifest.gpu_only and (refused := gpu_refusal()):
+            raise BackendError(f"the model has no form for the CPU ({manifest.estimator} is GPU-only), and {refused}.")
         native = LazyNative(
             lambda: NativeBackend(
-                estimators.load(folder / file, manifest.serialization), manifest.features, manifest.classes
-            )
+                estimators.load(folder / file, manifest.serialization), manifest.features, manifest.classes, device
+            ),
+            device,
         )
         compiled = open_forms(
-            folder, manifest.forms, manifest.times, manifest.classes, manifest.thresholds, native, wanted
+            folder,
+            manifest.forms,
+            manifest.times,
+            manifest.classes,
+            manifest.thresholds,
+            native,
+            wanted,
+            dropped=manifest.dropped,
         )
         self.manifest, self.features, self.thresholds = manifest, manifest.features, manifest.thresholds
         self.dispatch = Dispatch([*compiled, native], wanted, manifest.times)
@@ -93,7 +111,8 @@ class Classifier:
         manifest = self.manifest
         if manifest is None:
             return self.dispatch.plan
-        return self.dispatch.measure(sample(manifest.features, manifest.ranges, manifest.example, ROW_COUNTS[-1]))
+        n_rows = self.dispatch.sample_rows(len(manifest.features.names))
+        return self.dispatch.measure(sample(manifest.features, manifest.ranges, manifest.example, n_rows))
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Classify the rows of a DataFrame.
@@ -169,7 +188,16 @@ class Classifier:
         ------
         FeatureError, ScoringError
         """
-        return self.decide_table(frame if self.features is None else self.features.check(frame))
+        table = frame if self.features is None else self.features.check(frame)
+        if self.on_decided is None:
+            return self.decide_table(table)
+        try:
+            decisions = self.decide_table(table)
+        except Exception as e:
+            self.on_decided(frame, table, e)
+            raise
+        self.on_decided(frame, table, decisions)
+        return decisions
 
     def table(self, rows: Sequence[Mapping[str, Any]]) -> Table:
         """Rows as a client sends them, checked: what `decide_table` takes.

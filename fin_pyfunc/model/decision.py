@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -138,4 +139,9 @@ def _labels(classes: Sequence[Label]) -> np.ndarray[Any, Any]:
 
 def label_names(classes: Sequence[Label]) -> list[str]:
     """Labels as text, as JSON would write them: -1 is "-1", True is "true"."""
-    return [label if isinstance(label, str) else msgspec.json.encode(label).decode() for label in classes]
+    return [label if isinstance(label, str) else _as_json(label) for label in classes]
+
+
+@lru_cache(maxsize=1024, typed=True)  # True is no 1
+def _as_json(label: Label) -> str:
+    return msgspec.json.encode(label).decode()

@@ -114,6 +114,10 @@ class ScoringError(FinPyfuncError):
     """The estimator itself raised, or answered something that is not a prediction."""
 
 
+class DeviceError(ScoringError):
+    """The GPU failed while it scored: out of memory, lost, or taken away; the rows are not to blame."""
+
+
 class StoreUnavailableError(FinPyfuncError):
     """MLflow is needed and does not answer."""
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-#: The module that runs a form.
+#: The module that runs a form, which the model's requirements name; a GPU's is an extra of the machine's.
 LIBRARIES = {"onnx": "onnxruntime", "treelite": "treelite"}
 #: The class is taken from a compiled form only where it does not hang on less than this many times the greatest
 #: difference seen; any other row is asked of the estimator itself.
@@ -20,8 +20,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Parameters
     ----------
-    backend : {"onnx", "treelite"}
-        What runs it.
+    backend : {"onnx", "treelite", "cuml"}
+        What runs it; treelite's is run by nvForest, too.
     file : str
         Its file in the artifact's folder.
     batch_file : str or None, default None
@@ -40,9 +40,11 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         The greatest difference from the estimator's scores that was seen when it was made.
     seconds : dict of int to float
         Seconds that this many rows took when it was made.
+    parts : dict of str to str
+        scikit-learn class to the cuML class that computes in its place ("cuml" only).
     """
 
-    backend: Literal["onnx", "treelite"]
+    backend: Literal["onnx", "treelite", "cuml"]
     file: str
     batch_file: str | None = None
     batch_from: int = 0
@@ -51,6 +53,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     band: float = 0.0
     error: float = 0.0
     seconds: dict[int, float] = {}
+    parts: dict[str, str] = {}
 
     @property
     def files(self) -> list[str]:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 #: Row counts that are measured as far as the budget goes; in between, and beyond, time is taken to grow in a straight
 #: line. Up to 100 rows a model's layout for many rows, which costs memory, stays unopened.
 ROW_COUNTS = (1, 10, 100)
+#: The same where a GPU is among them, whose time for few rows says nothing of many.
+MANY_ROW_COUNTS = (*ROW_COUNTS, 1000, 10_000, 100_000)
 #: A backend must be this much faster than one before it in the list to be chosen over it: a choice between equals
 #: would follow the noise.
 CLEARLY = 1.05

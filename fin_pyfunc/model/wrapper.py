@@ -9,6 +9,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from fin_pyfunc.model import artifact
+from fin_pyfunc.model.choice import asking_for, nearest
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.errors import ArtifactError
 
@@ -22,7 +23,7 @@ class FinPyfuncModel(Classifier, PythonModel):  # type: ignore[misc] # mlflow sh
     def load_context(self, context: PythonModelContext) -> None:
         """Open the artifact; MLflow calls this once, after `__init__`."""
         config = context.model_config or {}
-        self.open(Path(context.artifacts[artifact.NAME]), config.get("backend"))
+        self.open(Path(context.artifacts[artifact.NAME]), nearest(None, config.get("backend")))
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """As `Classifier.predict`; here because MLflow looks at the signature of the class's own method."""
@@ -37,7 +38,8 @@ def load_model(model_uri: str, *, backend: str | None = None) -> FinPyfuncModel:
     model_uri : str
         Whatever MLflow takes: ``runs:/…``, ``models:/…``, a local path, …
     backend : str, optional
-        "auto", "cpu", "gpu" or a backend's name; default the one chosen when logging.
+        "auto", "cpu", "gpu" or a backend's name; default what the environment variable ``FIN_PYFUNC_BACKEND`` holds,
+        else the one chosen when logging.
 
     Returns
     -------
@@ -54,8 +56,8 @@ def load_model(model_uri: str, *, backend: str | None = None) -> FinPyfuncModel:
     import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
 
-    config = None if backend is None else {"backend": backend}
-    loaded = mlflow.pyfunc.load_model(model_uri, model_config=config)
+    with asking_for(backend):
+        loaded = mlflow.pyfunc.load_model(model_uri)
     try:
         model = loaded.unwrap_python_model()
     except MlflowException:  # a flavour without a PythonModel

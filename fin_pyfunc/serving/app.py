@@ -80,7 +80,7 @@ def create_app(
     hot: dict[str, ASGIApp] = {
         "/predict": Predict(server.predictor, settings.limits, server.watchers),
         "/predict/batch": PredictBatch(server.predictor, settings.limits, server.watchers),
-        "/invocations": Invocations(server.predictor, settings.limits),
+        "/invocations": Invocations(server.predictor, settings.limits, server.watchers),
     }
     other, admin = Routes(server), AdminRoutes(server)
     rest = Router(

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 from fin_pyfunc.model.errors import StoreUnavailableError
@@ -274,7 +275,11 @@ class ModelCache:
             raise
         seconds = time.perf_counter() - started
         self._values.observe(m.LOADS, value=seconds)
-        logger.info("loaded %s for %s in %.2f s", resolved.model_id, resolved.uri, seconds)
+        dispatch = model.model.dispatch
+        dispatch.on_fallback = partial(self._values.add, m.GPU_FALLBACKS)
+        if dispatch.fallbacks:
+            dispatch.on_fallback("while it was loaded")
+        logger.info("loaded %s for %s in %.2f s: %s", resolved.model_id, resolved.uri, seconds, dispatch.described)
         self._models[resolved.model_id] = model
         return model
 

@@ -79,7 +79,10 @@ class Compiler:
                 times: dict[str, dict[int, float]] = {form.backend: form.seconds for form in outcome.forms}
                 times["native"] = outcome.native_seconds
                 classes, wanted = labels_of(native.estimator), model.dispatch.wanted
-                compiled = open_forms(folder, outcome.forms, times, classes, model.thresholds, native, wanted, True)
+                # no rows of such a model are at hand that a device could be measured with
+                compiled = open_forms(
+                    folder, outcome.forms, times, classes, model.thresholds, native, wanted, True, on_devices=False
+                )
             if compiled:
                 dispatch = Dispatch([*compiled, native], wanted)
                 dispatch.adopt({backend.name: times[backend.name] for backend in dispatch.backends})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -17,7 +18,7 @@ from fin_pyfunc.serving.decode import BatchEnvelope, open_batch_envelope, open_e
 from fin_pyfunc.serving.http import Headers, encode, read_body, require_json, require_method, send_body
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.motion.stops import Stops
-from fin_pyfunc.serving.prediction import Prediction, Watchers
+from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError, Watchers
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.schemas import BatchResponse
 from fin_pyfunc.serving.settings import Limits
@@ -41,7 +42,10 @@ class Predict:
         require_json(scope)
         envelope = open_envelope(await read_body(scope, receive, self._most[0], self._predictor.held, self._most[1]))
         require_model(scope, envelope.model_uri, self._predictor.default_uri)
-        prediction = await self._predictor.predict_row(envelope)
+        try:
+            prediction = await self._predictor.predict_row(envelope)
+        except UnansweredError as e:
+            raise await unanswered(scope, e.failure, self._watchers) from None
         body = encode(prediction.decisions.one(envelope.return_proba))
         prediction.encoded = time.perf_counter()
         await _answer(scope, send, prediction, body, content_types.JSON, self._predictor.stops, self._watchers)
@@ -71,6 +75,7 @@ class PredictBatch:
         else:
             uri, return_proba = content_types.query(scope)
             rows, read = None, partial(self._read_table, sent, body)
+        with_identifiers = bool(self._watchers) and sent != content_types.JSON
         require_model(scope, uri, self._predictor.default_uri)
 
         entered = time.perf_counter()
@@ -79,13 +84,24 @@ class PredictBatch:
             began = time.perf_counter()
             table = read(loaded)
             decoded = time.perf_counter()
-            decisions = loaded.model.decide_table(table)
-            prediction = Prediction(uri, loaded, table, decisions, began, decoded, rows, entered=entered, found=found)
-            body = _encoded(wanted, decisions, return_proba)
+            held = (
+                tables.read_identifiers(sent, body, loaded.model.features, self._limits) if with_identifiers else None
+            )
+            try:
+                decisions = loaded.model.decide_table(table)
+            except Exception as e:
+                raise UnansweredError(Failure(e, uri, loaded, table, began, decoded, rows, held)) from e
+            prediction = Prediction(
+                uri, loaded, table, decisions, began, decoded, rows, held, entered=entered, found=found
+            )
+            answer = _encoded(wanted, decisions, return_proba)
             prediction.encoded = time.perf_counter()
-            return body, prediction
+            return answer, prediction
 
-        answer, prediction = await self._predictor.on_thread(uri, work)
+        try:
+            answer, prediction = await self._predictor.on_thread(uri, work)
+        except UnansweredError as e:
+            raise await unanswered(scope, e.failure, self._watchers) from None
         await _answer(scope, send, prediction, answer, wanted, self._predictor.stops, self._watchers)
 
     def _read_rows(self, envelope: BatchEnvelope, loaded: LoadedModel) -> Table:
@@ -94,6 +110,9 @@ class PredictBatch:
     def _read_table(self, content_type: str, body: bytes, loaded: LoadedModel) -> Table:
         frame = tables.read_table(content_type, body, loaded.model.features, self._limits)
         return frame if loaded.model.features is None else loaded.model.features.check(frame)
+
+    def _identifiers(self, content_type: str, body: bytes, loaded: LoadedModel) -> dict[str, list[Any]]:
+        return tables.read_identifiers(content_type, body, loaded.model.features, self._limits)
 
 
 async def _answer(
@@ -108,6 +127,13 @@ async def _answer(
     await send_body(send, body, content_type, headers)
     watchers.after_answer(prediction)
     return None
+
+
+async def unanswered(scope: Scope, failure: Failure, watchers: Watchers) -> Exception:
+    """What the model raised, once those who look on have seen it."""
+    failure.scope = scope
+    await watchers.before_failure(failure)
+    return failure.error
 
 
 def _encoded(wanted: str, decisions: Decisions, return_proba: bool) -> bytes:

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from fin_pyfunc.model.errors import (
     ArtifactError,
     BackendError,
+    DeviceError,
     FeatureError,
     FinPyfuncError,
     ModelForbiddenError,
@@ -60,6 +61,7 @@ _STATUS: tuple[tuple[type[FinPyfuncError], int], ...] = (
     (ModelForbiddenError, 403),
     (ModelNotFoundError, 404),
     (StoreUnavailableError, 503),
+    (DeviceError, 503),
     (ScoringError, 500),
     (ArtifactError, 500),
     (BackendError, 500),

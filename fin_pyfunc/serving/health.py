@@ -7,7 +7,7 @@ import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
-from fin_pyfunc.model.device import gpu_available
+from fin_pyfunc.model.device import gpu_available, probe
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.default_model import DefaultModel
@@ -60,8 +60,11 @@ class HealthProbe:
         # the first probe imports MLflow, which is to be no hindrance to the default model's first answer
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._default.settled.wait(), FIRST_PROBE_SECONDS)
-        self._gpu_available = await loop.run_in_executor(self._thread, gpu_available)
+        device = await loop.run_in_executor(self._thread, probe)
+        logger.info("GPU: %s", device.name or f"none ({device.refusal})")
         while True:
+            # asked once; again only where a device has failed since
+            self._gpu_available = await loop.run_in_executor(self._thread, gpu_available)
             before, self._mlflow_connected = (
                 self._mlflow_connected,
                 await loop.run_in_executor(self._thread, self._ping),

@@ -7,6 +7,7 @@ in the next call. (Batching by a timer, as others do it, costs a lone caller the
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from concurrent.futures import Executor
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from fin_pyfunc.model.classifier import Classifier
-from fin_pyfunc.model.decision import Decisions, Scores
+from fin_pyfunc.model.decision import Decisions, Scores, Thresholds
 from fin_pyfunc.model.errors import ScoringError
 from fin_pyfunc.model.features import Table
 
@@ -33,6 +34,34 @@ class Decided(NamedTuple):
 
     decisions: Decisions
     started: float
+
+
+class Joined(NamedTuple):
+    """What a row was computed together with: the last bit of an answer may depend on how many rows a call has.
+
+    Parameters
+    ----------
+    call : str
+        The same for all rows of one call.
+    row : int
+        Position of this row in it.
+    of : int
+        How many there were.
+    """
+
+    call: str
+    row: int
+    of: int
+
+
+class JoinedDecisions(Decisions):
+    """The decision on a row that was joined with others."""
+
+    __slots__ = ("joined",)
+
+    def __init__(self, scores: Scores, thresholds: Thresholds, backend: str, joined: Joined) -> None:
+        super().__init__(scores, thresholds, backend)
+        self.joined = joined
 
 
 class Joiner:
@@ -106,7 +135,7 @@ def _decide(model: Classifier, rows: list[Table]) -> list[Decisions | Exception]
     if len(rows) == 1 or model.features is None:  # rows of unknown features need not fit together
         return [_alone(model, row) for row in rows]
     try:
-        all_of_them = model.decide_table(_stacked(rows))
+        all_of_them = model.decide_table(stacked(rows))
     except ScoringError:  # of one row's doing, perhaps
         return [_alone(model, row) for row in rows]
     return list(_apart(all_of_them))
@@ -119,16 +148,17 @@ def _alone(model: Classifier, row: Table) -> Decisions | Exception:
         return e
 
 
-def _stacked(rows: list[Table]) -> Table:
+def stacked(rows: list[Table]) -> Table:
+    """Rows as one table, as they are joined."""
     frames = [row for row in rows if isinstance(row, pd.DataFrame)]
     return pd.concat(frames, ignore_index=True) if frames else np.concatenate(rows)
 
 
-def _apart(decisions: Decisions) -> list[Decisions]:
+def _apart(decisions: Decisions) -> list[JoinedDecisions]:
     """Decisions on n rows as n decisions on one."""
-    scores, p = decisions.scores, decisions.scores.probabilities
+    scores, p, call = decisions.scores, decisions.scores.probabilities, os.urandom(8).hex()
     return [
-        Decisions(
+        JoinedDecisions(
             Scores(
                 classes=scores.classes,
                 index=scores.index[i : i + 1],
@@ -136,6 +166,7 @@ def _apart(decisions: Decisions) -> list[Decisions]:
             ),
             decisions.thresholds,
             decisions.backend,
+            Joined(call, i, len(decisions)),
         )
         for i in range(len(decisions))
     ]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fin_pyfunc.model import artifact
 from fin_pyfunc.model.artifact import NAME
 from fin_pyfunc.model.backends.native import NativeBackend, labels_of
+from fin_pyfunc.model.choice import asking_for, nearest
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError, ModelForbiddenError
@@ -56,27 +57,36 @@ class LoadedModel:
     open_pyfunc : callable or None
         Makes the same as MLflow loads it, when MLflow's routes first ask; None for a bare file, which MLflow does not
         know.
+    path : Path
+        Its folder, or the bare file.
 
     Attributes
     ----------
     loaded_at : float
         Seconds since the epoch.
+    artifact_sha256 : str or None
+        Digest of its files: of our manifest, which holds those of all others, or of all there is; None for a model of
+        the store's that was not logged by us, where `record.facts` reads all of them.
     size : int
         Bytes of its files; 0 where nobody has looked.
     hits : int
         How often it was asked for.
     """
 
-    def __init__(self, resolved: Resolved, model: Classifier, open_pyfunc: Callable[[], PyFuncModel] | None) -> None:
-        self.resolved, self.model = resolved, model
+    def __init__(
+        self, resolved: Resolved, model: Classifier, open_pyfunc: Callable[[], PyFuncModel] | None, path: Path
+    ) -> None:
+        self.resolved, self.model, self.path = resolved, model, path
         self.size = self.hits = 0
         self.has_pyfunc = open_pyfunc is not None
         self._open_pyfunc, self._opening = open_pyfunc, threading.Lock()
         self._pyfunc: PyFuncModel | None = None
         self.loaded_at = time.time()
-        self.size = 0
         #: header lines of an answer by what was asked and which backend answered, for `endpoints.lineage`
         self.lineage: dict[tuple[str | None, str], list[tuple[bytes, bytes]]] = {}
+        #: what all records of an answer have in common, by the same, for `record.entries`
+        self.recorded: dict[tuple[str | None, str | None], bytes] = {}
+        self.artifact_sha256 = _artifact_sha256(resolved, path)
 
     @property
     def is_pyfunc_open(self) -> bool:
@@ -105,7 +115,7 @@ def load(
         Fetches it.
     resolved : Resolved
     backend : str, optional
-        The operator's choice; default the model's own.
+        The operator's choice; default what the environment variable ``FIN_PYFUNC_BACKEND`` holds, else the model's own.
     compiler : Compiler, optional
         Compiles a model that was not logged by this project, while it answers; without one it stays as it is.
 
@@ -117,7 +127,7 @@ def load(
         An `ExampleError` where it does not answer the example recorded in it as it did when it was logged.
     """
     path = resolver.fetch(resolved)
-    loaded = _opened(path, resolved, backend, compiler, is_data=not resolver.allows_code(resolved))
+    loaded = _opened(path, resolved, nearest(backend), compiler, is_data=not resolver.allows_code(resolved))
     check_example(loaded.model)
     loaded.size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
     return loaded
@@ -135,19 +145,19 @@ def _opened(
         model = _from_file(path, resolved.kind, backend)
         if compiler is not None:
             compiler.later(model, path, resolved.kind)
-        return LoadedModel(resolved, model, None)
+        return LoadedModel(resolved, model, None, path)
     if is_data:
         check_data(path)
     opens = partial(_load_pyfunc, path, backend, is_data)
     if (folder := self_contained(path)) is not None:
         model = Classifier()
         model.open(folder, backend)
-        return LoadedModel(resolved, model, opens)
+        return LoadedModel(resolved, model, opens, path)
     if (found := data_file(path)) is not None and (loaded := _from_data(resolved, path, *found, is_data, backend)):
         kind, path = found[0], found[1]
     else:
         pyfunc = opens()
-        kind, loaded = "mlflow", LoadedModel(resolved, _from_pyfunc(pyfunc, backend), lambda: pyfunc)
+        kind, loaded = "mlflow", LoadedModel(resolved, _from_pyfunc(pyfunc, backend), lambda: pyfunc, path)
     if loaded.model.manifest is None and compiler is not None:
         compiler.later(loaded.model, path, kind)
     return loaded
@@ -167,6 +177,13 @@ def self_contained(path: Path) -> Path | None:
     return folder if ours and (folder / artifact.MANIFEST).is_file() else None
 
 
+def _artifact_sha256(resolved: Resolved, path: Path) -> str | None:
+    manifest = path / "artifacts" / NAME / artifact.MANIFEST
+    if manifest.is_file():
+        return artifact.digest(manifest).sha256
+    return resolved.model_id.removeprefix("sha256:") if resolved.model_id.startswith("sha256:") else None
+
+
 def warm_up(loaded: LoadedModel) -> None:
     """Score rows such as clients may send, so that the first one does not pay for what is lazy in the model, and the
     server knows how long a row takes.
@@ -183,16 +200,15 @@ def _load_pyfunc(path: Path, backend: str | None, is_data: bool) -> PyFuncModel:
     import mlflow.pyfunc
 
     try:
-        ours = NAME in ((artifact.mlmodel(path) or {}).get("metadata") or {})
-        config = {"backend": backend} if ours and backend else None
-        if not is_data or data_file(path) is not None:
-            return mlflow.pyfunc.load_model(str(path), model_config=config)
-        folder = tempfile.mkdtemp(prefix="fin_pyfunc-")
-        try:
-            pyfunc = mlflow.pyfunc.load_model(str(without_code(path, Path(folder))), model_config=config)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with asking_for(backend):
+            if not is_data or data_file(path) is not None:
+                return mlflow.pyfunc.load_model(str(path))
+            folder = tempfile.mkdtemp(prefix="fin_pyfunc-")
+            try:
+                pyfunc = mlflow.pyfunc.load_model(str(without_code(path, Path(folder))))
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         weakref.finalize(pyfunc, shutil.rmtree, folder, ignore_errors=True)  # its files may be opened long after
         return pyfunc
     except FinPyfuncError:
@@ -231,7 +247,7 @@ def _from_data(
     """
     if kind == "onnx":
         try:
-            return LoadedModel(resolved, _from_file(file, kind, backend), None)
+            return LoadedModel(resolved, _from_file(file, kind, backend), None, path)
         except ArtifactError:
             if is_data:
                 raise
@@ -248,7 +264,7 @@ def _from_data(
     if not is_data and not (labels_of(estimator) and callable(getattr(estimator, "predict", None))):
         return None
     return LoadedModel(
-        resolved, from_estimator(estimator, signed, backend), partial(_load_pyfunc, path, backend, is_data)
+        resolved, from_estimator(estimator, signed, backend), partial(_load_pyfunc, path, backend, is_data), path
     )
 
 

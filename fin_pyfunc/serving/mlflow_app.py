@@ -10,18 +10,25 @@ import asyncio
 import contextvars
 import json
 import math
+import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fin_pyfunc.model.classifier import Classifier
+from fin_pyfunc.model.decision import Decisions, Thresholds
 from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, ScoringError
+from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.callers.principal import require_model
-from fin_pyfunc.serving.endpoints import identity
+from fin_pyfunc.serving.endpoints import identity, unanswered
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.http import header, read_body, require_method, send_json
 from fin_pyfunc.serving.json_keys import require_unique_everywhere
+from fin_pyfunc.serving.json_values import json_values
 from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.prediction import Failure, Prediction, Watchers
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.settings import Limits
 from fin_pyfunc.serving.tables import plain_parquet
@@ -30,15 +37,33 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONTENT_TYPES = ("application/json", "text/csv", "application/vnd.apache.parquet")
-#: Where a model's own exception is kept on its way past MLflow, which would make a 400 and a stack trace of it.
-_raised: contextvars.ContextVar[list[Exception]] = contextvars.ContextVar("raised")
+
+
+class _Seen:
+    """What the model did for one request, which gets past MLflow in no other way.
+
+    Attributes
+    ----------
+    raised : list of Exception
+        A model's own exception, of which MLflow would make a 400 and a stack trace.
+    asked : Prediction, Failure or None
+        What became of the rows, once a model was asked.
+    """
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.raised: list[Exception] = []
+        self.asked: Prediction | Failure | None = None
+
+
+_seen: contextvars.ContextVar[_Seen] = contextvars.ContextVar("seen")
 
 
 class Invocations:
     """`POST /invocations`: MLflow's scoring app around the default model."""
 
-    def __init__(self, predictor: Predictor, limits: Limits) -> None:
-        self._predictor, self._limits = predictor, limits
+    def __init__(self, predictor: Predictor, limits: Limits, watchers: Watchers) -> None:
+        self._predictor, self._limits, self._watchers = predictor, limits, watchers
         #: the app holds no model, so that one whose place another took is freed after its last request
         self._app: ASGIApp | None = None
         self._app_for: weakref.ref[LoadedModel] | None = None
@@ -53,8 +78,8 @@ class Invocations:
         body = await read_body(scope, receive, self._limits.max_body_bytes, self._predictor.held)
         if sent == "application/json":
             await self._predictor.off_loop(require_unique_everywhere, body, self._limits.max_row_keys)
-        raised: list[Exception] = []
-        token = _raised.set(raised)
+        seen = _Seen()
+        token = _seen.set(seen)
         try:
             async with self._predictor.place():
                 app, loaded = await self._mlflow_app()
@@ -63,10 +88,20 @@ class Invocations:
                 status, answered = await _call(app, scope, body)
                 self._predictor.stops.check(None, loaded)
         finally:
-            _raised.reset(token)
+            _seen.reset(token)
         if status >= 400:
-            raise _mended(status, sent, raised)
+            error = _mended(status, sent, seen.raised)
+            if isinstance(seen.asked, Failure):
+                seen.asked.error = error
+                raise await unanswered(scope, seen.asked, self._watchers)
+            raise error
+        prediction = seen.asked if isinstance(seen.asked, Prediction) else None
+        if prediction is not None:
+            prediction.scope = scope
+            await self._watchers.before_answer(prediction)
         await send_json(send, status, _without_nan(answered), identity(None, loaded))
+        if prediction is not None:
+            self._watchers.after_answer(prediction)
 
     async def _mlflow_app(self) -> tuple[ASGIApp, LoadedModel]:
         loaded = await self._predictor.find(None)
@@ -88,18 +123,57 @@ class Invocations:
 
 
 class _Witnessed:
-    """The model as MLflow's app sees it; keeps what it raises."""
+    """The model as MLflow's app sees it; keeps what it raises and what it answers, for those who look on.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        Held by the request that is under way, and not from here.
+    predictor : Predictor
+    """
 
     def __init__(self, loaded: LoadedModel, predictor: Predictor) -> None:
-        self._loaded, self._predictor, self.metadata = weakref.proxy(loaded), predictor, loaded.pyfunc.metadata
+        self._held, self._predictor, self.metadata = weakref.ref(loaded), predictor, loaded.pyfunc.metadata
+        ours = _own(loaded)
+        if ours is not None:
+            ours.on_decided = self._decided
+        self._is_foreign = ours is None
+
+    @property
+    def _loaded(self) -> LoadedModel:
+        loaded = self._held()
+        assert loaded is not None  # noqa: S101 - for the type checker: a request that is under way holds it
+        return loaded
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         """As `PyFuncModel.predict`; called on one of MLflow's threads, which no model is to keep for ever."""
+        seen = _seen.get()
+        predict = partial(self._loaded.pyfunc.predict, data, params=params)
         try:
-            return self._predictor.call(self._loaded.pyfunc.predict, data, params=params)
+            # in this context, in which `_decided` finds the request that it is about
+            answered = self._predictor.call(contextvars.copy_context().run, predict)
         except Exception as e:
-            _raised.get().append(self._named(e, data))
+            named = self._named(e, data)
+            seen.raised.append(named)
+            if self._is_foreign and not isinstance(_mended(500, "", seen.raised), RequestError | FeatureError):
+                self._decided(_frame(data), _frame(data), e)
             raise
+        if self._is_foreign:
+            self._decided(_frame(data), _frame(data), pyfunc_decisions(answered, self._loaded.model.thresholds))
+        return answered
+
+    def _decided(self, frame: pd.DataFrame, table: Table, answered: Decisions | Exception) -> None:
+        """Keep what became of some rows, for those who look on."""
+        seen, features = _seen.get(None), self._loaded.model.features
+        if seen is None:  # the same model, asked by another route
+            return
+        names = () if features is None else features.identifiers
+        held = {name: json_values(frame[name]) for name in names if name in frame}
+        now = time.perf_counter()
+        if isinstance(answered, Decisions):
+            seen.asked = Prediction(None, self._loaded, table, answered, seen.began, now, None, held)
+        else:
+            seen.asked = Failure(answered, None, self._loaded, table, seen.began, now, None, held)
 
     def _named(self, error: Exception, data: Any) -> Exception:
         """MLflow's refusal of a table names types and quotes the rows; ours names the features."""
@@ -112,6 +186,47 @@ class _Witnessed:
             except FeatureError as ours:
                 return ours
         return error
+
+
+def _own(loaded: LoadedModel) -> Classifier | None:
+    """The classifier of ours in MLflow's model, if it is one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = loaded.pyfunc.unwrap_python_model()
+    except MlflowException:  # a flavour without a PythonModel
+        return None
+    return model if isinstance(model, Classifier) else None
+
+
+def _frame(data: Any) -> pd.DataFrame:
+    """Rows as MLflow hands them over: a DataFrame, or an array, a list or a dict of them."""
+    import pandas as pd
+
+    if isinstance(data, pd.DataFrame):
+        return data
+    if isinstance(data, dict):
+        return pd.DataFrame({name: list(values) for name, values in data.items()})
+    return pd.DataFrame({"input": list(data)})
+
+
+def pyfunc_decisions(answered: Any, thresholds: Thresholds) -> Decisions:
+    """What a model that is not ours answered to MLflow: labels, and no probabilities; anything else as its JSON text.
+
+    Parameters
+    ----------
+    answered : object
+        One answer a row.
+    thresholds : Thresholds
+    """
+    from fin_pyfunc.model.backends import pyfunc
+
+    try:
+        labels = pyfunc.labels(answered)
+    except ScoringError:
+        rows = answered.to_dict("records") if hasattr(answered, "to_dict") else answered
+        labels = [json.dumps(row.tolist() if hasattr(row, "tolist") else row, default=str) for row in rows]
+    return Decisions(pyfunc.scores(labels), thresholds, pyfunc.PyfuncBackend.name)
 
 
 def _mended(status: int, content_type: str, raised: list[Exception]) -> Exception:

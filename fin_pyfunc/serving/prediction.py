@@ -3,34 +3,77 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 from starlette.types import Scope
 
 from fin_pyfunc.model.decision import Decisions
+from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.loader import LoadedModel
 
 
-class Prediction:
-    """What was asked, what answered, and when each step was done.
+class Asked:
+    """What was asked of a model that was found, by whom, and when.
 
     Parameters
     ----------
     asked : str or None
         The model URI as the client sent it; None for the server's default model.
     loaded : LoadedModel
-        What answered.
+        What was asked.
     table : ndarray of shape (n_rows, n_features) or DataFrame
         The rows as they were scored.
-    decisions : Decisions
-        The answers, one a row.
     began, decoded : float
         When work on the rows began and when they were read, in the seconds of ``time.perf_counter``, as all times here.
     sent : bytes-like or None
         The rows as the client sent them, JSON; None where they came as a table of another content type.
+    identifiers : mapping of str to sequence, optional
+        Of rows that came as a table: name to one value a row.
+
+    Attributes
+    ----------
+    scored : float
+        When the rows were scored, or could not be.
+    """
+
+    __slots__ = ("_scope", "asked", "began", "decoded", "identifiers", "loaded", "scored", "sent", "table")
+
+    def __init__(
+        self,
+        asked: str | None,
+        loaded: LoadedModel,
+        table: Table,
+        began: float,
+        decoded: float,
+        sent: msgspec.Raw | bytes | None = None,
+        identifiers: Mapping[str, Sequence[Any]] | None = None,
+    ) -> None:
+        self.asked, self.loaded, self.table, self.sent, self.identifiers = asked, loaded, table, sent, identifiers
+        self.began, self.decoded, self.scored = began, decoded, time.perf_counter()
+        self._scope: Scope = {}
+
+    @property
+    def scope(self) -> Scope:
+        """The request's; set by the endpoint."""
+        return self._scope
+
+    @scope.setter
+    def scope(self, scope: Scope) -> None:
+        self._scope = scope
+
+
+class Prediction(Asked):
+    """What was asked, what answered, and when each step was done.
+
+    Parameters
+    ----------
+    decisions : Decisions
+        The answers, one a row.
+    asked, loaded, table, began, decoded, sent, identifiers
+        As `Asked` takes them.
     entered, found : float, optional
         When the model was asked for and when it was there; default `began`: it was in memory, and nothing was waited
         for.
@@ -39,17 +82,11 @@ class Prediction:
 
     Attributes
     ----------
-    scored, encoded : float
-        When the rows were scored, and when the answer's body was written.
-    scope : Scope
-        Of the request, whose ``state`` holds its id and its principal; set by the endpoint. From then on the state
-        holds the prediction, too.
+    encoded : float
+        When the answer's body was written.
     """
 
-    __slots__ = (
-        *("_scope", "asked", "began", "decisions", "decoded", "encoded", "entered", "found", "loaded", "scored"),
-        *("sent", "started", "table"),
-    )
+    __slots__ = ("decisions", "encoded", "entered", "found", "started")
 
     def __init__(
         self,
@@ -60,22 +97,22 @@ class Prediction:
         began: float,
         decoded: float,
         sent: msgspec.Raw | bytes | None = None,
+        identifiers: Mapping[str, Sequence[Any]] | None = None,
         *,
         entered: float | None = None,
         found: float | None = None,
         started: float | None = None,
     ) -> None:
-        self.asked, self.loaded, self.table, self.decisions, self.sent = asked, loaded, table, decisions, sent
+        super().__init__(asked, loaded, table, began, decoded, sent, identifiers)
+        self.decisions = decisions
         self.entered = began if entered is None else entered
         self.found = began if found is None else found
         self.started = decoded if started is None else started
-        self.began, self.decoded, self.scored = began, decoded, time.perf_counter()
         self.encoded = self.scored
-        self._scope: Scope = {}
 
     @property
     def scope(self) -> Scope:
-        """The request's."""
+        """The request's; set by the endpoint. From then on its ``state`` holds the prediction, too."""
         return self._scope
 
     @scope.setter
@@ -87,6 +124,33 @@ class Prediction:
     def waited(self) -> float:
         """Seconds that its rows waited for their turn, once the model was there."""
         return (self.began - self.found) + (self.started - self.decoded)
+
+
+class Failure(Asked):
+    """What was asked, and what the model raised.
+
+    Parameters
+    ----------
+    error : Exception
+    asked, loaded, table, began, decoded, sent, identifiers
+        As `Asked` takes them.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception, *asked: Any) -> None:
+        super().__init__(*asked)
+        self.error = error
+
+
+class UnansweredError(Exception):
+    """A model was asked, and raised; never leaves the endpoints, which raise the failure's own error."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure.error))
+        self.failure = failure
+        if isinstance(failure.error, FinPyfuncError):
+            failure.error.model_id = failure.loaded.resolved.model_id  # for `model_of`
 
 
 def model_of(scope: Scope, error: Exception | None = None) -> str:
@@ -107,6 +171,14 @@ class Watcher(Protocol):
         """Called once the answer has been sent; must be quick, and must not raise."""
 
 
+@runtime_checkable
+class FailureWatcher(Protocol):
+    """A watcher that looks on at failed requests, too."""
+
+    async def before_failure(self, failure: Failure) -> None:
+        """Called before an error of the model's is answered; what this raises is answered in its place."""
+
+
 class Watchers:
     """All who look on; with none, a request pays for nothing.
 
@@ -117,7 +189,7 @@ class Watchers:
     """
 
     def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
-        self._watchers = tuple(watchers)
+        self._watchers: tuple[Watcher, ...] = tuple(watchers)
 
     def __bool__(self) -> bool:
         return bool(self._watchers)
@@ -134,6 +206,12 @@ class Watchers:
         """Let each look before the answer is sent."""
         for watcher in self._watchers:
             await watcher.before_answer(prediction)
+
+    async def before_failure(self, failure: Failure) -> None:
+        """Let those look who look at failures."""
+        for watcher in self._watchers:
+            if isinstance(watcher, FailureWatcher):
+                await watcher.before_failure(failure)
 
     def after_answer(self, prediction: Prediction) -> None:
         """Let each look after the answer was sent."""

@@ -21,7 +21,7 @@ from fin_pyfunc.serving.joiner import Joiner
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.places import Places
-from fin_pyfunc.serving.prediction import Prediction
+from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError
 from fin_pyfunc.serving.settings import Limits
 from fin_pyfunc.serving.threads import ScoringThreads
 
@@ -96,7 +96,9 @@ class Predictor:
         RequestError
             422 without a model to ask, 503 where too many wait already or the server stops, 504 when the time is up.
         FinPyfuncError
-            Whatever finding, loading or scoring the model raised.
+            Whatever finding or loading the model raised.
+        UnansweredError
+            Scoring the row raised.
         """
         uri, sent, entered = envelope.model_uri, envelope.features, time.perf_counter()
         loaded = self._in_memory(uri)
@@ -104,7 +106,10 @@ class Predictor:
             if loaded is not None and not self.is_draining:
                 row = read_row(envelope, loaded.model, self._limits.max_row_keys)
                 decoded = time.perf_counter()
-                decisions = loaded.model.decide_now(row)
+                try:
+                    decisions = loaded.model.decide_now(row)
+                except Exception as e:
+                    raise UnansweredError(Failure(e, uri, loaded, row, entered, decoded, sent)) from e
                 if decisions is not None:
                     return Prediction(uri, loaded, row, decisions, entered, decoded, sent)
             async with self.place():
@@ -112,9 +117,12 @@ class Predictor:
                 found = time.perf_counter()
                 row = read_row(envelope, loaded.model, self._limits.max_row_keys)
                 decoded = time.perf_counter()
-                decisions, started = await self._joiner.decide(loaded.model, row)
-                times = {"entered": entered, "found": found, "started": started}
-                return Prediction(uri, loaded, row, decisions, found, decoded, sent, **times)
+                try:
+                    decisions, started = await self._joiner.decide(loaded.model, row)
+                except Exception as e:
+                    raise UnansweredError(Failure(e, uri, loaded, row, found, decoded, sent)) from e
+                asked = (uri, loaded, row, decisions, found, decoded, sent)
+                return Prediction(*asked, entered=entered, found=found, started=started)
         except FinPyfuncError as e:
             _note_model(e, loaded)
             raise

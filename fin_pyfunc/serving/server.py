@@ -30,6 +30,7 @@ from fin_pyfunc.serving.motion.tally import Tally
 from fin_pyfunc.serving.prediction import Watchers
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.preload import Preload, require_room
+from fin_pyfunc.serving.record.recorder import Recorder
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.settings import Settings
 from fin_pyfunc.serving.store import Store
@@ -125,6 +126,10 @@ class Server:
         self.stops.load()
         self.default = DefaultModel(self.cache, settings.model_uri, LastGood(board))
         self.preload = Preload(self.cache, settings.preload)
+        record = settings.record
+        self.recorder = Recorder(record, settings.limits.request_seconds) if record.folder is not None else None
+        if self.recorder is not None:
+            self.watchers.add(self.recorder)
         self.follower = Follower(self.cache, self.default, settings.models.refresh_seconds, self.tally)
         self.shadow = Shadow(self.cache, settings.shadow, settings.model_uri, self.stops, self.watchers, self.tally)
         asked = Asked(resolver, Store(uri))
@@ -133,7 +138,7 @@ class Server:
         probe_seconds = settings.mlflow.probe_seconds
         self.health = HealthProbe(Store(uri), self.predictor, self.cache, self.default, self.preload, probe_seconds)
         self.catalog = Catalog(uri, settings.mlflow.experiment_name)
-        self._hits = 0
+        self._hits, self._recorded = 0, (0, 0)
         self._shown: set[tuple[str, str]] = set()
         self.metrics.before_flush.append(self._count)
 
@@ -149,13 +154,16 @@ class Server:
         self.metrics.start()
         if self.tracer is not None:
             self.tracer.start()
-        work = (
+        work = [
             self.health.run(),
             self._start_models(),
             self.motion.run(),
             self.predictor.watch(self._on_stuck),
             self.metrics.run(),
-        )
+        ]
+        if self.recorder is not None:
+            self.recorder.start()
+            work.append(self.recorder.run())
         background = [asyncio.create_task(each) for each in work]
         try:
             if self._before_serving is not None:
@@ -166,6 +174,8 @@ class Server:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            if self.recorder is not None:
+                await self.recorder.close()
             self.motion.close()
             self.predictor.close()
             self.health.close()
@@ -197,6 +207,12 @@ class Server:
         for labels in shown | self._shown:
             values.set(m.MODEL_INFO, *labels, to=float(labels in shown))
         self._shown = shown
+        if self.recorder is not None:
+            written, failed = self.recorder.written, self.recorder.failed
+            values.add(m.RECORDS_WRITTEN, by=written - self._recorded[0])
+            values.add(m.RECORDS_FAILED, by=failed - self._recorded[1])
+            values.set(m.RECORDS_WAITING, to=self.recorder.waiting)
+            self._recorded = written, failed
         values.set(m.WAITING, to=self.predictor.waiting)
         values.set(m.READY, to=float(self.health.not_ready() is None))
         values.set(m.MLFLOW_UP, to=float(self.health.mlflow_connected))

@@ -21,6 +21,7 @@ from fin_pyfunc.serving.settings_sections import (
     Mlflow,
     Models,
     Rate,
+    Record,
     Settings,
     Shadow,
     Tls,
@@ -28,7 +29,7 @@ from fin_pyfunc.serving.settings_sections import (
 )
 from fin_pyfunc.serving.settings_sources import (
     MAX_FILE_BYTES,
-    MLFLOW_VARIABLES,
+    SHARED_VARIABLES,
     BadValueError,
     from_environment,
     from_file,
@@ -39,9 +40,9 @@ from fin_pyfunc.serving.settings_wording import PREFIX, ROOT, Setting, SettingsE
 
 __all__ = [
     "MAX_FILE_BYTES",
-    "MLFLOW_VARIABLES",
     "PREFIX",
     "ROOT",
+    "SHARED_VARIABLES",
     "Admin",
     "Auth",
     "Cache",
@@ -51,6 +52,7 @@ __all__ = [
     "Mlflow",
     "Models",
     "Rate",
+    "Record",
     "Setting",
     "Settings",
     "SettingsError",
@@ -94,8 +96,8 @@ def load(
         A YAML file with a ``deployment.api`` section, in which ``${NAME}`` and ``${NAME:default}`` stand for
         environment variables; whatever else the file holds is not looked at. Default: no file.
     environ : mapping of str to str, optional
-        ``FIN_PYFUNC__…`` for any setting, ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME``; default
-        ``os.environ``.
+        ``FIN_PYFUNC__…`` for any setting, ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME`` and
+        ``FIN_PYFUNC_BACKEND``; default ``os.environ``.
     overrides : mapping of str to object, optional
         Dotted name such as ``mlflow.tracking_uri`` to value; a value of None is no override.
 

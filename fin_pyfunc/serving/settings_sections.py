@@ -20,6 +20,7 @@ from fin_pyfunc.serving.trust.allow import EVERY
 
 _Text = Annotated[str, Meta(min_length=1)]
 _Count = Annotated[int, Meta(ge=1)]
+_Positive = Annotated[float, Meta(gt=0)]
 
 
 def _is_installed(module: str) -> bool:
@@ -348,6 +349,61 @@ def _is_safe_address(text: str) -> bool:
     return host == "localhost" or (host is not None and _is_network(host) and ipaddress.ip_address(host).is_loopback)
 
 
+class Record(_Section, frozen=True):
+    """What is written down of each prediction."""
+
+    folder: Annotated[
+        _Text | None,
+        Meta(description="Folder of the record, made if it is not there; null records nothing. The workers share it."),
+    ] = None
+    sync: Annotated[
+        Literal["always", "interval"],
+        Meta(
+            description="`always`: an answer leaves only after its record is safe on the disk, and is 503 where that "
+            "fails; `interval`: records are made safe every `interval_seconds`, and answers do not wait."
+        ),
+    ] = "always"
+    interval_seconds: Annotated[
+        float, Meta(gt=0, le=3600, description="Seconds between two syncs of the disk under `sync: interval`.")
+    ] = 1.0
+    features: Annotated[
+        Literal["values", "digest"],
+        Meta(description="`values` keeps rows as they were sent, `digest` an HMAC-SHA256 of each row by `key_file`."),
+    ] = "values"
+    key_file: Annotated[
+        _Text | None,
+        Meta(description="File with the key of the digests, at least 32 bytes; `features: digest` needs it."),
+    ] = None
+    rotate_bytes: Annotated[
+        int, Meta(ge=4096, description="Bytes from which on a segment is closed and another one begun.")
+    ] = 67_108_864
+    compress: Annotated[bool, Meta(description="Whether closed segments are packed, with zstd.")] = True
+    keep_days: Annotated[
+        _Positive | None, Meta(description="Days after which closed segments are removed; null keeps them.")
+    ] = None
+    keep_bytes: Annotated[
+        _Count | None,
+        Meta(description="Bytes of the folder from which on the oldest closed segments are removed; null is no limit."),
+    ] = None
+    max_waiting_bytes: Annotated[
+        int,
+        Meta(
+            ge=4096,
+            description="Bytes of records of one worker that may wait for the disk; beyond, `always` answers 503, and "
+            "`interval` loses records, which the record then says.",
+        ),
+    ] = 67_108_864
+
+    def __post_init__(self) -> None:
+        if self.features == "digest" and self.key_file is None:
+            raise SettingsError(
+                [
+                    f"{ROOT}.record.key_file: {ROOT}.record.features is digest, which needs a key file; "
+                    "make one with 'openssl rand -hex 32' and name it here"
+                ]
+            )
+
+
 class Admin(_Section, frozen=True):
     """What operators decide while the server runs."""
 
@@ -450,7 +506,11 @@ class Settings(_Section, frozen=True):
         tuple[_Text, ...], Meta(description="Further models, loaded and warm before the server is ready.")
     ] = ()
     backend: Annotated[
-        _Text | None, Meta(description="Backend that computes every prediction; null chooses one for each model.")
+        _Text | None,
+        Meta(
+            description="What computes predictions: `auto`, `cpu`, `gpu` or a backend's name; null leaves it to each "
+            "model."
+        ),
     ] = None
     drain_seconds: Annotated[
         int, Meta(ge=0, le=86400, description="Seconds that requests in flight get to finish when a worker stops.")
@@ -465,5 +525,6 @@ class Settings(_Section, frozen=True):
     limits: Annotated[Limits, Meta(description="How much one request, and one worker, takes on.")] = Limits()
     metrics: Annotated[Metrics, Meta(description="What is counted.")] = Metrics()
     tracing: Annotated[Tracing, Meta(description="Spans of each request.")] = Tracing()
+    record: Annotated[Record, Meta(description="What is written down of each prediction.")] = Record()
     admin: Annotated[Admin, Meta(description="What operators decide while the server runs.")] = Admin()
     shadow: Annotated[Shadow, Meta(description="A second model that sees a share of the traffic.")] = Shadow()

@@ -11,10 +11,15 @@ import msgspec
 import msgspec.inspect as inspect
 import yaml
 
+from fin_pyfunc.model.choice import VARIABLE as BACKEND_VARIABLE
 from fin_pyfunc.serving.settings_wording import PREFIX, ROOT, Setting, SettingsError, got, hint, shown
 
-#: MLflow's own variables that are heeded, weaker than ours for the same setting.
-MLFLOW_VARIABLES = {"MLFLOW_TRACKING_URI": "mlflow.tracking_uri", "MLFLOW_EXPERIMENT_NAME": "mlflow.experiment_name"}
+#: Variables that others than this server heed too, weaker than ours for the same setting.
+SHARED_VARIABLES = {
+    "MLFLOW_TRACKING_URI": "mlflow.tracking_uri",
+    "MLFLOW_EXPERIMENT_NAME": "mlflow.experiment_name",
+    BACKEND_VARIABLE: "backend",
+}
 #: The largest configuration file that is read, in bytes.
 MAX_FILE_BYTES = 1 << 20
 
@@ -47,7 +52,7 @@ def from_overrides(
 
 
 def from_environment(environ: Mapping[str, str], known: Mapping[str, Setting], problems: list[str]) -> Iterator[Given]:
-    """What the environment has, ours before MLflow's own."""
+    """What the environment has, ours before those that others heed too."""
     names = {setting.variable: name for name, setting in known.items()}
     for variable in sorted(environ):
         if variable in names:
@@ -55,7 +60,7 @@ def from_environment(environ: Mapping[str, str], known: Mapping[str, Setting], p
             yield Given(names[variable], environ[variable], True, origin)
         elif variable.startswith(PREFIX):
             problems.append(f"{variable}: unknown setting in the environment{hint(variable, names)}")
-    for variable, name in MLFLOW_VARIABLES.items():
+    for variable, name in SHARED_VARIABLES.items():
         if environ.get(variable):  # an empty one is none, as it is for MLflow
             yield Given(name, environ[variable], True, f"the environment variable {variable}")
 

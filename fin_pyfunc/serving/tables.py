@@ -7,14 +7,14 @@ a DataFrame for `FeatureSpec.check`, which tells wrong types and nulls.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fin_pyfunc.model.decision import Decisions, label_names
 from fin_pyfunc.model.errors import MAX_PROBLEMS
-from fin_pyfunc.model.feature import Feature
+from fin_pyfunc.model.feature import Feature, Kind
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.serving import csv_rows
 from fin_pyfunc.serving.arrow_columns import Values, is_readable, is_text, odd_values, text_bytes, values
@@ -22,6 +22,7 @@ from fin_pyfunc.serving.content_types import ARROW, CSV, PARQUET
 from fin_pyfunc.serving.decode import too_many_rows
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.expansion import TooLargeError, check_pages, check_stream
+from fin_pyfunc.serving.json_values import json_values
 from fin_pyfunc.serving.settings import Limits
 
 if TYPE_CHECKING:
@@ -154,6 +155,38 @@ def _refusing(content_type: str, limits: Limits) -> Iterator[None]:
     except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError) as e:
         refusal = csv_rows.odd_row(e) if content_type == CSV else None
         raise refusal or RequestError(422, _UNREADABLE[content_type]) from None
+
+
+def read_identifiers(content_type: str, body: bytes, spec: FeatureSpec | None, limits: Limits) -> dict[str, list[Any]]:
+    """The columns that the model accepts and never scores, for those who keep them.
+
+    Parameters
+    ----------
+    content_type, body, spec, limits
+        As `read_table` takes them.
+
+    Returns
+    -------
+    dict of str to list
+        Name to one JSON value a row, of CSV its text; what cannot be read is left out, and refuses nothing.
+    """
+    names = [] if spec is None else spec.identifiers
+    try:
+        return _untouched(content_type, body, names, limits)
+    except Exception:  # whatever it is: they are not needed to answer
+        found: dict[str, list[Any]] = {}
+        for name in names:
+            with suppress(Exception):
+                found |= _untouched(content_type, body, [name], limits)
+        return found
+
+
+def _untouched(content_type: str, body: bytes, names: Sequence[str], limits: Limits) -> dict[str, list[Any]]:
+    if not names:
+        return {}
+    kind: Kind = "string" if content_type == CSV else "any"
+    spec = FeatureSpec(features=[Feature(name=name, kind=kind, dtype="object", nullable=True) for name in names])
+    return {name: json_values(held) for name, held in _READERS[content_type](body, spec, limits).columns.items()}
 
 
 def write_table(content_type: str, decisions: Decisions, return_proba: bool) -> bytes:

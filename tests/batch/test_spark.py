@@ -58,7 +58,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             logs.append(folder / f"{i}-{role}.log")
             with logs[-1].open("wb") as log:
                 called = [launcher, f"org.apache.spark.deploy.{role.lower()}.{role}", *arguments]
-                processes.append(subprocess.Popen(called, stdout=log, stderr=subprocess.STDOUT))
+                # what is asked for on a worker's machine does not change what was chosen for the whole of it
+                environ = {**os.environ, "FIN_PYFUNC_BACKEND": "abacus"}
+                processes.append(subprocess.Popen(called, stdout=log, stderr=subprocess.STDOUT, env=environ))
         try:
             deadline = time.monotonic() + 90
             while logs[0].read_text().count("Registering worker") < 2:

@@ -32,3 +32,8 @@ class Backend(Protocol):
         ScoringError
             The estimator raised, or answered something that is not a prediction.
         """
+
+
+def asks_for(wanted: str, name: str, device: str) -> bool:
+    """Whether `backend=wanted` means a backend: by its device, by its name, or by the part of it before a device's."""
+    return wanted in ("auto", device, name, name.removesuffix(f"-{device}"))

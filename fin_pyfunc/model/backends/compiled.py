@@ -11,7 +11,7 @@ import numpy as np
 
 from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.decision import Label, Probabilities, Scores, Thresholds
-from fin_pyfunc.model.errors import ScoringError
+from fin_pyfunc.model.errors import DeviceError, ScoringError
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.model.form import Form
 
@@ -44,6 +44,8 @@ class CompiledBackend(ABC):
 
     name: str
     device: Literal["cpu", "gpu"] = "cpu"
+    #: rows of one call of `run`
+    chunk_rows = CHUNK_ROWS
 
     def __init__(
         self,
@@ -85,7 +87,9 @@ class CompiledBackend(ABC):
     def _run_and_look(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Probabilities, Any]:
         """The form's own scores, and which rows' answers it cannot vouch for (None: it can for all)."""
         try:
-            scores = self.run(matrix) if len(matrix) <= CHUNK_ROWS else self._run_in_chunks(matrix)
+            scores = self.run(matrix) if len(matrix) <= self.chunk_rows else self._run_in_chunks(matrix)
+        except DeviceError:
+            raise
         except Exception as e:
             raise ScoringError(f"the {self.name} form of the estimator raised {type(e).__name__}") from e
         if not scores.size:
@@ -105,7 +109,8 @@ class CompiledBackend(ABC):
         return Scores(classes=self._classes, index=index, probabilities=scores.clip(0, 1) if self._band else scores)
 
     def _run_in_chunks(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
-        return np.concatenate([self.run(matrix[i : i + CHUNK_ROWS]) for i in range(0, len(matrix), CHUNK_ROWS)])
+        n = self.chunk_rows
+        return np.concatenate([self.run(matrix[i : i + n]) for i in range(0, len(matrix), n)])
 
     def _unsure_row(self, scores: Probabilities) -> slice | None:
         """As `_unsure` for one row, without NumPy's overhead."""

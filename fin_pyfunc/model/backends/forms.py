@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.compiled import CompiledBackend
+from fin_pyfunc.model.backends.devices import KINDS, Kind, open_on_devices
 from fin_pyfunc.model.decision import Label, Scores, Thresholds
 from fin_pyfunc.model.features import Table
-from fin_pyfunc.model.form import Form
+from fin_pyfunc.model.form import LEAST_BAND, Form
 from fin_pyfunc.model.plan import Times
 
 logger = logging.getLogger("fin_pyfunc")
@@ -32,6 +35,8 @@ def open_forms(
     estimator: Backend,
     wanted: str = "auto",
     wary: bool = False,
+    dropped: Mapping[str, str] | None = None,
+    on_devices: bool = True,
 ) -> list[CompiledBackend]:
     """Open what can be of use.
 
@@ -49,27 +54,42 @@ def open_forms(
         "auto", "cpu", "gpu" or a backend's name: a form of another name is left alone.
     wary : bool, default False
         As `CompiledBackend` takes it.
+    dropped : mapping of str to str, optional
+        By form, why there is none.
+    on_devices : bool, default True
+        Open what a GPU or nvForest computes, too. Nothing is known of how long they take: they have to be measured.
 
     Raises
     ------
     ArtifactError
         A form's file cannot be read.
+    BackendError
+        A GPU or nvForest was asked for, and why it cannot be had.
     """
+
+    def close_calls(form: Form) -> Backend:
+        """What is asked of a row that is too close to call: a form that is equal to the last bit, if there is one."""
+        equal = next((f for f in forms if form.band and not f.band and f is not form), None)
+        return _Equal(partial(_open, folder, equal, classes, thresholds, estimator, wary)) if equal else estimator
+
+    def open_on(kind: Kind, form: Form) -> CompiledBackend:
+        if kind.form == "treelite":  # nvForest adds up in an order of its own
+            form = msgspec.structs.replace(form, band=max(form.band, LEAST_BAND))
+        asked = estimator if kind.form == "cuml" else close_calls(form)
+        return _BACKENDS[kind.name](folder, form, classes, thresholds, asked, wary)
+
     opened = []
     for form in forms:
-        if wanted not in ("auto", "cpu", form.backend):
+        if form.backend in _ELSEWHERE or wanted not in ("auto", "cpu", form.backend):
             continue
         others = [f for f in forms if f is not form and f.backend != wanted]
         if wanted != form.backend and form is not forms[0] and any(_is_slower(form, f, times) for f in others):
             continue
         try:
-            # a row that is too close to call goes to a form that is equal to the last bit, if there is one
-            equal = next((f for f in forms if form.band and not f.band and f is not form), None)
-            asked = _Equal(partial(_open, folder, equal, classes, thresholds, estimator, wary)) if equal else estimator
-            opened.append(_open(folder, form, classes, thresholds, asked, wary))
+            opened.append(_open(folder, form, classes, thresholds, close_calls(form), wary))
         except ImportError as e:
             logger.warning("the model's %s form is not used: package %s is not installed here", form.backend, e.name)
-    return opened
+    return [*opened, *(open_on_devices(forms, dropped or {}, open_on, wanted) if on_devices else ())]
 
 
 class _Equal:
@@ -112,5 +132,29 @@ def _treelite(*args: Any) -> CompiledBackend:
     return TreeliteBackend(*args)
 
 
+def _nvforest_cpu(*args: Any) -> CompiledBackend:
+    from fin_pyfunc.model.backends.nvforest import NvForestBackend
+
+    return NvForestBackend(*args)
+
+
+def _nvforest_gpu(*args: Any) -> CompiledBackend:
+    from fin_pyfunc.model.backends.nvforest import NvForestGpuBackend
+
+    return NvForestGpuBackend(*args)
+
+
+def _cuml(*args: Any) -> CompiledBackend:
+    from fin_pyfunc.model.backends.cuml import CumlBackend
+
+    return CumlBackend(*args)
+
+
 #: Each imports its library when it is called.
-_BACKENDS = {"onnx": _onnx, "treelite": _treelite}
+_BACKENDS: dict[str, Callable[..., CompiledBackend]] = {
+    "onnx": _onnx, "treelite": _treelite, "nvforest-cpu": _nvforest_cpu, "nvforest-gpu": _nvforest_gpu, "cuml": _cuml,
+}  # fmt: skip
+#: Forms that no CPU runs.
+_ELSEWHERE = {kind.form for kind in KINDS if kind.device == "gpu"} - {
+    kind.form for kind in KINDS if kind.device == "cpu"
+}

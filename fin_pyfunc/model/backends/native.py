@@ -10,8 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from fin_pyfunc.model.decision import Label, Probabilities, Scores
-from fin_pyfunc.model.errors import ScoringError
+from fin_pyfunc.model.device import is_device_failure
+from fin_pyfunc.model.errors import DeviceError, ScoringError
 from fin_pyfunc.model.features import FeatureSpec, Table
+from fin_pyfunc.model.parts import to_host
 
 #: Classifiers whose `predict` is the first maximum of their own `predict_proba`, by their source in scikit-learn 1.9;
 #: for any other, `predict` is asked too, since it may differ (SVC with probability=True, ties in gradient boosting).
@@ -41,13 +43,21 @@ class NativeBackend:
         None for a foreign model that says nothing of its features.
     classes : sequence of Label, length k, optional
         Labels of the columns of `predict_proba`; default the estimator's `classes_`.
+    device : {"cpu", "gpu"}, default "cpu"
+        Where the estimator computes.
     """
 
     name = "native"
-    device: Literal["cpu", "gpu"] = "cpu"
 
-    def __init__(self, estimator: Any, spec: FeatureSpec | None, classes: Sequence[Label] | None = None) -> None:
+    def __init__(
+        self,
+        estimator: Any,
+        spec: FeatureSpec | None,
+        classes: Sequence[Label] | None = None,
+        device: Literal["cpu", "gpu"] = "cpu",
+    ) -> None:
         self.estimator, self._spec = estimator, spec
+        self.device: Literal["cpu", "gpu"] = device
         own = labels_of(estimator)
         self._classes = list(own if classes is None else classes)
         #: the estimator's own label of each column, which `classes` may rename
@@ -64,15 +74,39 @@ class NativeBackend:
             none = np.empty((0, len(self._classes))) if self._has_proba else None
             return Scores(classes=self._classes, index=np.empty(0, dtype=np.intp), probabilities=none)
         X = self._estimator_input(table)
-        try:
-            probabilities = self.estimator.predict_proba(X) if self._has_proba else None
-            predicted = None if self._argmax else self.estimator.predict(X)
-        except Exception as e:
-            raise ScoringError(f"the estimator raised {type(e).__name__}") from e
+        probabilities = self._call("predict_proba", X) if self._has_proba else None
+        predicted = None if self._argmax else self._call("predict", X)
         checked = None if probabilities is None else self._check(probabilities, len(table))
         if predicted is None and checked is not None:
             return Scores(classes=self._classes, index=np.argmax(checked, axis=1), probabilities=checked)
         return Scores(classes=self._classes, index=self._index(predicted, len(table)), probabilities=checked)
+
+    @property
+    def n_classes(self) -> int:
+        """How many labels there are."""
+        return len(self._classes)
+
+    def of(self, estimator: Any, device: Literal["cpu", "gpu"]) -> NativeBackend:
+        """The same features and labels, computed by another estimator."""
+        return NativeBackend(estimator, self._spec, self._classes, device)
+
+    def call(self, method: str, table: Table) -> Any:
+        """What one of the estimator's methods says of each row.
+
+        Raises
+        ------
+        ScoringError
+        """
+        return self._call(method, self._estimator_input(table))
+
+    def _call(self, method: str, X: Any) -> Any:
+        try:
+            answered = getattr(self.estimator, method)(X)
+            return answered if self.device == "cpu" else to_host(answered)
+        except Exception as e:
+            if self.device == "gpu" and is_device_failure(e):
+                raise DeviceError(f"the GPU failed while it scored ({type(e).__name__})") from e
+            raise ScoringError(f"the estimator raised {type(e).__name__}") from e
 
     def _estimator_input(self, table: Table) -> Any:
         """What the estimator was fitted on: a DataFrame with its names and dtypes, or a plain array."""
@@ -116,12 +150,14 @@ class LazyNative:
     ----------
     read : callable
         Makes the backend; called once, on whichever thread asks first.
+    device : {"cpu", "gpu"}, default "cpu"
+        Where it computes.
     """
 
     name = "native"
-    device: Literal["cpu", "gpu"] = "cpu"
 
-    def __init__(self, read: Callable[[], NativeBackend]) -> None:
+    def __init__(self, read: Callable[[], NativeBackend], device: Literal["cpu", "gpu"] = "cpu") -> None:
+        self.device: Literal["cpu", "gpu"] = device
         self._read, self._reading = read, threading.Lock()
         self._backend: NativeBackend | None = None
 
@@ -148,7 +184,7 @@ def labels_of(estimator: Any) -> list[Label]:
     classes = getattr(estimator, "classes_", None)
     if isinstance(classes, list | tuple):  # of several outputs, each its own array
         return [label.tolist() if isinstance(label, np.ndarray | np.generic) else label for label in classes]
-    return [] if classes is None else np.asarray(classes).tolist()
+    return [] if classes is None else np.asarray(to_host(classes)).tolist()
 
 
 def has_proba(estimator: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -37,15 +38,27 @@ class PyfuncBackend:
             answered = self._pyfunc.predict(frame)
         except Exception as e:
             raise ScoringError(f"the model raised {type(e).__name__}") from e
-        labels = _labels(answered)
-        if len(labels) != len(table):
-            raise ScoringError(f"the model answered {len(labels)} labels for {len(table)} rows")
-        position: dict[tuple[type, Label], int] = {}  # by type too: Python takes True for 1
-        index = [position.setdefault((type(label), label), len(position)) for label in labels]
-        return Scores(classes=[label for _, label in position], index=np.array(index, np.intp), probabilities=None)
+        found = labels(answered)
+        if len(found) != len(table):
+            raise ScoringError(f"the model answered {len(found)} labels for {len(table)} rows")
+        return scores(found)
 
 
-def _labels(answered: Any) -> list[Label]:
+def scores(found: Sequence[Label]) -> Scores:
+    """One label a row as scores without probabilities."""
+    position: dict[tuple[type, Label], int] = {}  # by type too: Python takes True for 1
+    index = [position.setdefault((type(label), label), len(position)) for label in found]
+    return Scores(classes=[label for _, label in position], index=np.array(index, np.intp), probabilities=None)
+
+
+def labels(answered: Any) -> list[Label]:
+    """What a pyfunc answered as one label a row.
+
+    Raises
+    ------
+    ScoringError
+        It is something else.
+    """
     if isinstance(answered, pd.DataFrame):
         if "prediction" not in answered and answered.shape[1] != 1:
             raise ScoringError(
@@ -53,15 +66,15 @@ def _labels(answered: Any) -> list[Label]:
             )
         answered = answered["prediction" if "prediction" in answered else answered.columns[0]]
     if isinstance(answered, list):  # as it is: NumPy would make text of ["up", 1]
-        labels = [label.tolist() if isinstance(label, np.generic | np.ndarray) else label for label in answered]
+        found = [label.tolist() if isinstance(label, np.generic | np.ndarray) else label for label in answered]
     else:
         array = np.asarray(answered)
         if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):
             raise ScoringError(f"the model answered an object of shape {array.shape}, expected one label a row")
-        labels = array.reshape(-1).tolist()
-    labels = [label[0] if isinstance(label, list) and len(label) == 1 else label for label in labels]
-    if not all(isinstance(label, str | int | float | bool) and label == label for label in labels):
+        found = array.reshape(-1).tolist()
+    found = [label[0] if isinstance(label, list) and len(label) == 1 else label for label in found]
+    if not all(isinstance(label, str | int | float | bool) and label == label for label in found):
         raise ScoringError("the model answered a label that is neither text nor a number nor a boolean")
-    if any(isinstance(label, float) and not label.is_integer() for label in labels):
+    if any(isinstance(label, float) and not label.is_integer() for label in found):
         raise ScoringError("the model answered a fraction, which is no class label: it is no classifier")
-    return labels
+    return found

@@ -1,0 +1,102 @@
+"""What the record costs: the same server without it, with `sync: interval`, and with `sync: always`, driven in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import contenders
+from benchmarks.bench import Bench, turn
+from benchmarks.contenders import serving
+from benchmarks.drive import Found, drive
+from benchmarks.row import Row, ratios
+from benchmarks.servers import ROOT
+from fin_pyfunc.serving.record.reading import entries
+from fin_pyfunc.serving.record.verify import verify
+
+CONNECTIONS = 64
+OFF, INTERVAL, ALWAYS = "no record", "record, sync: interval", "record, sync: always"
+#: What a record of one row takes, about.
+RECORD_BYTES = 1000
+#: Of the throughput without the record, this much is to be left under `interval`; under `always` so many a second.
+LEFT, PER_SECOND = 0.9, 2000
+SYNCS = 300
+
+
+def measure(bench: Bench) -> list[Row]:
+    """All three servers are started, each on this disk, and driven one after the other, in rounds."""
+    rows, expected = bench.models.records(), bench.models.expected("forest")
+    (ROOT / ".bench").mkdir(exist_ok=True)
+    found: dict[str, list[Found]] = {name: [] for name in (OFF, INTERVAL, ALWAYS)}
+    syncs: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="record-", dir=ROOT / ".bench") as folder, contextlib.ExitStack() as stack:
+        started = []
+        for name, sync in ((OFF, ""), (INTERVAL, "interval"), (ALWAYS, "always")):
+            environ = (
+                {"FIN_PYFUNC__RECORD__FOLDER": f"{folder}/{sync}", "FIN_PYFUNC__RECORD__SYNC": sync} if sync else {}
+            )
+            contender = contenders.ours(bench.models.ours["forest"], name=name, environ=environ)
+            started.append((contender, stack.enter_context(serving(contender, bench.models, rows, expected))))
+        for i in range(bench.rounds):
+            print(f"  round {i + 1} of {bench.rounds}", flush=True)
+            syncs.append(_syncs_a_second(Path(folder)))
+            for contender, server in turn(started, i):
+                bodies = contender.bodies(rows)
+                found[contender.name].append(drive(server.port, contender.path, bodies, CONNECTIONS, bench.seconds))
+        stack.close()
+        counts = {sync: _whole(Path(folder, sync)) for sync in ("interval", "always")}
+    return _rows(found, syncs, counts)
+
+
+def _syncs_a_second(folder: Path) -> float:
+    """How often this disk makes one record safe after another: what nobody without group commit beats."""
+    path = folder / "syncs"
+    handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    try:
+        start = time.perf_counter()
+        for _ in range(SYNCS):
+            os.write(handle, b"x" * RECORD_BYTES)
+            os.fdatasync(handle)
+        return SYNCS / (time.perf_counter() - start)
+    finally:
+        os.close(handle)
+        path.unlink()
+
+
+def _whole(folder: Path) -> int:
+    """How many predictions a record holds, which must be whole.
+
+    Raises
+    ------
+    RuntimeError
+        It is not.
+    """
+    problems = [str(problem) for report in verify(folder) for problem in (*report.problems, *report.gaps)]
+    if problems:
+        raise RuntimeError(f"the record is not whole: {problems[0]}")
+    return sum(1 for _ in entries(folder))
+
+
+def _rows(found: dict[str, list[Found]], syncs: list[float], counts: dict[str, int]) -> list[Row]:
+    rates = {name: [one.rate for one in of] for name, of in found.items()}
+    what = f"requests/s at {CONNECTIONS} connections"
+    limit = f"this disk does {sorted(syncs)[len(syncs) // 2]:,.0f} syncs a second, one record each"
+    return [
+        Row(0, f"{what}: {INTERVAL}, to {OFF}", "×", ratios(rates[INTERVAL], rates[OFF]), LEFT),
+        Row(0, f"{what}: {ALWAYS}", "/s", rates[ALWAYS], PER_SECOND, note=limit),
+        Row(0, f"{what}: {ALWAYS}, to {OFF}", "×", ratios(rates[ALWAYS], rates[OFF])),
+        Row(0, f"{what}: {OFF}", "/s", rates[OFF]),
+        Row(0, f"{what}: {INTERVAL}", "/s", rates[INTERVAL], note=f"{counts['interval']:,} records, verified"),
+        Row(0, "syncs a second of this disk, one record each", "/s", syncs, note=f"{counts['always']:,} records"),
+        *(
+            Row(0, f"{name}: p50 at {CONNECTIONS} connections", "ms", [one.p50 for one in of])
+            for name, of in found.items()
+        ),
+        *(
+            Row(0, f"{name}: p99 at {CONNECTIONS} connections", "ms", [one.latency[99.0] for one in of])
+            for name, of in found.items()
+        ),
+    ]

@@ -1,0 +1,140 @@
+"""From a prediction to a record of it: one a request, with all its rows."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from fin_pyfunc.model.decision import Decisions
+from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.serving.http import header
+from fin_pyfunc.serving.joiner import JoinedDecisions
+from fin_pyfunc.serving.prediction import Asked, Failure, Prediction
+from fin_pyfunc.serving.record.facts import members
+from fin_pyfunc.serving.record.features import Digests, as_rows, as_sent, identifiers_of
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What is another in each record, in the order in which it is written."""
+
+    kind: str
+    request_id: str
+    client_request_id: str | None
+    received: datetime
+    decided: datetime
+    principal: str | None
+    route: str
+    status: int
+    error: str | None = None
+    answers: list[dict[str, Any]] | None
+    joined: dict[str, Any] | None = None
+
+
+class _Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """So many predictions were answered and not recorded."""
+
+    kind: str = "gap"
+    lost: int
+    since: datetime
+    until: datetime
+
+
+class Entries:
+    """Makes bodies of records.
+
+    Parameters
+    ----------
+    digests : Digests or None
+        Keeps digests of the features in place of them.
+    """
+
+    def __init__(self, digests: Digests | None) -> None:
+        self._digests = digests
+
+    def body(self, asked: Asked, facts: bytes) -> bytes:
+        """The body of one record.
+
+        Parameters
+        ----------
+        asked : Prediction or Failure
+        facts : bytes
+            What `facts.of_model` says.
+        """
+        scope, late, now = asked.scope, time.perf_counter(), time.time()
+        state = scope.get("state", {})
+        ours, theirs = _ids(scope, str(state.get("request_id", "")))
+        principal = state.get("principal")
+        failure = asked if isinstance(asked, Failure) else None
+        decisions = asked.decisions if isinstance(asked, Prediction) else None
+        entry = _Entry(
+            kind="prediction",
+            request_id=ours,
+            client_request_id=theirs,
+            received=datetime.fromtimestamp(now - (late - asked.began), UTC),
+            decided=datetime.fromtimestamp(now - (late - asked.scored), UTC),
+            principal=principal if principal is None else str(principal),
+            route=scope.get("path", ""),
+            status=200 if failure is None else 500,
+            error=None if failure is None else _said(failure.error),
+            answers=None if decisions is None else answers(decisions),
+            joined=decisions.joined._asdict() if isinstance(decisions, JoinedDecisions) else None,
+        )
+        return b"%b,%b,%b" % (_encode(entry)[1:-1], facts, self._features(asked))
+
+    def _features(self, asked: Asked) -> bytes:
+        sent, spec = asked.sent, asked.loaded.model.features
+        is_one = asked.scope.get("path") == "/predict"
+        if self._digests is None:
+            if sent is None:
+                return b'"features":' + as_rows(asked.table, spec, asked.identifiers)
+            return (b'"features":[%b]' if is_one else b'"features":%b') % as_sent(sent)
+        digests = _encode(self._digests.of(asked.table, spec))
+        names = [] if spec is None else spec.identifiers
+        if not names:
+            identifiers = b"null"
+        elif sent is not None:
+            identifiers = identifiers_of(sent, names, is_one)
+        else:
+            held = asked.identifiers or {}
+            identifiers = _encode([dict(zip(held, row, strict=True)) for row in zip(*held.values(), strict=True)])
+        return b'"features":null,"features_hmac_sha256":%b,"identifiers":%b' % (digests, identifiers)
+
+
+def gap(count: int, since: float) -> bytes:
+    """The body of a record that says that so many predictions could not be recorded since a time, in seconds."""
+    return members(_Gap(lost=count, since=datetime.fromtimestamp(since, UTC), until=datetime.now(UTC)))
+
+
+def _ids(scope: Any, known: str) -> tuple[str, str | None]:
+    """Our id of a request, and the caller's, if it sent one that is used; else they are the same."""
+    sent = header(scope, b"x-request-id")
+    if sent is not None and sent == known.encode():
+        return os.urandom(16).hex(), known
+    return known, None
+
+
+def answers(decisions: Decisions) -> list[dict[str, Any]]:
+    """What `/predict` answers with probabilities, a row."""
+    if len(decisions) == 1:
+        return [decisions.one()]
+    n, chosen, spread = len(decisions), decisions.chosen, decisions.distributions
+    rows = zip(
+        decisions.predictions,
+        [None] * n if chosen is None else chosen.tolist(),
+        [None] * n if spread is None else spread,
+        decisions.confidences,
+        strict=True,
+    )
+    keys = ("prediction", "probability", "probabilities", "confidence")
+    return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+def _said(error: Exception) -> str:
+    """An error of ours is a sentence without a caller's value; of any other only its type is told."""
+    return str(error) if isinstance(error, FinPyfuncError) else type(error).__name__

@@ -1,0 +1,194 @@
+"""Records as they are read again: found by a request's id, or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from fin_pyfunc.model.decision import Label
+from fin_pyfunc.serving.record.lines import read
+from fin_pyfunc.serving.record.verify import Place, RecordError, chains
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer for one row, as `/predict` gives it with probabilities."""
+
+    prediction: Label
+    probability: float | None
+    probabilities: dict[str, float] | None
+    confidence: str
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """From which probability on an answer counted as sure."""
+
+    high: float
+    medium: float
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """The call that a row was computed in, together with rows of other requests."""
+
+    call: str
+    row: int
+    of: int
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that a model was asked; docs/operations.md says what each member means."""
+
+    seq: int
+    prev: str
+    request_id: str
+    client_request_id: str | None
+    received: datetime
+    decided: datetime
+    principal: str | None
+    route: str
+    status: int
+    error: str | None = None
+    answers: list[Answer] | None
+    joined: Joined | None = None
+    model_uri: str
+    default_model: bool
+    model_id: str
+    run_id: str | None
+    artifact_sha256: str | None
+    feature_order_sha256: str | None
+    thresholds: Limits
+    backend: str | None
+    features: list[msgspec.Raw] | None
+    features_hmac_sha256: list[str] | None = None
+    identifiers: list[dict[str, Any]] | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows were asked for."""
+        return len(self.features if self.features is not None else self.features_hmac_sha256 or ())
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """What wrote a segment: the first line of it."""
+
+    format: int
+    host: str
+    pid: int
+    machine: str
+    key_id: str | None
+    libraries: dict[str, str]
+
+
+class Entry(NamedTuple):
+    """A record, where it is, and what wrote it (None where the segment's first line is damaged)."""
+
+    place: Place
+    record: Record
+    process: Process | None
+
+
+_record = msgspec.json.Decoder(Record).decode
+_process = msgspec.json.Decoder(Process).decode
+
+
+def entries(folder: Path, containing: bytes = b"") -> Iterator[Entry]:
+    """Records of predictions, chain by chain and in order; what cannot be read is left out, and `verify` names it.
+
+    Parameters
+    ----------
+    folder : Path
+    containing : bytes
+        Only lines that hold this.
+
+    Raises
+    ------
+    RecordError
+    """
+    for chain in chains(folder):
+        for segment in chain.segments():
+            process: Process | None = None
+            try:
+                for i, line in enumerate(segment.lines(), 1):
+                    if i == 1:
+                        process = _head_of(line)
+                    if containing in line and (record := _read(line)) is not None:
+                        yield Entry(Place(chain=chain.number, segment=segment.number, line=i), record, process)
+            except OSError as e:
+                raise RecordError(
+                    f"Segment {segment.number} of chain {chain.number} cannot be read ({e.strerror or e}): "
+                    "'fin-pyfunc record verify' says more."
+                ) from e
+
+
+def find(folder: Path, request_id: str) -> list[Entry]:
+    """The records of a request, by our id of it or by the caller's, which may have been used more than once.
+
+    Raises
+    ------
+    RecordError
+        There is none.
+    """
+    needle = msgspec.json.encode(request_id)
+    found = [
+        entry
+        for entry in entries(folder, needle)
+        if request_id in (entry.record.request_id, entry.record.client_request_id)
+    ]
+    if not found:
+        raise RecordError(
+            "There is no record of this request id: it is what X-Request-ID said in the answer; was it removed by age, "
+            "or recorded in another folder?"
+        )
+    return found
+
+
+def shown(entry: Entry, row: int | None = None) -> dict[str, Any]:
+    """An entry as plain JSON values, for a reader.
+
+    Parameters
+    ----------
+    entry : Entry
+    row : int, optional
+        Only this row of it.
+
+    Raises
+    ------
+    RecordError
+        It has no such row.
+    """
+    record = entry.record
+    rows = slice(None)
+    if row is not None:
+        if not 0 <= row < record.n_rows:
+            raise RecordError(f"This request has the rows 0 to {record.n_rows - 1}.")
+        rows = slice(row, row + 1)
+    values: dict[str, Any] = {"place": str(entry.place), **msgspec.to_builtins(record, enc_hook=_plain)}
+    for name in ("answers", "features", "features_hmac_sha256", "identifiers"):
+        if values.get(name) is not None:
+            values[name] = values[name][rows]
+    process = entry.process
+    return {**values, "written_by": None if process is None else msgspec.to_builtins(process)}
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.json.decode(bytes(value))
+
+
+def _read(line: bytes) -> Record | None:
+    link = read(line.rstrip(b"\n"))
+    if link is None or link.kind != "prediction":
+        return None
+    try:
+        return _record(line)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _head_of(line: bytes) -> Process | None:
+    try:
+        return _process(line)
+    except msgspec.MsgspecError:
+        return None

@@ -1,0 +1,155 @@
+"""The record as a watcher of predictions: what was answered is written down, before the answer leaves if so wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from pathlib import Path
+
+from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
+from fin_pyfunc.serving.prediction import Asked, Failure, Prediction
+from fin_pyfunc.serving.record import entries, facts
+from fin_pyfunc.serving.record.chain import ChainWriter, take
+from fin_pyfunc.serving.record.commit import Commit
+from fin_pyfunc.serving.record.features import Digests
+from fin_pyfunc.serving.record.keeping import Keeper
+from fin_pyfunc.serving.settings import Record
+
+#: Requests with more rows than this are made records of on another thread.
+ROWS_ON_LOOP = 16
+#: Part of the room for waiting records from which on the thread does not wait for its time.
+HURRY = 0.25
+NOT_RECORDED = (
+    "The prediction could not be recorded, and this server answers none that is not: try again, or ask its operator "
+    "to look at the record."
+)
+
+
+class Recorder:
+    """Records the predictions of one worker.
+
+    Parameters
+    ----------
+    settings : Record
+        Its `folder` is set. The key file, if there is one, is read now; nothing else is opened before `start`.
+    patience : float
+        Seconds that an answer waits for the disk, under `always`.
+
+    Raises
+    ------
+    DigestKeyError
+        The key file cannot be used.
+    """
+
+    def __init__(self, settings: Record, patience: float) -> None:
+        self._settings, self._patience = settings, patience
+        self._folder = Path(settings.folder or "")
+        digests = Digests.read(Path(settings.key_file or "")) if settings.features == "digest" else None
+        self._key_id = None if digests is None else digests.key_id
+        self._entries = entries.Entries(digests)
+        self._keeper = Keeper(
+            self._folder, compress=settings.compress, keep_days=settings.keep_days, keep_bytes=settings.keep_bytes
+        )
+        self._commit = Commit(
+            self._open,
+            self._keeper.look,
+            is_always=settings.sync == "always",
+            interval_seconds=settings.interval_seconds,
+            gap=entries.gap,
+        )
+        self._preamble: bytes | None = None
+        #: since when, and for what, answers wait
+        self._waiters: deque[tuple[float, asyncio.Future[None]]] = deque()
+
+    @property
+    def written(self) -> int:
+        """Records written so far: given to the system, and under `always` safe on the disk."""
+        return self._commit.written
+
+    @property
+    def waiting(self) -> int:
+        """Records on their way to the disk."""
+        return self._commit.waiting
+
+    @property
+    def failed(self) -> int:
+        """Records that did not get there: under `always` their answers were 503, under `interval` they are lost."""
+        return self._commit.failed
+
+    @property
+    def problem(self) -> str | None:
+        """Why the record cannot be written now; None where it can."""
+        return self._commit.problem
+
+    def start(self) -> None:
+        """Begin, on a running event loop; the folder is opened in the background."""
+        self._keeper.start()
+        self._commit.start(asyncio.get_running_loop())
+
+    async def run(self) -> None:
+        """Until cancelled, see to it that no answer waits longer than it may."""
+        while True:
+            await asyncio.sleep(min(1.0, self._patience))
+            too_long = time.monotonic() - self._patience
+            while self._waiters and (self._waiters[0][1].done() or self._waiters[0][0] < too_long):
+                _, done = self._waiters.popleft()
+                if not done.done():
+                    done.set_exception(TimeoutError("the disk does not answer"))
+
+    async def close(self) -> None:
+        """Write what waits, and let go of the folder."""
+        await self._commit.close()
+        self._keeper.close()
+
+    async def before_answer(self, prediction: Prediction) -> None:
+        """Record it.
+
+        Raises
+        ------
+        RequestError
+            503 under `always`: it could not be recorded.
+        """
+        await self._record(prediction, prediction.decisions.backend)
+
+    async def before_failure(self, failure: Failure) -> None:
+        """Record it; raises as `before_answer`."""
+        await self._record(failure, None)
+
+    def after_answer(self, _: Prediction) -> None:
+        """Nothing is left to do."""
+
+    async def _record(self, asked: Asked, backend: str | None) -> None:
+        waiting = self._commit.waiting_bytes
+        is_always, room = self._settings.sync == "always", self._settings.max_waiting_bytes
+        if waiting > room:
+            if is_always:
+                raise RequestError(503, NOT_RECORDED, RETRY_AFTER)
+            return self._commit.drop(1)
+        common = asked.loaded.recorded.get((asked.asked, backend))
+        if common is None:
+            common = await asyncio.to_thread(facts.of_model, asked.loaded, asked.asked, backend)
+        if len(asked.table) > ROWS_ON_LOOP:
+            body = await asyncio.to_thread(self._entries.body, asked, common)
+        else:
+            body = self._entries.body(asked, common)
+        done = self._commit.put([body], hurry=waiting > HURRY * room and self._commit.problem is None)
+        if done is None:
+            return None
+        self._waiters.append((time.monotonic(), done))
+        try:
+            await done
+        except OSError as e:  # TimeoutError is one
+            raise RequestError(503, NOT_RECORDED, RETRY_AFTER) from e
+        return None
+
+    def _open(self) -> ChainWriter:
+        if self._preamble is None:
+            self._preamble = facts.of_process(self._key_id)
+        return take(self._folder, self._preamble, self._settings.rotate_bytes, _now)
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,1 @@
+"""Imported before nvForest, as the real one must be."""
