@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -223,6 +224,23 @@ def test_what_is_loaded_is_listed_with_what_computes_it(served: Serving, registr
         assert loaded(now)[registry.ids[1]]["stopped"] == "Because."
     finally:
         requests.post(served.url + "/admin/models/start", json={"name": NAME}, timeout=60)
+
+
+def test_what_is_stopped_in_memory_alone_stays_so_over_a_new_configuration(served: Serving) -> None:
+    body = {"name": NAME, "reason": "Because."}
+    assert requests.post(served.url + "/admin/models/stop", json=body, timeout=60).status_code == 200
+    try:
+        before = requests.get(served.url + "/admin/models", timeout=30).json()["worker"]
+        served.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 120
+        while requests.get(served.url + "/admin/models", timeout=30).json()["worker"] == before:
+            assert time.monotonic() < deadline, served.log()
+            assert "Because." in refused(served.predict(row()), 503)["detail"]
+            time.sleep(0.1)
+        assert "Because." in refused(served.predict(row()), 503)["detail"]
+    finally:
+        requests.post(served.url + "/admin/models/start", json={"name": NAME}, timeout=60)
+    assert served.predict(row()).status_code == 200
 
 
 def test_without_keys_only_this_machine_itself_may_ask(served: Serving) -> None:
