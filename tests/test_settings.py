@@ -106,15 +106,22 @@ def most(setting: Setting, otherwise: float) -> float:
     return float(found[1]) if found else otherwise
 
 
+def least(setting: Setting) -> int:
+    """The least value that an integer may have, but for 0, which is no count."""
+    found = re.search(r"at least (\d+)", setting.type)
+    return max(1, int(found[1])) if found else 1
+
+
 VALUES: dict[str, Callable[[Setting], st.SearchStrategy[Any]]] = {
     "boolean": lambda s: st.booleans(),
-    "integer": lambda s: st.integers(1, int(most(s, 65535))),
+    "integer": lambda s: st.integers(least(s), int(most(s, 65535))),
     "number": lambda s: st.floats(0.001, most(s, 86400)) | st.just(1),
     "one": lambda s: st.sampled_from(s.type.removeprefix("one of ").split(", ")),
     "non-empty": lambda s: TEXT,
     "list": lambda s: st.lists(TEXT, max_size=3),
     # and for settings whose type says less than what they take
     "auth.mode": lambda s: st.sampled_from(("off", "external")),
+    "record.features": lambda s: st.just("values"),
     "auth.jwks": lambda s: st.sampled_from(("jwks.json", "https://idp.example.com/keys", "http://127.0.0.1:8080/keys")),
     "rate.storage": lambda s: st.sampled_from(("memory://", "redis://127.0.0.1:6379/0", "rediss://user:word@cache/1")),
     "models.allow": lambda s: st.lists(

@@ -12,7 +12,7 @@ import msgspec.inspect as inspect
 import yaml
 
 from fin_pyfunc.model.choice import VARIABLE as BACKEND_VARIABLE
-from fin_pyfunc.serving.settings_wording import PREFIX, ROOT, Setting, SettingsError, got, hint, shown
+from fin_pyfunc.serving.settings.wording import PREFIX, ROOT, Setting, SettingsError, got, hint, shown
 
 #: Variables that others than this server heed too, weaker than ours for the same setting.
 SHARED_VARIABLES = {

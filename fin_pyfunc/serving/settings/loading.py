@@ -1,4 +1,4 @@
-"""How a file, the environment and the command line become one `Settings`; `settings_sections` says what can be set."""
+"""How a file, the environment and the command line become one `Settings`; `sections` says what can be set."""
 
 from __future__ import annotations
 
@@ -11,57 +11,15 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import msgspec.inspect as inspect
 
-from fin_pyfunc.serving.settings_sections import (
-    Admin,
-    Auth,
-    Cache,
-    Cors,
-    Limits,
-    Metrics,
-    Mlflow,
-    Models,
-    Rate,
-    Record,
-    Settings,
-    Shadow,
-    Tls,
-    Tracing,
-)
-from fin_pyfunc.serving.settings_sources import (
-    MAX_FILE_BYTES,
-    SHARED_VARIABLES,
+from fin_pyfunc.serving.settings.sections import Settings
+from fin_pyfunc.serving.settings.sources import (
     BadValueError,
     from_environment,
     from_file,
     from_overrides,
     from_text,
 )
-from fin_pyfunc.serving.settings_wording import PREFIX, ROOT, Setting, SettingsError, got, with_article, words
-
-__all__ = [
-    "MAX_FILE_BYTES",
-    "PREFIX",
-    "ROOT",
-    "SHARED_VARIABLES",
-    "Admin",
-    "Auth",
-    "Cache",
-    "Cors",
-    "Limits",
-    "Metrics",
-    "Mlflow",
-    "Models",
-    "Rate",
-    "Record",
-    "Setting",
-    "Settings",
-    "SettingsError",
-    "Shadow",
-    "Tls",
-    "Tracing",
-    "fields",
-    "load",
-]
+from fin_pyfunc.serving.settings.wording import Setting, SettingsError, got, with_article, words
 
 
 def fields(section: type[msgspec.Struct] = Settings, prefix: str = "") -> Iterator[Setting]:
