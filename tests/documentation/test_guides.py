@@ -25,6 +25,8 @@ def reader(tmp_path: Path, demo: Path) -> Iterator[Reader]:
     """In a folder that has the demo model."""
     shutil.copy(demo / "mlflow.db", tmp_path)
     reader = Reader(tmp_path)
+    # the copied store's artifacts stay where they are, and beside it are those of what the reader logs
+    reader.env["FIN_PYFUNC__MODELS__ARTIFACT_ROOTS"] = f"{demo},{tmp_path}"
     try:
         yield reader
     finally:
