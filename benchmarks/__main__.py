@@ -33,6 +33,7 @@ BENCHMARKS = {
     "joined": "estimators that cannot be compiled (point 5)",
     "start": "start-up and memory (point 6)",
     "many": "many models in one server (point 8)",
+    "shadow": "what a second model in the shadow adds to the first one's latency",
     "guard": "authentication, limits and checks (point 9)",
     "abuse": "the others' answers while clients mean harm (point 10)",
     "overhead": "what metrics and logs cost",

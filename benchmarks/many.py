@@ -121,7 +121,9 @@ def _while_loading(bench: Bench) -> list[Row]:
     ]
 
 
-async def steadily(port: int, sent: Sequence[bytes], seconds: float, others: Sequence[bytes]) -> Steady:
+async def steadily(
+    port: int, sent: Sequence[bytes], seconds: float, others: Sequence[bytes], rate: float = RATE
+) -> Steady:
     """Ask at a steady rate, whether or not earlier requests are answered yet.
 
     Parameters
@@ -132,6 +134,8 @@ async def steadily(port: int, sent: Sequence[bytes], seconds: float, others: Seq
     seconds : float
     others : sequence of bytes
         Bodies that are asked one after the other over a connection of their own until the time is up.
+    rate : float, default RATE
+        Requests a second.
 
     Raises
     ------
@@ -161,8 +165,8 @@ async def steadily(port: int, sent: Sequence[bytes], seconds: float, others: Seq
     try:
         async with tasks(seconds + TIMEOUT) as group:
             group.create_task(ask_others())
-            for i in range(int(seconds * RATE)):
-                await asyncio.sleep(max(0.0, start + i / RATE - time.perf_counter()))
+            for i in range(int(seconds * rate)):
+                await asyncio.sleep(max(0.0, start + i / rate - time.perf_counter()))
                 group.create_task(ask_one(i))
     finally:
         for connection in free:

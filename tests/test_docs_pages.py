@@ -28,6 +28,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fin_pyfunc import __version__
 from fin_pyfunc.serving import openapi as document
 from fin_pyfunc.serving import pages
+from fin_pyfunc.serving.motion.schemas import (
+    LoadedModels,
+    ShadowRequest,
+    ShadowState,
+    StartRequest,
+    StopList,
+    StopRequest,
+)
 from fin_pyfunc.serving.schemas import (
     BatchRequest,
     BatchResponse,
@@ -50,6 +58,10 @@ CONTRACT = {
     ("get", "/ping"),
     ("head", "/ping"),
     ("get", "/version"),
+    ("get", "/admin/models"),
+    ("post", "/admin/models/stop"),
+    ("post", "/admin/models/start"),
+    ("post", "/admin/shadow"),
     ("get", "/metrics"),
 }
 SPEC = document.openapi("1.2.3")
@@ -88,6 +100,10 @@ def test_every_route_of_the_contract_is_described_with_words_of_its_own() -> Non
         ("post", "/predict/batch", BatchRequest, BatchResponse),
         ("get", "/health", None, Health),
         ("get", "/models", None, ModelList),
+        ("get", "/admin/models", None, LoadedModels),
+        ("post", "/admin/models/stop", StopRequest, StopList),
+        ("post", "/admin/models/start", StartRequest, StopList),
+        ("post", "/admin/shadow", ShadowRequest, ShadowState),
     ],
 )
 def test_every_example_is_taken_by_the_type_that_decodes_it(

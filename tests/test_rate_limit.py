@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
+from limits import parse
 
+from fin_pyfunc.serving import rates
 from fin_pyfunc.serving.callers.keys import KeyFile
 from fin_pyfunc.serving.callers.principal import Scope
 from tests.servers import Serving, serving
@@ -87,3 +91,23 @@ def test_a_caller_that_waits_as_told_is_let_in_again(tmp_path: Path) -> None:
             pass
         time.sleep(int(answered.headers["Retry-After"]))
         assert ask(server, "POST", "/predict").status_code == 422
+
+
+@given(
+    amount=st.integers(1, 5),
+    asked=st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 30)), max_size=60),
+)
+def test_a_caller_gets_its_rate_in_each_window_whatever_others_do(amount: int, asked: list[tuple[str, float]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        now = 0.0
+        patch.setattr(rates.time, "monotonic", lambda: now)
+        patch.setattr(rates, "MIN_CLEAN", 2)
+        counter = rates.MemoryCounter(parse(f"{amount}/10 second"))
+        windows: dict[str, tuple[float, int]] = {}
+        for caller, later in asked:
+            now += later
+            end, n = windows.get(caller, (now, 0))
+            end, n = (now + 10, 1) if end <= now else (end, n + 1)
+            windows[caller] = end, n
+            assert counter.count_now("key", caller) == (0.0 if n <= amount else end - now)
+        assert len(counter._windows) <= 3

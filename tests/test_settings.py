@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,10 +98,18 @@ def test_each_setting_that_tokens_need_is_asked_for(mode: str) -> None:
 
 
 TEXT = st.text(alphabet="abcXYZ019 :/=@._-é", min_size=1, max_size=12).filter(lambda s: s.strip() == s)
+
+
+def most(setting: Setting, otherwise: float) -> float:
+    """The greatest value that a number may have."""
+    found = re.search(r"(?:to|at most) ([\d.]+)", setting.type)
+    return float(found[1]) if found else otherwise
+
+
 VALUES: dict[str, Callable[[Setting], st.SearchStrategy[Any]]] = {
     "boolean": lambda s: st.booleans(),
-    "integer": lambda s: st.integers(1, 65535),
-    "number": lambda s: st.floats(0.001, 86400) | st.integers(1, 86400),
+    "integer": lambda s: st.integers(1, int(most(s, 65535))),
+    "number": lambda s: st.floats(0.001, most(s, 86400)) | st.just(1),
     "one": lambda s: st.sampled_from(s.type.removeprefix("one of ").split(", ")),
     "non-empty": lambda s: TEXT,
     "list": lambda s: st.lists(TEXT, max_size=3),

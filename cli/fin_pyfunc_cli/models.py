@@ -1,22 +1,31 @@
-"""`fin-pyfunc models`: what ``GET /models`` answers."""
+"""`fin-pyfunc models`: what ``GET /models`` answers; and the kill switch."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import click
 
 from fin_pyfunc_cli import options, text
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most this many.")
 @options.as_json
 @options.tracking_uri
 @options.experiment_name
-def models(limit: int, as_json: bool, tracking_uri: str | None, experiment_name: str | None) -> None:
-    """List the runs of an experiment that have a logged model, newest first.
+@click.pass_context
+def models(
+    context: click.Context, limit: int, as_json: bool, tracking_uri: str | None, experiment_name: str | None
+) -> None:
+    """List the runs of an experiment that have a logged model, newest first; or stop a model and start it again.
 
     Example: fin-pyfunc models --mlflow-experiment-name financial_ml --limit 10
     """
+    if context.invoked_subcommand is not None:
+        return
     options.use_store(tracking_uri, must_exist=True)
     import mlflow
     import msgspec
@@ -32,3 +41,65 @@ def models(limit: int, as_json: bool, tracking_uri: str | None, experiment_name:
         return
     rows = [(m.model_uri, text.pairs(m.metrics), text.pairs(m.params), text.pairs(m.tags)) for m in found.models]
     click.echo(text.table([("MODEL", "METRICS", "PARAMS", "TAGS"), *rows]))
+
+
+def _where(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--server` and `--file`."""
+    command = click.option(
+        "--file",
+        "file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="The server's deployment.api.admin.state_file, in place of a server: whether it runs or not.",
+    )(command)
+    return click.option(
+        "--server",
+        metavar="URL",
+        default="http://127.0.0.1:8000",
+        show_default=True,
+        help="The server to tell; it takes the key in FIN_PYFUNC_API_KEY.",
+    )(command)
+
+
+@models.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="What callers are told.")
+@_where
+def stop(name: str, reason: str, server: str, file: Path | None) -> None:
+    """Have NAME answered 503 at once, by every worker: a registered model, a model URI, or a model id.
+
+    With --server it holds when this returns; with --file within a second, and from the next start on.
+
+    Example: fin-pyfunc models stop eurusd_rf --reason "limits breached, ask the desk"
+    """
+    from fin_pyfunc.serving.motion import commands
+
+    if file is not None:
+        commands.stop_in_file(file, name, reason)
+    else:
+        _show_kept(commands.ask_server(server, "stop", {"name": name, "reason": reason}))
+    click.echo(f"stopped {name}")
+
+
+@models.command()
+@click.argument("name")
+@_where
+def start(name: str, server: str, file: Path | None) -> None:
+    """Let NAME, as it was stopped, answer again.
+
+    Example: fin-pyfunc models start eurusd_rf
+    """
+    from fin_pyfunc.serving.motion import commands
+
+    if file is not None:
+        commands.start_in_file(file, name)
+    else:
+        _show_kept(commands.ask_server(server, "start", {"name": name}))
+    click.echo(f"started {name} again")
+
+
+def _show_kept(answer: dict[str, Any]) -> None:
+    if not answer["kept"]:
+        click.echo(
+            "The server has no state file that it can write: a restart forgets this (deployment.api.admin.state_file).",
+            err=True,
+        )

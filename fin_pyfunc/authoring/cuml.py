@@ -121,7 +121,7 @@ def _part(part: Any, parts: dict[str, str]) -> Any:
     """The twin of one part of cuML's, and a note of what it can be made into again; None for any other part."""
     if _is_proxy(part):
         part._sync_attrs_to_cpu()  # there is no public way from a proxy to its estimator but through a file
-        cpu, on_gpu = part._cpu, part._gpu
+        cpu, on_gpu = _completed(part._cpu), part._gpu
         if hasattr(on_gpu, "from_sklearn"):  # None for one that was fitted on the CPU after all
             parts[qualified_name(type(cpu))] = qualified_name(type(on_gpu))
         return cpu
@@ -129,7 +129,7 @@ def _part(part: Any, parts: dict[str, str]) -> Any:
     if not kind.__module__.startswith("cuml."):
         return None
     try:
-        cpu = part.as_sklearn() if hasattr(part, "as_sklearn") else _from_trees(part)
+        cpu = _completed(part.as_sklearn() if hasattr(part, "as_sklearn") else _from_trees(part))
     except Exception as e:  # cuML's UnsupportedOnCPU, or whatever else stands in the way
         said = str(e).strip().rstrip(".") or type(e).__name__
         raise _NoTwinError(f"{kind.__name__} has no scikit-learn form ({said})") from e
@@ -144,9 +144,20 @@ def _from_trees(part: Any) -> Any:
         raise _NoTwinError("cuML does not convert it")
     import treelite
 
-    made = treelite.sklearn.export_model(part.as_treelite())
-    made.n_estimators = len(made.estimators_)  # it leaves scikit-learn's default
-    return made
+    return treelite.sklearn.export_model(part.as_treelite())
+
+
+def _completed(forest: Any) -> Any:
+    """A forest with what scikit-learn's own has, and treelite, which cuML uses too, leaves out."""
+    members = getattr(forest, "estimators_", None)
+    if isinstance(members, list) and members and hasattr(members[0], "tree_"):
+        forest.n_estimators = len(members)
+        for member in members:
+            if not hasattr(member, "n_features_in_"):
+                member.n_features_in_ = forest.n_features_in_
+            if not hasattr(member, "classes_"):  # a member knows the classes by their place
+                member.classes_ = np.arange(len(forest.classes_), dtype=np.float64)
+    return forest
 
 
 def _is_proxy(part: Any) -> bool:

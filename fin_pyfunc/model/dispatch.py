@@ -60,7 +60,8 @@ class Dispatch:
     fallbacks : int
         How often a device failed so that the model went on without it: 0, or 1 until it is loaded anew.
     on_fallback : callable or None
-        Called then, on the thread that scored, with the name of the backend that failed; must not raise.
+        Called then, on the thread that scored, with the type of the error that the device's library raised; must not
+        raise.
     """
 
     def __init__(
@@ -225,7 +226,7 @@ class Dispatch:
         # its words alone: whoever keeps the record would keep the error, and with it what is on the device
         logger.warning("backend %s: %s; the model goes on with %s", failed.name, str(error), others[0].name)
         if self.on_fallback is not None:
-            self.on_fallback(failed.name)
+            self.on_fallback(type(error.__cause__ or error).__name__)
 
     def _continued(self, name: str, measured: Times) -> dict[int, float]:
         """What was measured here, and for more rows what it took when it was logged, at the pace of this machine."""

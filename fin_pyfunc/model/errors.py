@@ -102,6 +102,10 @@ class FormatError(ArtifactError):
     """The artifact was written in a format that this version does not read."""
 
 
+class ExampleError(ArtifactError):
+    """The model answers the example recorded in it differently than when it was logged."""
+
+
 class BackendError(FinPyfuncError):
     """The backend asked for cannot compute this model on this machine."""
 

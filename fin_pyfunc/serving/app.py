@@ -22,6 +22,8 @@ from fin_pyfunc.serving.metrics.requests import RequestMetrics
 from fin_pyfunc.serving.middleware.auth import Authenticate
 from fin_pyfunc.serving.middleware.boundary import Boundary, Observer
 from fin_pyfunc.serving.mlflow_app import Invocations
+from fin_pyfunc.serving.motion.board import Board
+from fin_pyfunc.serving.motion.routes import AdminRoutes
 from fin_pyfunc.serving.routes import Routes
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
@@ -51,6 +53,7 @@ def create_app(
     on_stuck: Callable[[], None] | None = None,
     before_serving: Callable[[Server], Awaitable[None]] | None = None,
     metrics_folder: Path | None = None,
+    board: Board | None = None,
 ) -> ASGIApp:
     """Make the application of one worker.
 
@@ -59,26 +62,27 @@ def create_app(
     settings : Settings
         Nothing is read from the environment or from globals.
     on_ready, on_fatal, on_stuck, before_serving, metrics_folder : optional
+    board : Board, optional
         As `Server` takes them.
 
     Returns
     -------
     ASGI application
         It opens no store, thread or file before its lifespan starts, so that it can be made before a fork; with
-        authentication on it has read the file of keys.
+        authentication on it has read the file of keys, with ``admin.state_file`` that one.
 
     Raises
     ------
-    KeyFileError, KeySetError
-        A file of keys is missing, unreadable or damaged.
+    KeyFileError, KeySetError, StateFileError
+        A file of keys is missing, or one of these is unreadable or damaged.
     """
-    server = Server(settings, on_ready, on_fatal, on_stuck, before_serving, metrics_folder)
+    server = Server(settings, on_ready, on_fatal, on_stuck, before_serving, metrics_folder, board)
     hot: dict[str, ASGIApp] = {
         "/predict": Predict(server.predictor, settings.limits, server.watchers),
         "/predict/batch": PredictBatch(server.predictor, settings.limits, server.watchers),
         "/invocations": Invocations(server.predictor, settings.limits, server.watchers),
     }
-    other = Routes(server)
+    other, admin = Routes(server), AdminRoutes(server)
     rest = Router(
         routes=[
             Route("/", other.root),
@@ -88,6 +92,10 @@ def create_app(
             Route("/models", other.models),
             Route("/ping", other.ping),
             Route("/version", other.version),
+            Route("/admin/models", admin.models),
+            Route("/admin/models/stop", admin.stop, methods=["POST"]),
+            Route("/admin/models/start", admin.start, methods=["POST"]),
+            Route("/admin/shadow", admin.shadow, methods=["POST"]),
             *([Route("/metrics", other.metrics)] if settings.metrics.enabled else []),
             *pages.routes(),
         ],

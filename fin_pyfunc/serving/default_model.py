@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from fin_pyfunc.model.errors import FinPyfuncError, StoreUnavailableError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.loader import LoadedModel, warm_up
+from fin_pyfunc.serving.motion.last_good import LastGood
 
 logger = logging.getLogger("fin_pyfunc.server")
 
@@ -28,10 +30,12 @@ class DefaultModel:
     cache : ModelCache
     uri : str or None
         What `-m` said: whatever MLflow takes.
+    last_good : LastGood
+        What answered last, in whichever worker.
     """
 
-    def __init__(self, cache: ModelCache, uri: str | None) -> None:
-        self._cache, self.uri = cache, uri
+    def __init__(self, cache: ModelCache, uri: str | None, last_good: LastGood) -> None:
+        self._cache, self.uri, self._last_good = cache, uri, last_good
         self._refusal = "it is being loaded"
         #: why it will never load, where waiting does not help; the worker then ends with this sentence
         self.fatal: str | None = None
@@ -63,12 +67,20 @@ class DefaultModel:
                 self.settled.set()
                 await asyncio.sleep(RETRY_SECONDS)
             except FinPyfuncError as e:
-                self.fatal = self._refusal = str(e)
-                return
+                self.loaded = await self._fall_back(self.uri, e)
+                if self.loaded is None:
+                    self.fatal = self._refusal = str(e)
+                    return
             except Exception as e:  # a defect: still an end with a sentence rather than a wait for ever
                 logger.exception("the default model %s could not be loaded", self.uri)
                 self.fatal = self._refusal = f"loading it raised {type(e).__name__}; the server's log has the cause."
                 return
+
+    def now_is(self, loaded: LoadedModel) -> None:
+        """Go on as another model, which is warm."""
+        self.loaded = loaded
+        if self.uri is not None:
+            self._last_good.note(self.uri, loaded.resolved.model_id)
 
     def peek(self) -> LoadedModel | None:
         """The default model if it is in memory and what its URI stands for is still fresh; never waits."""
@@ -105,8 +117,26 @@ class DefaultModel:
     async def _load(self, uri: str) -> LoadedModel:
         loaded = await self._cache.get(uri, is_default=True)
         await asyncio.get_running_loop().run_in_executor(None, warm_up, loaded)
+        self._last_good.note(uri, loaded.resolved.model_id)
         manifest: Any = loaded.model.manifest
         logger.info(
             "default model %s is ready (%s)", uri, manifest.estimator if manifest else "not logged by fin_pyfunc"
         )
+        return loaded
+
+    async def _fall_back(self, uri: str, error: FinPyfuncError) -> LoadedModel | None:
+        """The version that other workers answer with, where an alias has come to lead to one that does not load."""
+        last, key = self._last_good.of(uri), (uri, True)
+        if last is None or last.startswith("sha256:"):  # a file whose content has changed is gone
+            return None
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(None, self._cache.resolve_now, (last, True))
+            resolved = dataclasses.replace(found, uri=uri, mutable=True)
+            loaded = await self._cache.load(resolved)
+            await loop.run_in_executor(None, warm_up, loaded)
+        except FinPyfuncError:
+            return None
+        self._cache.swap(key, resolved, loaded)
+        logger.error("the default model %s goes on as %s, as in the other workers: %s", uri, last, error)
         return loaded

@@ -17,6 +17,7 @@ from fin_pyfunc.serving.callers.principal import require_model
 from fin_pyfunc.serving.decode import BatchEnvelope, open_batch_envelope, open_envelope, read_rows
 from fin_pyfunc.serving.http import Headers, encode, read_body, require_json, require_method, send_body
 from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError, Watchers
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.schemas import BatchResponse
@@ -47,7 +48,7 @@ class Predict:
             raise await unanswered(scope, e.failure, self._watchers) from None
         body = encode(prediction.decisions.one(envelope.return_proba))
         prediction.encoded = time.perf_counter()
-        await _answer(scope, send, prediction, body, content_types.JSON, self._watchers)
+        await _answer(scope, send, prediction, body, content_types.JSON, self._predictor.stops, self._watchers)
 
 
 class PredictBatch:
@@ -101,7 +102,7 @@ class PredictBatch:
             answer, prediction = await self._predictor.on_thread(uri, work)
         except UnansweredError as e:
             raise await unanswered(scope, e.failure, self._watchers) from None
-        await _answer(scope, send, prediction, answer, wanted, self._watchers)
+        await _answer(scope, send, prediction, answer, wanted, self._predictor.stops, self._watchers)
 
     def _read_rows(self, envelope: BatchEnvelope, loaded: LoadedModel) -> Table:
         return read_rows(envelope, loaded.model, self._limits.max_batch_rows, self._limits.max_row_keys)
@@ -115,8 +116,9 @@ class PredictBatch:
 
 
 async def _answer(
-    scope: Scope, send: Send, prediction: Prediction, body: bytes, content_type: str, watchers: Watchers
+    scope: Scope, send: Send, prediction: Prediction, body: bytes, content_type: str, stops: Stops, watchers: Watchers
 ) -> None:
+    stops.check(prediction.asked, prediction.loaded)  # it may have been stopped while this waited
     headers = lineage(prediction.asked, prediction.loaded, prediction.decisions.backend)
     prediction.scope = scope
     if not watchers:

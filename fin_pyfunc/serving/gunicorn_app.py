@@ -29,6 +29,7 @@ from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.logs.lines import GunicornLogger, set_up
 from fin_pyfunc.serving.metrics.values import Values
 from fin_pyfunc.serving.middleware.auth import warn_if_exposed
+from fin_pyfunc.serving.motion.board import Board
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
 from fin_pyfunc.serving.warming import warm
@@ -63,6 +64,8 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
         self.folder = Path(tempfile.mkdtemp(prefix="fin_pyfunc-") if estate is None else estate.folder)  # 0700
         #: what the arbiter itself counts
         self.values = Values(self.folder if settings.metrics.enabled else None)
+        #: shared with the workers of the program before, too, while they finish
+        self._board = Board(self.folder / "board")
         #: the worker that this is, once it is one
         self.worker: Worker | None = None
         super().__init__()
@@ -113,6 +116,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
             on_stuck=self._replace_worker,
             before_serving=self._until_needed,
             metrics_folder=self.values.folder,
+            board=self._board,
         )
         # what is there now stays; a collection in a worker would touch all of it, and make it that worker's own memory
         gc.collect()

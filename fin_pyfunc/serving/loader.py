@@ -27,6 +27,7 @@ from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError, ModelForbidde
 from fin_pyfunc.model.feature import Feature, Kind
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.serving.compiler import Compiler
+from fin_pyfunc.serving.example import check_example
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 from fin_pyfunc.serving.trust.contents import check_data, data_file, without_code
 
@@ -68,22 +69,29 @@ class LoadedModel:
         the store's that was not logged by us, where `record.facts` reads all of them.
     size : int
         Bytes of its files; 0 where nobody has looked.
+    hits : int
+        How often it was asked for.
     """
 
     def __init__(
         self, resolved: Resolved, model: Classifier, open_pyfunc: Callable[[], PyFuncModel] | None, path: Path
     ) -> None:
         self.resolved, self.model, self.path = resolved, model, path
+        self.size = self.hits = 0
         self.has_pyfunc = open_pyfunc is not None
         self._open_pyfunc, self._opening = open_pyfunc, threading.Lock()
         self._pyfunc: PyFuncModel | None = None
         self.loaded_at = time.time()
-        self.size = 0
         #: header lines of an answer by what was asked and which backend answered, for `endpoints.lineage`
         self.lineage: dict[tuple[str | None, str], list[tuple[bytes, bytes]]] = {}
         #: what all records of an answer have in common, by the same, for `record.entries`
         self.recorded: dict[tuple[str | None, str | None], bytes] = {}
         self.artifact_sha256 = _artifact_sha256(resolved, path)
+
+    @property
+    def is_pyfunc_open(self) -> bool:
+        """Whether MLflow's routes have asked for it."""
+        return self._pyfunc is not None
 
     @property
     def pyfunc(self) -> PyFuncModel:
@@ -116,9 +124,11 @@ def load(
     ModelForbiddenError
         It is more than data, and `trust` does not let code be loaded from where it is.
     ArtifactError, BackendError, StoreUnavailableError
+        An `ExampleError` where it does not answer the example recorded in it as it did when it was logged.
     """
     path = resolver.fetch(resolved)
     loaded = _opened(path, resolved, nearest(backend), compiler, is_data=not resolver.allows_code(resolved))
+    check_example(loaded.model)
     loaded.size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
     return loaded
 

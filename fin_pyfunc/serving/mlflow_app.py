@@ -11,6 +11,7 @@ import contextvars
 import json
 import math
 import time
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +64,9 @@ class Invocations:
 
     def __init__(self, predictor: Predictor, limits: Limits, watchers: Watchers) -> None:
         self._predictor, self._limits, self._watchers = predictor, limits, watchers
+        #: the app holds no model, so that one whose place another took is freed after its last request
         self._app: ASGIApp | None = None
-        self._app_for: LoadedModel | None = None
+        self._app_for: weakref.ref[LoadedModel] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -84,6 +86,7 @@ class Invocations:
                 if sent == "application/vnd.apache.parquet":
                     body = await asyncio.get_running_loop().run_in_executor(None, plain_parquet, body, self._limits)
                 status, answered = await _call(app, scope, body)
+                self._predictor.stops.check(None, loaded)
         finally:
             _seen.reset(token)
         if status >= 400:
@@ -106,34 +109,41 @@ class Invocations:
             raise RequestError(
                 404, "The default model is a bare file, which MLflow's routes do not know: use /predict."
             )
-        if self._app is None or self._app_for is not loaded:
+        app = self._app if self._app_for is not None and self._app_for() is loaded else None
+        if app is None:
             app = await asyncio.get_running_loop().run_in_executor(None, self._scoring_app, loaded)
-            self._app, self._app_for = app, loaded
-        return self._app, loaded
+            self._app, self._app_for = app, weakref.ref(loaded)
+        return app, loaded
 
     def _scoring_app(self, loaded: LoadedModel) -> ASGIApp:
         from mlflow.pyfunc import scoring_server
 
-        app: ASGIApp = scoring_server.init(_Witnessed(loaded, self._predictor, bool(self._watchers)))
+        app: ASGIApp = scoring_server.init(_Witnessed(loaded, self._predictor))
         return app
 
 
 class _Witnessed:
-    """The model as MLflow's app sees it; keeps what it raises, and where somebody looks on what it answers.
+    """The model as MLflow's app sees it; keeps what it raises and what it answers, for those who look on.
 
     Parameters
     ----------
     loaded : LoadedModel
+        Held by the request that is under way, and not from here.
     predictor : Predictor
-    is_watched : bool
     """
 
-    def __init__(self, loaded: LoadedModel, predictor: Predictor, is_watched: bool) -> None:
-        self._loaded, self._predictor, self.metadata = loaded, predictor, loaded.pyfunc.metadata
-        ours = _own(loaded) if is_watched else None
+    def __init__(self, loaded: LoadedModel, predictor: Predictor) -> None:
+        self._held, self._predictor, self.metadata = weakref.ref(loaded), predictor, loaded.pyfunc.metadata
+        ours = _own(loaded)
         if ours is not None:
             ours.on_decided = self._decided
-        self._is_foreign = is_watched and ours is None
+        self._is_foreign = ours is None
+
+    @property
+    def _loaded(self) -> LoadedModel:
+        loaded = self._held()
+        assert loaded is not None  # noqa: S101 - for the type checker: a request that is under way holds it
+        return loaded
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         """As `PyFuncModel.predict`; called on one of MLflow's threads, which no model is to keep for ever."""

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from fin_pyfunc.serving import openapi_examples as examples
-from fin_pyfunc.serving.content_types import ARROW, CSV, PARQUET
+from fin_pyfunc.serving.motion.openapi import ADMIN_OPERATIONS, ADMIN_TYPES
+from fin_pyfunc.serving.openapi_parts import (
+    ANY,
+    GUARDED,
+    REF,
+    SCORING,
+    Content,
+    Json,
+    Operation,
+    examples_of,
+    json_content,
+    query,
+    table_content,
+)
 from fin_pyfunc.serving.schemas import (
     BatchRequest,
     BatchResponse,
@@ -20,10 +32,7 @@ from fin_pyfunc.serving.schemas import (
     Root,
 )
 
-Json = dict[str, Any]
-
-REF = "#/components/schemas/{name}"
-TYPES = (PredictRequest, PredictResponse, BatchRequest, BatchResponse, Health, ModelList, Error, Root)
+TYPES = (PredictRequest, PredictResponse, BatchRequest, BatchResponse, Health, ModelList, Error, Root, *ADMIN_TYPES)
 
 #: With authentication on; without it, no route asks for one.
 SECURITY = {
@@ -39,6 +48,8 @@ SECURITY = {
 TAGS = {
     "Prediction": "The class of one row or of many, with its probability and confidence.",
     "Models": "Which models can be asked.",
+    "Operators": "What is loaded, the kill switch and the shadow: for a key with the scope `admin`, or, where callers "
+    "have no keys, from the server's own machine.",
     "Health": "For load balancers and orchestrators.",
     "MLflow": "MLflow's own scoring protocol, for the server's default model.",
     "About": "Where to go from here.",
@@ -87,53 +98,7 @@ INVOCATIONS_SCHEMA: Json = {
 }
 ANSWER_SCHEMA: Json = {"type": "object", "properties": {"predictions": {"type": "array"}}, "required": ["predictions"]}
 
-ANY = (429, 503)
-GUARDED = (401, 403, *ANY)
-SCORING = (*GUARDED, 404, 413, 415, 422, 500, 504)
-
-Content = Mapping[str, Json]
-
-
-class Operation(NamedTuple):
-    """One method of one path."""
-
-    method: str
-    path: str
-    tag: str
-    summary: str
-    description: str
-    answer: str
-    content: Content
-    errors: tuple[int, ...] = ()
-    body: Content | None = None
-    parameters: tuple[Json, ...] = ()
-    headers: tuple[str, ...] = ("X-Request-ID",)
-    #: Statuses that carry the same body as 200.
-    also: Mapping[int, str] = {}
-
-
-def _json(kind: type[msgspec.Struct], shown: Mapping[str, Any]) -> Content:
-    """Content of a JSON body of one of the schemas, with examples by their summary."""
-    return {"application/json": {"schema": {"$ref": REF.format(name=kind.__name__)}} | _examples(shown)}
-
-
-def _tables(csv: str) -> Content:
-    """Content of a body that is a table; only CSV can be shown."""
-    return {ARROW: {}, PARQUET: {}, CSV: {"schema": {"type": "string"}, "example": csv}}
-
-
-def _examples(shown: Mapping[str, Any]) -> Json:
-    if len(shown) == 1:
-        return {"example": next(iter(shown.values()))}
-    named = {title.lower().replace(" ", "-"): {"summary": title, "value": value} for title, value in shown.items()}
-    return {"examples": named}
-
-
-def _query(name: str, description: str, schema: Json) -> Json:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
-
-
-HEALTH = _json(Health, examples.HEALTH_EXAMPLES)
+HEALTH = json_content(Health, examples.HEALTH_EXAMPLES)
 UNHEALTHY = {503: "Nothing can be scored."}
 NOT_READY = {503: "The default model has not scored its warm-up row yet, or the server is draining."}
 PING: Content = {"application/json": {"schema": {"type": "string"}, "example": "\n"}}
@@ -147,9 +112,9 @@ OPERATIONS = (
         "The class of one row of features. `confidence` is worked out from the probability of the predicted class "
         "whether or not probabilities are asked for.",
         "The predicted class.",
-        _json(PredictResponse, examples.PREDICTED),
+        json_content(PredictResponse, examples.PREDICTED),
         errors=SCORING,
-        body=_json(PredictRequest, examples.PREDICT),
+        body=json_content(PredictRequest, examples.PREDICT),
         headers=LINEAGE,
     ),
     Operation(
@@ -163,16 +128,16 @@ OPERATIONS = (
         "`return_proba` go in the query string. `Accept` says what to answer in, whichever the rows came as.",
         "The predicted class of each row, in the order of the request. A table has the columns `prediction` and "
         "`confidence`, and with `return_proba` also `probability` and one `probability_<label>` a class.",
-        {**_json(BatchResponse, examples.BATCHED), **_tables(examples.BATCHED_CSV)},
+        {**json_content(BatchResponse, examples.BATCHED), **table_content(examples.BATCHED_CSV)},
         errors=(*SCORING, 406),
-        body={**_json(BatchRequest, examples.BATCH), **_tables(examples.CSV)},
+        body={**json_content(BatchRequest, examples.BATCH), **table_content(examples.CSV)},
         parameters=(
-            _query(
+            query(
                 "model_uri",
                 "The model to ask, where the body is a table. Default: the server's default model.",
                 {"type": "string", "examples": ["models:/eurusd_rf@champion"]},
             ),
-            _query(
+            query(
                 "return_proba",
                 "Answer with probabilities, where the body is a table.",
                 {"type": "boolean", "default": False},
@@ -187,15 +152,15 @@ OPERATIONS = (
         "List the logged models",
         "One entry a run that has a logged model, newest first. Tags that MLflow sets for itself are left out.",
         "The runs of the experiment that have a model.",
-        _json(ModelList, examples.MODELS),
+        json_content(ModelList, examples.MODELS),
         errors=(*GUARDED, 404, 422, 504),
         parameters=(
-            _query(
+            query(
                 "experiment_name",
                 "The experiment to list. Default: the one the server is configured with.",
                 {"type": "string", "examples": ["financial_ml"]},
             ),
-            _query(
+            query(
                 "limit",
                 "How many entries at most.",
                 {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
@@ -244,7 +209,7 @@ OPERATIONS = (
         {"application/json": {"schema": ANSWER_SCHEMA, "example": examples.ANSWER}},
         errors=SCORING,
         body={
-            "application/json": {"schema": INVOCATIONS_SCHEMA} | _examples(examples.INVOCATIONS),
+            "application/json": {"schema": INVOCATIONS_SCHEMA} | examples_of(examples.INVOCATIONS),
             "text/csv": {"schema": {"type": "string"}, "example": examples.CSV},
             "application/vnd.apache.parquet": {},
         },
@@ -302,8 +267,9 @@ OPERATIONS = (
         "Where to go from here",
         "The server's version and the paths of its documentation and health.",
         "The server's name card.",
-        _json(Root, {"Root": examples.ROOT}),
+        json_content(Root, {"Root": examples.ROOT}),
     ),
+    *ADMIN_OPERATIONS,
 )
 
 
@@ -379,7 +345,7 @@ def _error(status: int) -> Json:
     return _answer(
         ERRORS[status],
         {name: _ref("headers", name) for name in names},
-        _json(Error, examples.REFUSALS[status]),
+        json_content(Error, examples.REFUSALS[status]),
     )
 
 

@@ -189,19 +189,18 @@ class Watchers:
     """
 
     def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
-        self._watchers: list[Watcher] = []
-        self._of_failures: list[FailureWatcher] = []
-        for watcher in watchers:
-            self.add(watcher)
-
-    def add(self, watcher: Watcher) -> None:
-        """Let one more look on, after the others."""
-        self._watchers.append(watcher)
-        if isinstance(watcher, FailureWatcher):
-            self._of_failures.append(watcher)
+        self._watchers: tuple[Watcher, ...] = tuple(watchers)
 
     def __bool__(self) -> bool:
         return bool(self._watchers)
+
+    def add(self, watcher: Watcher) -> None:
+        """Let one more look on, after the others, from the next request on."""
+        self._watchers = (*self._watchers, watcher)
+
+    def remove(self, watcher: Watcher) -> None:
+        """Let one look on no more, if it does."""
+        self._watchers = tuple(other for other in self._watchers if other is not watcher)
 
     async def before_answer(self, prediction: Prediction) -> None:
         """Let each look before the answer is sent."""
@@ -210,8 +209,9 @@ class Watchers:
 
     async def before_failure(self, failure: Failure) -> None:
         """Let those look who look at failures."""
-        for watcher in self._of_failures:
-            await watcher.before_failure(failure)
+        for watcher in self._watchers:
+            if isinstance(watcher, FailureWatcher):
+                await watcher.before_failure(failure)
 
     def after_answer(self, prediction: Prediction) -> None:
         """Let each look after the answer was sent."""

@@ -19,6 +19,7 @@ from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.http import HeldBytes
 from fin_pyfunc.serving.joiner import Joiner
 from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.places import Places
 from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError
 from fin_pyfunc.serving.settings import Limits
@@ -48,10 +49,12 @@ class Predictor:
         Answers where a request names no model.
     limits : Limits
         `max_waiting`, `request_seconds` and `score_threads` of the settings.
+    stops : Stops
+        What must not answer.
     """
 
-    def __init__(self, cache: ModelCache, default: DefaultModel, limits: Limits) -> None:
-        self._cache, self._default, self._limits = cache, default, limits
+    def __init__(self, cache: ModelCache, default: DefaultModel, limits: Limits, stops: Stops) -> None:
+        self._cache, self._default, self._limits, self.stops = cache, default, limits, stops
         threads = limits.score_threads or min(MAX_DEFAULT_THREADS, os.cpu_count() or 1)
         self._threads = ScoringThreads(threads)
         self._max_lost = max(MIN_LOST, 2 * threads)
@@ -196,10 +199,11 @@ class Predictor:
             yield
 
     async def find(self, uri: str | None) -> LoadedModel:
-        """The model that a request asks for."""
-        if uri is None:
-            return await self._default.get()
-        return self._cache.peek(uri) or await self._cache.get(uri)
+        """The model that a request asks for, unless it has been stopped."""
+        self.stops.check(uri, None)
+        loaded = await self._default.get() if uri is None else self._cache.peek(uri) or await self._cache.get(uri)
+        self.stops.check(uri, loaded)
+        return loaded
 
     def close(self) -> None:
         """Take no more work."""

@@ -46,6 +46,8 @@ class Preload:
 
     def __init__(self, cache: ModelCache, uris: Sequence[str]) -> None:
         self._cache, self._missing = cache, list(uris)
+        #: what is wrong with one that cannot be loaded, in a sentence; None while nothing is
+        self.fatal: str | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -70,10 +72,12 @@ class Preload:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             except FinPyfuncError as e:
-                logger.error("the model %s of the preload list cannot be loaded: %s", uri, e)
+                self.fatal = f"the model {uri} of the preload list cannot be loaded: {e}"
+                logger.error("%s", self.fatal)
                 on_fatal()
-            except Exception:  # a defect: still an end rather than a wait for ever
-                logger.exception("the model %s of the preload list could not be loaded", uri)
+            except Exception as e:  # a defect: still an end rather than a wait for ever
+                self.fatal = f"loading the model {uri} of the preload list raised {type(e).__name__}."
+                logger.exception("%s", self.fatal)
                 on_fatal()
             else:
                 logger.info("model %s is ready", uri)

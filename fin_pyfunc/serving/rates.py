@@ -10,14 +10,14 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
 
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.settings import Rate
 
 #: Seconds for which a Redis that did not answer is not asked again, so that no request waits for it meanwhile.
 AGAIN_SECONDS = 1.0
+#: Windows in memory from which on those that have ended are looked for, each time that they have doubled.
+MIN_CLEAN = 1024
 
 logger = logging.getLogger("fin_pyfunc.server")
 
@@ -47,26 +47,32 @@ class Counter(Protocol):
 
 
 class MemoryCounter:
-    """Counts in this worker alone.
+    """Counts in this worker alone, in half a microsecond.
 
-    With the synchronous storage: at 10,000 callers a hit costs it 3 us; the asynchronous one, which goes through every
-    caller's counter with every request, takes 700 us.
+    Not with the storage of `limits`: its own expiry starts a thread for every hundredth of a second with a request in
+    it (and its asynchronous one goes through every caller's counter with every request).
     """
 
     on_trouble: Callable[[str], None] | None = None
 
     def __init__(self, rate: RateLimitItem) -> None:
-        self._rate = rate
-
-    @cached_property
-    def _limiter(self) -> FixedWindowRateLimiter:
-        return FixedWindowRateLimiter(MemoryStorage())  # starts a thread, so not before the fork
+        self._amount, self._seconds = rate.amount, rate.get_expiry()
+        #: a caller's window: when it ends, and the requests in it
+        self._windows: dict[tuple[str, str], list[float]] = {}
+        self._clean_at = MIN_CLEAN
 
     def count_now(self, kind: str, caller: str) -> float:
         """As `Counter`."""
-        if self._limiter.hit(self._rate, kind, caller):
+        now = time.monotonic()
+        window = self._windows.get((kind, caller))
+        if window is None or window[0] <= now:
+            if len(self._windows) >= self._clean_at:
+                self._windows = {who: each for who, each in self._windows.items() if each[0] > now}
+                self._clean_at = max(MIN_CLEAN, 2 * len(self._windows))
+            self._windows[kind, caller] = [now + self._seconds, 1]
             return 0.0
-        return max(0.001, self._limiter.get_window_stats(self._rate, kind, caller).reset_time - time.time())
+        window[1] += 1
+        return 0.0 if window[1] <= self._amount else window[0] - now
 
     async def count(self, kind: str, caller: str) -> float:
         """As `Counter`; `count_now` always can."""

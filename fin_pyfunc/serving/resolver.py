@@ -250,12 +250,21 @@ class Resolver:
                 self._fetched[resolved.model_id] = fetched
             return fetched.path
 
-    def discard(self, resolved: Resolved) -> None:
-        """Remove what `fetch` downloaded for one model, if anything."""
+    def discard(self, resolved: Resolved, after: object = None) -> None:
+        """Remove what `fetch` downloaded for one model, if anything.
+
+        Parameters
+        ----------
+        resolved : Resolved
+        after : object, optional
+            Wait until nobody holds this any more; a `fetch` meanwhile downloads anew.
+        """
         with self._lock:
             fetched = self._fetched.pop(resolved.model_id, None)
             self._fetching.pop(resolved.model_id, None)
-        if fetched is not None:
+        if fetched is not None and after is not None:
+            weakref.finalize(after, shutil.rmtree, fetched.folder, ignore_errors=True)
+        elif fetched is not None:
             shutil.rmtree(fetched.folder, ignore_errors=True)
 
     def close(self) -> None:

@@ -19,6 +19,14 @@ from fin_pyfunc.serving.health import HealthProbe
 from fin_pyfunc.serving.loader import LoadedModel, load
 from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.worker import WorkerMetrics
+from fin_pyfunc.serving.motion.board import Board
+from fin_pyfunc.serving.motion.follower import Follower
+from fin_pyfunc.serving.motion.last_good import LastGood
+from fin_pyfunc.serving.motion.motion import Asked, Motion
+from fin_pyfunc.serving.motion.shadow import Shadow
+from fin_pyfunc.serving.motion.state import StateFile
+from fin_pyfunc.serving.motion.stops import Stops
+from fin_pyfunc.serving.motion.tally import Tally
 from fin_pyfunc.serving.prediction import Watchers
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.preload import Preload, require_room
@@ -53,6 +61,8 @@ class Server:
         Awaited, with this server, before the worker listens.
     metrics_folder : Path, optional
         Where all workers of one server keep what they count; default one of this worker's own.
+    board : Board, optional
+        What the workers share; default one of this server's own.
 
     Attributes
     ----------
@@ -60,6 +70,11 @@ class Server:
         Whether another worker takes this one's place, so that clients should connect anew.
     watchers : Watchers
         Who looks on at predictions.
+
+    Raises
+    ------
+    StateFileError
+        The state file cannot be read.
     """
 
     def __init__(
@@ -70,6 +85,7 @@ class Server:
         on_stuck: Callable[[], None] | None = None,
         before_serving: Callable[[Server], Awaitable[None]] | None = None,
         metrics_folder: Path | None = None,
+        board: Board | None = None,
     ) -> None:
         self._on_ready, self._on_fatal, self._on_stuck = on_ready, on_fatal or _ignore, on_stuck
         self._before_serving = before_serving
@@ -100,21 +116,32 @@ class Server:
             max_models=settings.cache.max_models if settings.cache.enabled else 0,
             refresh_seconds=models.refresh_seconds,
             values=self.metrics.values,
+            is_followed=models.refresh_seconds > 0,
             unknown=Unknown(models.unknown_seconds, models.unknown_per_second),
             loads=models.loads,
         )
-        self.default = DefaultModel(self.cache, settings.model_uri)
+        self.tally, self.watchers, board = Tally(), Watchers(), board or Board()
+        state_file = None if settings.admin.state_file is None else StateFile(Path(settings.admin.state_file))
+        self.stops = Stops(board, state_file, self.cache, settings.model_uri, self.tally)
+        self.stops.load()
+        self.default = DefaultModel(self.cache, settings.model_uri, LastGood(board))
         self.preload = Preload(self.cache, settings.preload)
         record = settings.record
         self.recorder = Recorder(record, settings.limits.request_seconds) if record.folder is not None else None
-        self.watchers = Watchers([self.recorder] if self.recorder is not None else [])
-        self.predictor = Predictor(self.cache, self.default, settings.limits)
+        if self.recorder is not None:
+            self.watchers.add(self.recorder)
+        self.follower = Follower(self.cache, self.default, settings.models.refresh_seconds, self.tally)
+        self.shadow = Shadow(self.cache, settings.shadow, settings.model_uri, self.stops, self.watchers, self.tally)
+        asked = Asked(resolver, Store(uri))
+        self.motion = Motion(settings, board, asked, self.default, self.follower, self.stops, self.shadow)
+        self.predictor = Predictor(self.cache, self.default, settings.limits, self.stops)
         probe_seconds = settings.mlflow.probe_seconds
         self.health = HealthProbe(Store(uri), self.predictor, self.cache, self.default, self.preload, probe_seconds)
         self.catalog = Catalog(uri, settings.mlflow.experiment_name)
         self._hits, self._recorded = 0, (0, 0)
         self._shown: set[tuple[str, str]] = set()
         self.metrics.before_flush.append(self._count)
+        self.tally.listen(self._count_motion)
 
     @asynccontextmanager
     async def lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
@@ -131,6 +158,7 @@ class Server:
         work = [
             self.health.run(),
             self._start_models(),
+            self.motion.run(),
             self.predictor.watch(self._on_stuck),
             self.metrics.run(),
         ]
@@ -149,6 +177,7 @@ class Server:
             await asyncio.gather(*background, return_exceptions=True)
             if self.recorder is not None:
                 await self.recorder.close()
+            self.motion.close()
             self.predictor.close()
             self.health.close()
             self.compiler.close()
@@ -185,9 +214,26 @@ class Server:
             values.add(m.RECORDS_FAILED, by=failed - self._recorded[1])
             values.set(m.RECORDS_WAITING, to=self.recorder.waiting)
             self._recorded = written, failed
+        values.set(m.STOPPED_MODELS, to=len(self.stops.now()))
         values.set(m.WAITING, to=self.predictor.waiting)
         values.set(m.READY, to=float(self.health.not_ready() is None))
         values.set(m.MLFLOW_UP, to=float(self.health.mlflow_connected))
+
+    def _count_motion(self, name: str, _: tuple[str, ...], n: float) -> None:
+        """What happened to a model, as soon as it did; names as `Tally` has them."""
+        values, chosen = self.metrics.values, self.shadow.chosen
+        shadow, model = chosen.model_uri or "", chosen.of or self.settings.model_uri or ""
+        match name:
+            case "followed":
+                values.add(m.ALIAS_SWAPS, "swapped", by=n)
+            case "rejected":
+                values.add(m.ALIAS_SWAPS, "refused", by=n)
+            case "shadow_agreed" | "shadow_differed":
+                values.add(m.SHADOW_ROWS, model, shadow, "true" if name == "shadow_agreed" else "false", by=n)
+            case "shadow_difference":
+                values.add(m.SHADOW_DISTANCE, model, shadow, by=n)
+            case "shadow_dropped" | "shadow_stopped" | "shadow_failed":
+                values.add(m.SHADOW_SKIPPED, shadow, name.removeprefix("shadow_"), by=n)
 
 
 def _ignore() -> None:

@@ -12,6 +12,7 @@ import msgspec
 import msgspec.inspect as inspect
 
 from fin_pyfunc.serving.settings_sections import (
+    Admin,
     Auth,
     Cache,
     Cors,
@@ -22,6 +23,7 @@ from fin_pyfunc.serving.settings_sections import (
     Rate,
     Record,
     Settings,
+    Shadow,
     Tls,
     Tracing,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "PREFIX",
     "ROOT",
     "SHARED_VARIABLES",
+    "Admin",
     "Auth",
     "Cache",
     "Cors",
@@ -53,6 +56,7 @@ __all__ = [
     "Setting",
     "Settings",
     "SettingsError",
+    "Shadow",
     "Tls",
     "Tracing",
     "fields",

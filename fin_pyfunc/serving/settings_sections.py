@@ -404,6 +404,54 @@ class Record(_Section, frozen=True):
             )
 
 
+class Admin(_Section, frozen=True):
+    """What operators decide while the server runs."""
+
+    state_file: Annotated[
+        _Text | None,
+        Meta(description="File that keeps what was stopped over a restart; null keeps it until the server ends."),
+    ] = None
+
+
+class Shadow(_Section, frozen=True):
+    """A second model that sees a share of the traffic, and whose answers nobody gets."""
+
+    model_uri: Annotated[_Text | None, Meta(description="The model in the shadow; null is none.")] = None
+    share: Annotated[float, Meta(ge=0, le=1, description="Share of the requests that it sees.")] = 0.1
+    of: Annotated[
+        _Text | None,
+        Meta(description="URI of the model whose requests it sees, as clients send it; null is the default model."),
+    ] = None
+    tolerance: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(
+            description="Difference in a probability from which on a row is recorded even if its class is the same; "
+            "null records rows of another class alone."
+        ),
+    ] = None
+    part_of_time: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="Part of a worker's time that the shadow may take, which is about the part of all answers that "
+            "it may make late; what it has no time for is dropped.",
+        ),
+    ] = 0.002
+    max_rows: Annotated[
+        int, Meta(ge=1, description="Rows that wait for the shadow in one worker; what comes beyond is dropped.")
+    ] = 10_000
+    differences_file: Annotated[
+        _Text | None,
+        Meta(
+            description="File of JSON lines, one a row that the models differ on; null writes some of them to the log."
+        ),
+    ] = None
+    differences_bytes: Annotated[
+        int, Meta(ge=1, description="Bytes of that file; a full one is kept once, with `.1` at the end of its name.")
+    ] = 67_108_864
+
+
 class Metrics(_Section, frozen=True):
     """What is counted."""
 
@@ -478,3 +526,5 @@ class Settings(_Section, frozen=True):
     metrics: Annotated[Metrics, Meta(description="What is counted.")] = Metrics()
     tracing: Annotated[Tracing, Meta(description="Spans of each request.")] = Tracing()
     record: Annotated[Record, Meta(description="What is written down of each prediction.")] = Record()
+    admin: Annotated[Admin, Meta(description="What operators decide while the server runs.")] = Admin()
+    shadow: Annotated[Shadow, Meta(description="A second model that sees a share of the traffic.")] = Shadow()

@@ -108,7 +108,7 @@ def test_a_fallback_is_one_line_one_count_and_one_call_of_the_hook(
         found = list(threads.map(lambda _: dispatch.score(table), range(16)))
     assert {name for _, name in found} == {"nvforest-cpu"}
     assert all((scores.index == before.index).all() for scores, _ in found)
-    assert (dispatch.fallbacks, told) == (1, ["nvforest-gpu"])
+    assert (dispatch.fallbacks, told) == (1, ["RuntimeError"])
     assert caplog.text.count("the model goes on with nvforest-cpu") == 1
     assert dispatch.plan is not None
     assert [step.backend for step in dispatch.plan.steps] == ["nvforest-cpu"]

@@ -25,7 +25,7 @@ def total(numbers: Numbers, name: str, **labels: str) -> float:
     return sum(value for (sample, having), value in numbers.items() if sample == name and wanted <= having)
 
 
-def wait_for(url: str, holds: Callable[[Numbers], bool], seconds: float = 30) -> Numbers:
+def wait_for(url: str, holds: Callable[[Numbers], bool], seconds: float = 120) -> Numbers:
     """Scrape until something holds: other workers write what they count several times a second."""
     deadline = time.monotonic() + seconds
     while not holds(numbers := scrape(url)):

@@ -57,8 +57,8 @@ async def _try_out(settings: Settings) -> None:
             raise FinPyfuncError("the application could not be started; the log says why.")
         while started[0].health.not_ready() is not None and not failed.is_set():
             await asyncio.sleep(0.05)
-        if failed.is_set():  # the log of the trial has said which; a server that runs would go on without it
-            raise FinPyfuncError(started[0].default.fatal or "a model of the preload list cannot be loaded.")
+        if failed.is_set():  # a server that runs goes on without what cannot be loaded, but is not to begin so
+            raise FinPyfuncError(started[0].default.fatal or started[0].preload.fatal)
     finally:
         ended.set()
         await running

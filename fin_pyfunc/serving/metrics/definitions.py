@@ -96,7 +96,10 @@ EVICTIONS = _counter("cache_evictions", "Models let go to make room for another.
 ALIAS_SWAPS = _counter("alias_swaps", "Aliases that led to another model, by what came of it.", "result")
 
 SHADOW_ROWS = _counter("shadow_rows", "Rows a shadow was asked, by whether it agreed.", "model", "shadow", "agrees")
-SHADOW_SKIPPED = _counter("shadow_skipped", "Rows meant for a shadow that were left out to spare the server.", "shadow")
+SHADOW_DISTANCE = _counter(
+    "shadow_distance", "Sum over rows of the greatest difference in a probability from a shadow's.", "model", "shadow"
+)
+SHADOW_SKIPPED = _counter("shadow_skipped", "Rows meant for a shadow that it gave no answer to.", "shadow", "reason")
 STOPPED_MODELS = _gauge("models_stopped", "Models stopped by an operator.", merge="livemax")
 
 RECORDS_WRITTEN = _counter("records_written", "Predictions written to the record.")

@@ -27,12 +27,13 @@ _Key = tuple[str, ...]
 
 
 class _Histogram:
-    """How many values lie within each bucket, the last one without a bound, and their sum."""
+    """How many values lie within each bucket, the last one without a bound, their sum, and what is written of it."""
 
-    __slots__ = ("counts", "total")
+    __slots__ = ("counts", "total", "written")
 
     def __init__(self, n_buckets: int) -> None:
         self.counts, self.total = [0] * n_buckets, 0.0
+        self.written = [-1] * n_buckets
 
 
 class Values:
@@ -132,8 +133,10 @@ class Values:
     def _write_histogram(self, metric: Metric, labels: _Key) -> None:
         histogram = self._histograms[metric][labels]
         names = (*metric.labels, "le")
-        for bound, count in zip((*metric.buckets, float("inf")), histogram.counts, strict=True):
-            self._write(metric, labels, f"{metric.name}_bucket", names, (*labels, floatToGoString(bound)), count)
+        for i, (bound, count) in enumerate(zip((*metric.buckets, float("inf")), histogram.counts, strict=True)):
+            if count != histogram.written[i]:
+                histogram.written[i] = count
+                self._write(metric, labels, f"{metric.name}_bucket", names, (*labels, floatToGoString(bound)), count)
         self._write(metric, labels, f"{metric.name}_sum", metric.labels, labels, histogram.total)
 
     def _write(
