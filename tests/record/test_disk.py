@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 import fin_pyfunc
 from fin_pyfunc.serving.record.reading import entries
@@ -111,6 +112,8 @@ def test_on_a_full_disk_answers_go_on_under_interval_and_the_record_says_what_it
             assert server.predict(ROW).status_code == 200
         server.wait_for_log("THE RECORD CANNOT BE WRITTEN (no space left on device): records wait in memory")
         server.wait_for_log("THE RECORD LOSES PREDICTIONS")
+        _wait_for_metric(server, "fin_pyfunc_records_failed_total")
+        _wait_for_metric(server, "fin_pyfunc_records_waiting")
         filler.unlink()
         server.wait_for_log("the record can be written again")
         assert server.predict(ROW).status_code == 200
@@ -147,6 +150,16 @@ def _wait_for_records(folder: Path, count: int) -> None:
     while not folder.exists() or not list(folder.glob("chain-*/*.jsonl")) or len(list(entries(folder))) < count:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _wait_for_metric(server: Serving, name: str) -> None:
+    """Until it is more than 0."""
+    deadline = time.monotonic() + 30
+    while not re.search(
+        rf"^{name}(\{{.*\}})? [1-9]", said := requests.get(server.url + "/metrics", timeout=30).text, re.M
+    ):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.1)
 
 
 def test_a_key_file_that_is_none_stops_the_start(model: Path, tmp_path: Path) -> None:
