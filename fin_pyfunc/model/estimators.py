@@ -211,7 +211,8 @@ def _load_skops(path: Path) -> Any:
             f"The estimator file needs types that are not trusted here: {', '.join(unknown[:5])}; "
             f"if you know them, name them in {TRUSTED_TYPES_VARIABLE}."
         )
-    check_boosters(skops_nodes(path))
+    with zipfile.ZipFile(path) as archive:
+        check_boosters(skops_nodes(path), archive.read)
     estimator = skops.io.load(path, trusted=sorted({*_trusted(), PARTIAL}))
     check_estimator(estimator)
     return estimator

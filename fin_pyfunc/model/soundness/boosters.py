@@ -1,58 +1,84 @@
-"""LightGBM's own text, as a skops file carries it, read as data first: LightGBM takes positions as they are."""
+"""Models of LightGBM and XGBoost as a skops file carries them, and LightGBM's text read as data first: it takes
+positions as they are.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from fin_pyfunc.model.soundness.trees import Array, check_trees, forged
+from fin_pyfunc.model.soundness.ubjson import BAD
+from fin_pyfunc.model.soundness.xgboost import check_xgboost
 
-_BAD = "a LightGBM model that is cut off or damaged"
+_LIGHTGBM, _XGBOOST = "a LightGBM", "an XGBoost"
+_BOOSTERS = {"lightgbm.basic.Booster": _LIGHTGBM, "xgboost.core.Booster": _XGBOOST}
+_BAD = f"{_LIGHTGBM} model that is cut off or damaged"
 _IS_CATEGORICAL = 1  # of `decision_type`
 
 
-def check_boosters(nodes: Iterable[dict[str, Any]]) -> None:
-    """Check the LightGBM models of a skops file.
+def check_boosters(nodes: Iterable[dict[str, Any]], read: Callable[[str], bytes]) -> None:
+    """Check the LightGBM and XGBoost models of a skops file.
 
     Parameters
     ----------
     nodes : iterable of dict
         Every JSON object of its schema, as `estimators.skops_nodes` yields them.
+    read : callable of str to bytes
+        A part of the file, by name.
 
     Raises
     ------
     ArtifactError
     """
-    seen = list(nodes)
-    # skops takes a node whose id it has met for the object it has met
-    ids = Counter(node["__id__"] for node in seen if "__id__" in node and node.get("__loader__") != "CachedNode")
-    for node in seen:
-        if (node.get("__module__"), node.get("__class__")) != ("lightgbm.basic", "Booster"):
-            continue
-        if node.get("__loader__") == "CachedNode":
-            continue
+    seen = [node for node in nodes if node.get("__loader__") != "CachedNode"]
+    # skops takes a node whose id it has met for the object it has met, and writes an object that is there twice twice
+    ids: Counter[Any] = Counter(node["__id__"] for node in seen if "__id__" in node)
+    boosters = [node for node in seen if _name(node) in _BOOSTERS]
+    own = Counter((node.get("__id__"), _name(node)) for node in boosters)
+    for node in boosters:
+        library = _BOOSTERS[_name(node)]
         state = node.get("content")
         parts = state.get("content") if isinstance(state, dict) else None
         if not isinstance(state, dict) or not isinstance(parts, dict) or node.get("__loader__") != "ObjectNode":
-            raise forged(_BAD)
-        if ids[node.get("__id__")] != 1 or ids[state.get("__id__")] != 1:
+            raise forged(f"{library} model that is cut off or damaged")
+        this = node.get("__id__")
+        if ids[this] != own[this, _name(node)] or ids[state.get("__id__")] != 1:
             raise forged("two objects of one name")
-        texts = [parts[name] for name in ("_handle", "handle") if name in parts]
-        for text in texts:
-            if (
-                not isinstance(text, dict)
-                or text.get("__loader__") != "JsonNode"
-                or ids.get(text.get("__id__"), 1) != 1
-            ):
-                raise forged(_BAD)
-            said = json.loads(text["content"]) if isinstance(text.get("content"), str) else None
-            if said is not None:
-                check_lightgbm(said)
+        if library == _XGBOOST:
+            _check_bytes(state, parts, ids, read)
+        else:
+            _check_texts(parts, ids)
+
+
+def _name(node: dict[str, Any]) -> str:
+    return f"{node.get('__module__')}.{node.get('__class__')}"
+
+
+def _check_texts(parts: dict[str, Any], ids: Counter[Any]) -> None:
+    texts = [parts[name] for name in ("_handle", "handle") if name in parts]
+    for text in texts:
+        if not isinstance(text, dict) or text.get("__loader__") != "JsonNode" or ids.get(text.get("__id__"), 1) != 1:
+            raise forged(_BAD)
+        said = json.loads(text["content"]) if isinstance(text.get("content"), str) else None
+        if said is not None:
+            check_lightgbm(said)
+
+
+def _check_bytes(state: dict[str, Any], parts: dict[str, Any], ids: Counter[Any], read: Callable[[str], bytes]) -> None:
+    """The one thing that an XGBoost model is: another key could become `handle` by the type that the file gives it."""
+    handle = parts.get("handle")
+    if set(parts) != {"handle"} or not isinstance(handle, dict) or ids[handle.get("__id__")] != 1:
+        raise forged(BAD)
+    kinds = [(of.get("__module__"), of.get("__class__"), of.get("__loader__")) for of in (state, handle)]
+    if kinds != [("builtins", "dict", "DictNode"), ("builtins", "bytearray", "BytearrayNode")]:
+        raise forged(BAD)
+    check_xgboost(read(handle["file"]))
 
 
 def check_lightgbm(text: Any) -> None:
