@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from fin_pyfunc.serving.callers import jwks
 from fin_pyfunc.serving.callers.jwks import KeySet, KeySetError
 from fin_pyfunc.serving.callers.keys import KeyFile
-from fin_pyfunc.serving.callers.principal import Scope, Subject, allows
+from fin_pyfunc.serving.callers.principal import Scope, Subject
 from fin_pyfunc.serving.callers.tokens import Tokens
+from fin_pyfunc.serving.patterns import allows
 from fin_pyfunc.serving.settings import Auth
 from tests.issuer import AUDIENCE, ISSUER, Signer, published
 from tests.servers import Serving, serving
