@@ -45,7 +45,8 @@ class Predict:
         try:
             prediction = await self._predictor.predict_row(envelope)
         except UnansweredError as e:
-            raise await unanswered(scope, e.failure, self._watchers) from None
+            error = await unanswered(scope, e.failure, self._watchers)
+            raise error from error.__cause__
         body = encode(prediction.decisions.one(envelope.return_proba))
         prediction.encoded = time.perf_counter()
         await _answer(scope, send, prediction, body, content_types.JSON, self._predictor.stops, self._watchers)
@@ -101,7 +102,8 @@ class PredictBatch:
         try:
             answer, prediction = await self._predictor.on_thread(uri, work)
         except UnansweredError as e:
-            raise await unanswered(scope, e.failure, self._watchers) from None
+            error = await unanswered(scope, e.failure, self._watchers)
+            raise error from error.__cause__
         await _answer(scope, send, prediction, answer, wanted, self._predictor.stops, self._watchers)
 
     def _read_rows(self, envelope: BatchEnvelope, loaded: LoadedModel) -> Table:

@@ -164,6 +164,8 @@ def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
     logging.getLogger("gunicorn.error").addFilter(_is_news)
     estate, beside = succession.inherited(), succession.tried_beside()
     taken = estate.bind if estate is not None else beside
+    if beside is None:
+        warn_if_exposed(settings)
     try:
         if bind(settings) != taken:
             _refuse_taken_port(settings)
@@ -172,7 +174,6 @@ def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
         if beside is not None:
             trial.run(settings)
             return
-        warn_if_exposed(settings)
         GunicornApp(settings, on_ready, estate).run()
     except FinPyfuncError as e:
         if settings.log_format == "text" or beside is not None:

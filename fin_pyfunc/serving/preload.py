@@ -10,32 +10,14 @@ from fin_pyfunc.model.errors import FinPyfuncError, StoreUnavailableError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.default_model import RETRY_SECONDS
 from fin_pyfunc.serving.loader import warm_up
-from fin_pyfunc.serving.settings import ROOT, Settings, SettingsError
 
 logger = logging.getLogger("fin_pyfunc.server")
-
-
-def require_room(settings: Settings) -> None:
-    """Refuse a list that is longer than what the cache keeps.
-
-    Raises
-    ------
-    SettingsError
-    """
-    room = settings.cache.max_models if settings.cache.enabled else 0
-    if len(settings.preload) > room:
-        raise SettingsError(
-            [
-                f"{ROOT}.preload: {len(settings.preload)} models are to be loaded, and the cache keeps {room}; "
-                f"list fewer, or raise {ROOT}.cache.max_models"
-            ]
-        )
 
 
 class Preload:
     """The operator's list of models.
 
-    They are kept as any other model is, so that the least recently used goes first once others are asked for.
+    They stay in memory whatever else is asked for, and an alias among them is followed whether or not it is asked.
 
     Parameters
     ----------
@@ -65,7 +47,7 @@ class Preload:
         while self._missing:
             uri = self._missing[0]
             try:
-                loaded = await self._cache.get(uri)
+                loaded = await self._cache.get(uri, pin=f"preload {uri}")
                 await asyncio.get_running_loop().run_in_executor(None, warm_up, loaded)
             except StoreUnavailableError as e:
                 logger.warning("the model %s is not loaded yet: %s", uri, e)

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fin_pyfunc._version import __version__
-from fin_pyfunc.serving.callers.principal import allows
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.http import encode
+from fin_pyfunc.serving.patterns import allows
 from fin_pyfunc.serving.places import Places
 from fin_pyfunc.serving.schemas import ModelList, Root
 from fin_pyfunc.serving.server import Server

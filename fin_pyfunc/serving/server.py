@@ -29,7 +29,7 @@ from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.motion.tally import Tally
 from fin_pyfunc.serving.prediction import Watchers
 from fin_pyfunc.serving.predictor import Predictor
-from fin_pyfunc.serving.preload import Preload, require_room
+from fin_pyfunc.serving.preload import Preload
 from fin_pyfunc.serving.record.recorder import Recorder
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.settings import Settings
@@ -89,7 +89,6 @@ class Server:
     ) -> None:
         self._on_ready, self._on_fatal, self._on_stuck = on_ready, on_fatal or _ignore, on_stuck
         self._before_serving = before_serving
-        require_room(settings)
         uri = settings.mlflow.tracking_uri
         models = settings.models
         resolver = Resolver(

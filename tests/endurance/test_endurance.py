@@ -12,6 +12,7 @@ from typing import Any
 import mlflow
 import psutil
 import pytest
+import requests
 from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
 
@@ -28,7 +29,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 NAME = "endurance_lr"
 N_ROWS, CONNECTIONS, RATE = 50, 16, 400.0
 #: Seconds between two things that are done; with the last of them a minute of load is over.
-PAUSE = 10.0
+PAUSE = 7.0
 
 
 class Ordeal:
@@ -63,6 +64,19 @@ class Ordeal:
     async def start_mlflow(self) -> None:
         self._proxy = MlflowProxy(self._target, int(self._proxy.uri.rpartition(":")[2]))
         await asyncio.to_thread(wait_for, self.server.url, lambda n: total(n, "fin_pyfunc_mlflow_up") == 1)
+
+    async def swap_the_alias(self) -> None:
+        with tracking_to(self._target):
+            MlflowClient().set_registered_model_alias(NAME, "champion", "2")
+        await asyncio.to_thread(
+            wait_for, self.server.url, lambda n: total(n, "fin_pyfunc_alias_swaps_total", result="swapped") == 2
+        )
+
+    async def switch_a_shadow_on(self) -> None:
+        body = {"model_uri": f"models:/{NAME}/1", "share": 1.0}
+        answered = await asyncio.to_thread(requests.post, self.server.url + "/admin/shadow", json=body, timeout=60)
+        assert answered.status_code == 200, answered.text
+        await asyncio.to_thread(wait_for, self.server.url, lambda n: total(n, "fin_pyfunc_shadow_rows_total") > 0)
 
     async def kill_a_worker(self) -> None:
         victim = min(self.workers())
@@ -113,6 +127,8 @@ def test_a_minute_of_load_through_everything_that_is_done_to_a_server(ordeal: Or
         ordeal.reload,
         ordeal.stop_mlflow,
         ordeal.start_mlflow,
+        ordeal.swap_the_alias,
+        ordeal.switch_a_shadow_on,
         ordeal.kill_a_worker,
         ordeal.reload,
     ]
@@ -139,5 +155,6 @@ def test_a_minute_of_load_through_everything_that_is_done_to_a_server(ordeal: Or
     # each connection of the killed worker is lost once, and no other one ever
     assert all(killed[0] <= moment <= killed[1] + 1 for moment in outcome.closed), (at, outcome.closed)
     assert len(outcome.closed) <= CONNECTIONS
+    assert len(outcome.answered) == 2  # the version before the swap, and the one after
     assert outcome.total > 60 * RATE / 3  # it was asked all the time, on however busy a machine
     assert server.process.returncode == 0

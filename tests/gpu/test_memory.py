@@ -54,9 +54,8 @@ def test_what_the_cache_evicts_leaves_the_device_at_once(saved: Path, standin: P
         assert loaded.model.dispatch.backends[0].device == "gpu"
         await asyncio.sleep(0)
         gc.collect()  # asyncio's futures, which are garbage soon after a model was loaded, still hold it
-        cache._pinned = None
-        cache._evict()
         del loaded
+        cache.unpin(str(saved))
         cache.close()
         return held, len(own._FORESTS)
 

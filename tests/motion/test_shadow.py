@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +43,7 @@ def served(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "FIN_PYFUNC__SHADOW__MAX_ROWS": "500",
         "FIN_PYFUNC__SHADOW__DIFFERENCES_FILE": str(folder / "differences.jsonl"),
     }
-    with serving("-m", f"models:/{NAME}/1", "--host", "0.0.0.0", folder=folder, env=env) as server:
+    with serving("-m", f"models:/{NAME}/1", folder=folder, env=env) as server:
         server.wait_for_log("shadows 1 of the requests")
         yield server
 
@@ -245,11 +244,6 @@ def test_what_is_stopped_in_memory_alone_stays_so_over_a_new_configuration(serve
 
 def test_without_keys_only_this_machine_itself_may_ask(served: Serving) -> None:
     port = served.url.rpartition(":")[2]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing; says which address the machine has for others
-        address = probe.getsockname()[0]
-    if not address.startswith("127."):
-        refused(requests.get(f"http://{address}:{port}/admin/models", timeout=30), 403)
     for name, value in (
         ("X-Forwarded-For", "127.0.0.1"),
         ("Via", "1.1 proxy"),

@@ -221,6 +221,17 @@ def test_preloaded_models_are_warm_before_the_server_is_ready(shelf: Shelf, tmp_
         assert server.log().count("loaded models:/") == 2
 
 
+def test_preloaded_models_stay_whatever_else_is_asked_for(shelf: Shelf, tmp_path: Path) -> None:
+    env = {"MLFLOW_TRACKING_URI": shelf.tracking_uri, "FIN_PYFUNC__PRELOAD": shelf.uris["words"]}
+    env["FIN_PYFUNC__CACHE__MAX_MODELS"] = "1"
+    with serving(folder=tmp_path, env=env) as server:
+        for name in ("gaps", "forest"):
+            server.predict(row(), shelf.uris[name])
+        assert server.log().count("evicted") == 1
+        assert server.predict(row(), shelf.uris["words"]).status_code in (200, 422)
+        assert server.log().count("loaded models:/") == 3
+
+
 def test_a_preloaded_model_that_does_not_exist_ends_the_start_with_one_sentence(shelf: Shelf, tmp_path: Path) -> None:
     env = {"MLFLOW_TRACKING_URI": shelf.tracking_uri, "FIN_PYFUNC__PRELOAD": "models:/nobody/1"}
     with serving(folder=tmp_path, env=env, wait_for=None) as server:

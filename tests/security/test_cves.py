@@ -73,6 +73,7 @@ def attacking(trust: str, canary: Canary, folder: Path) -> Iterator[Attacked]:
         **canary.env,
         "MLFLOW_TRACKING_URI": uri,
         "FIN_PYFUNC__LIMITS__REQUEST_SECONDS": "120",
+        "FIN_PYFUNC__MODELS__UNKNOWN_PER_SECOND": "1000000",  # each attack is to be refused for what it is
         "FIN_PYFUNC__MODELS__TRUST": trust,
         "FIN_PYFUNC__MODELS__FILE_ROOTS": str(folder / "files"),
     }

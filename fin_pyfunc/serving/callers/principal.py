@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from enum import StrEnum
-from functools import lru_cache
 from typing import Annotated, Protocol
 
 import msgspec
@@ -13,7 +11,7 @@ from msgspec import Meta
 from starlette.types import Scope as AsgiScope
 
 from fin_pyfunc.model.errors import ModelForbiddenError
-from fin_pyfunc.serving.uris import MAX_LENGTH
+from fin_pyfunc.serving.patterns import allows
 
 #: A pattern of model URIs: what a URI may hold, and `*` for any text.
 Pattern = Annotated[str, Meta(pattern=r"\A(models|runs|file):/[^\x00-\x20\\%#?;\x7f]{1,500}\Z")]
@@ -52,11 +50,6 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
 
 
-def allows(patterns: Sequence[str], uri: str) -> bool:
-    """Whether one of the patterns matches a whole model URI as it was sent; `*` is any text, and may be empty."""
-    return len(uri) <= MAX_LENGTH and _allows(tuple(patterns), uri)
-
-
 def require_model(scope: AsgiScope, asked: str | None, default: str | None) -> None:
     """Refuse a model that the caller's credential is not for, before anything is looked up.
 
@@ -78,18 +71,3 @@ def require_model(scope: AsgiScope, asked: str | None, default: str | None) -> N
         raise ModelForbiddenError(
             "The credential is not for this model: ask the server's operator for one whose patterns take its URI."
         )
-
-
-@lru_cache(maxsize=1024)
-def _allows(patterns: tuple[str, ...], uri: str) -> bool:
-    return any(_compiled(pattern).fullmatch(uri) for pattern in patterns)
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    first, *others = [re.escape(part) for part in re.sub(r"\*+", "*", pattern).split("*")]
-    if not others:
-        return re.compile(first)
-    # each part between two `*` is taken at its first place and for good, so that no text makes the search long
-    middle = "".join(f"(?>(?s:.*?){part})" for part in others[:-1])
-    return re.compile(f"{first}{middle}(?s:.*){others[-1]}")

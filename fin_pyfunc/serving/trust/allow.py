@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from fin_pyfunc.model.errors import ModelForbiddenError
+from fin_pyfunc.serving.patterns import allows
 from fin_pyfunc.serving.uris import ModelUri
 
 #: Every model of the store.
@@ -27,10 +27,9 @@ class Allowed:
     """
 
     def __init__(self, patterns: Sequence[str] = EVERY) -> None:
-        parts = (".*".join(map(re.escape, pattern.split("*"))) for pattern in patterns)
-        self._form = re.compile("|".join(f"(?:{part})" for part in parts) or r"(?!)", re.DOTALL)
+        self._patterns = tuple(patterns)
 
     def check(self, uri: ModelUri) -> None:
         """Raise ModelForbiddenError for a URI that no pattern takes; nothing is asked of a store for this."""
-        if uri.kind != "file" and self._form.fullmatch(str(uri)) is None:
+        if uri.kind != "file" and not allows(self._patterns, str(uri)):
             raise ModelForbiddenError(_REFUSED)
