@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from fin_pyfunc.model.soundness.ubjson import read_ubjson
 from fin_pyfunc.model.soundness.xgboost import check_xgboost
 from tests.authoring.estimators import lightgbm, why_no_lightgbm
 from tests.models import Fitted, bars, bars_with_gaps, fit, labels, quotes_as_categories
-from tests.security.forging import Damaged, Opener, count, damage, damaged, encoded
+from tests.security.forging import Damaged, Opener, boosters_changed, count, damage, damaged, encoded
 
 
 def model_of(estimator: Any) -> bytes:
@@ -235,22 +236,6 @@ def test_bytes_that_are_not_one_whole_model_are_refused(opener: Opener) -> None:
 def test_bytes_that_skops_would_take_from_elsewhere_are_refused(opener: Opener) -> None:
     """skops names its parts by ids, and makes keys by types, that are in the file as well."""
 
-    def changed(change: Callable[[dict[str, Any]], None]) -> Callable[[str], str]:
-        def schema(text: str) -> str:
-            document = json.loads(text)
-            pending = [document]
-            while pending:
-                node = pending.pop()
-                if isinstance(node, dict):
-                    if node.get("__class__") == "Booster":
-                        change(node)
-                    pending += node.values()
-                elif isinstance(node, list):
-                    pending += node
-            return json.dumps(document)
-
-        return schema
-
     def another_key(node: dict[str, Any]) -> None:
         content = node["content"]["content"]
         content["other"] = {**content["handle"], "__id__": 1}
@@ -268,8 +253,32 @@ def test_bytes_that_skops_would_take_from_elsewhere_are_refused(opener: Opener) 
         node["content"] |= {"__class__": "OrderedDict", "__module__": "collections"}
 
     for change in (another_key, nameless, known, bare, ordered):
-        said = opener.opened(opener.content, changed(change))
+        said = opener.opened(opener.content, boosters_changed(change))
         assert said.startswith("refused: The model's file holds"), f"{change.__name__}: {said}"
+
+
+@pytest.mark.skipif(bool(why_no_lightgbm()), reason="LightGBM cannot be loaded here")
+def test_a_lightgbm_model_that_stands_for_another_is_refused(tmp_path: Path) -> None:
+    """Its state says what is good, and that it is an object met before, which is not."""
+    estimator = lightgbm()
+    estimator._Booster, estimator.first = None, {"_handle": "anything"}
+    estimator.__dict__["_Booster"] = estimator.__dict__.pop("_Booster")  # behind what it stands for
+    estimator.fit(bars(), labels(0, 1))
+    path = tmp_path / "m.skops"
+    skops.io.dump(estimator, path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    met = json.loads(parts["schema.json"])["content"]["content"]["first"]["__id__"]
+
+    def stand_in(node: dict[str, Any]) -> None:
+        node["content"] |= {"__loader__": "CachedNode", "__id__": met}
+
+    parts["schema.json"] = boosters_changed(stand_in)(parts["schema.json"].decode()).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    with pytest.raises(ArtifactError, match="a LightGBM model that is cut off or damaged"):
+        estimators.load_file(path, "skops")
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

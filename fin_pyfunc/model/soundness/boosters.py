@@ -47,11 +47,13 @@ def check_boosters(nodes: Iterable[dict[str, Any]], read: Callable[[str], bytes]
         parts = state.get("content") if isinstance(state, dict) else None
         if not isinstance(state, dict) or not isinstance(parts, dict) or node.get("__loader__") != "ObjectNode":
             raise forged(f"{library} model that is cut off or damaged")
+        if (_name(state), state.get("__loader__")) != ("builtins.dict", "DictNode"):  # else its content is another's
+            raise forged(f"{library} model that is cut off or damaged")
         this = node.get("__id__")
         if ids[this] != own[this, _name(node)] or ids[state.get("__id__")] != 1:
             raise forged("two objects of one name")
         if library == _XGBOOST:
-            _check_bytes(state, parts, ids, read)
+            _check_bytes(parts, ids, read)
         else:
             _check_texts(parts, ids)
 
@@ -70,13 +72,12 @@ def _check_texts(parts: dict[str, Any], ids: Counter[Any]) -> None:
             check_lightgbm(said)
 
 
-def _check_bytes(state: dict[str, Any], parts: dict[str, Any], ids: Counter[Any], read: Callable[[str], bytes]) -> None:
+def _check_bytes(parts: dict[str, Any], ids: Counter[Any], read: Callable[[str], bytes]) -> None:
     """The one thing that an XGBoost model is: another key could become `handle` by the type that the file gives it."""
     handle = parts.get("handle")
     if set(parts) != {"handle"} or not isinstance(handle, dict) or ids[handle.get("__id__")] != 1:
         raise forged(BAD)
-    kinds = [(of.get("__module__"), of.get("__class__"), of.get("__loader__")) for of in (state, handle)]
-    if kinds != [("builtins", "dict", "DictNode"), ("builtins", "bytearray", "BytearrayNode")]:
+    if (_name(handle), handle.get("__loader__")) != ("builtins.bytearray", "BytearrayNode"):
         raise forged(BAD)
     check_xgboost(read(handle["file"]))
 
