@@ -290,10 +290,10 @@ def test_a_damaged_xgboost_model_is_an_error_or_answers_and_never_a_crash(opener
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", HONEST)
-def test_thousands_of_damaged_xgboost_models_are_never_a_crash(kind: str, tmp_path: Path) -> None:
+def test_damaged_xgboost_models_of_every_kind_are_never_a_crash(kind: str, tmp_path: Path) -> None:
     with opening(kind, tmp_path / "model") as opener:
 
-        @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
         @given(damage(damaged(opener.content, [])))
         def never_a_crash(content: Damaged) -> None:
             assert opener.opened(content).startswith(("answered", "refused"))
