@@ -31,8 +31,8 @@ serve: $(VENV)/.serve ## the demo model (trained and logged once) behind the API
 test: $(VENV)/.dev ## every test that this machine can run, but those that take minutes and those of Docker
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not docker and not long" $(PYTEST_ARGS)
 
-test-long: $(VENV)/.dev ## the tests that take minutes: endurance under load, thousands of made-up requests
-	$(BIN)/python -m pytest -m "long and not docker" $(PYTEST_ARGS)
+test-long: $(VENV)/.dev ## the tests that take minutes: guides, notebooks, Spark, endurance under load, made-up requests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "long and not docker" $(PYTEST_ARGS)
 
 test-gpu: $(VENV)-gpu/.gpu ## what only a GPU can show (an environment of its own; no network where .whl/ is filled)
 	FIN_PYFUNC_TEST_NVFOREST=installed $(VENV)-gpu/bin/python -m pytest -m gpu $(PYTEST_ARGS)

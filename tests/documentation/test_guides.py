@@ -33,7 +33,7 @@ def reader(tmp_path: Path, demo: Path) -> Iterator[Reader]:
         reader.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_it_can_be_followed_top_to_bottom(reader: Reader, document: str) -> None:

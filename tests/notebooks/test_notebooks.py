@@ -22,7 +22,7 @@ def pictures(content: Any) -> list[int]:
     return [len(of_cell) for of_cell in shown]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_it_runs_and_shows_the_plots_that_are_kept(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("run_notebooks", FOLDER / "run.py")
