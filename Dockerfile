@@ -23,14 +23,15 @@ RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends binu
 RUN /opt/venv/bin/python -m pip uninstall --quiet --yes \
         contourpy cycler docker fonttools kiwisolver matplotlib pillow pyparsing psycopg2-binary setuptools \
         aiohttp aiosignal aiohappyeyeballs frozenlist multidict propcache yarl blinker flask flask-cors itsdangerous \
-        gitpython gitdb smmap graphene graphql-core graphql-relay huey wcwidth websockets watchfiles \
+        gitpython gitdb smmap graphene graphql-core graphql-relay huey wcwidth websockets watchfiles werkzeug \
     && cd /opt/venv/lib/python3*/site-packages \
     && find . -type d \( -name tests -o -name test \) -not -path "./mlflow/*" -prune -exec rm -rf {} + \
     && find . -type f \( -name "*.pyi" -o -name "*.pyx" -o -name "*.pxd" -o -name "*.h" \
         -o -name "*.hpp" -o -name "*.cc" -o -name "*.pxi" -o -name "*.tp" -o -name "*.jpg" \) -delete \
-    && rm -rf pyarrow/src pyarrow/*flight* pyarrow/*substrait* pyarrow/_pyarrow_cpp_tests* pyarrow/libarrow_python*.so pyarrow/libarrow_python*.*.*.* \
+    && rm -rf pyarrow/src pyarrow/*flight* pyarrow/_pyarrow_cpp_tests* pyarrow/_s3fs* pyarrow/_gcsfs* pyarrow/_hdfs* pyarrow/_azurefs* pyarrow/libarrow_python*.so pyarrow/libarrow_python*.*.*.* \
         onnxruntime/capi/libonnxruntime.so* onnxruntime/tools onnxruntime/transformers onnxruntime/quantization \
-        onnxruntime/datasets onnx/backend/test mlflow/server/js pip pip-*.dist-info \
+        onnxruntime/datasets onnx/backend/test onnx/reference scipy/odr mlflow/assistant mlflow/server/js \
+        mpl_toolkits sqlalchemy/dialects/oracle xgboost/spark xgboost/testing pip pip-*.dist-info \
     && find . -name "*.so*" -type f | while read -r library; do \
         if strip --strip-unneeded -o /tmp/stripped "$library" 2>/dev/null && ldd /tmp/stripped >/dev/null 2>&1; \
         then cat /tmp/stripped >"$library"; fi; done  # strip breaks some that patchelf wrote: those stay as they are
