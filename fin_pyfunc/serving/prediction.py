@@ -39,7 +39,7 @@ class Asked:
         When the rows were scored, or could not be.
     """
 
-    __slots__ = ("_scope", "asked", "began", "decoded", "identifiers", "loaded", "scored", "sent", "table")
+    __slots__ = ("_scope", "asked", "began", "decoded", "identifiers", "loaded", "path", "scored", "sent", "table")
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Asked:
         self.asked, self.loaded, self.table, self.sent, self.identifiers = asked, loaded, table, sent, identifiers
         self.began, self.decoded, self.scored = began, decoded, time.perf_counter()
         self._scope: Scope = {}
+        self.path = ""
 
     @property
     def scope(self) -> Scope:
@@ -62,7 +63,11 @@ class Asked:
 
     @scope.setter
     def scope(self, scope: Scope) -> None:
-        self._scope = scope
+        self._scope, self.path = scope, scope["path"]
+
+    def let_go(self) -> None:
+        """Hold the request no more, which holds this: together they would stay until Python looks for such rings."""
+        self._scope = {}
 
 
 class Prediction(Asked):
@@ -117,7 +122,7 @@ class Prediction(Asked):
 
     @scope.setter
     def scope(self, scope: Scope) -> None:
-        self._scope = scope
+        self._scope, self.path = scope, scope["path"]
         scope["state"]["prediction"] = self
 
     @property

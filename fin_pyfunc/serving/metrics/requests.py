@@ -90,7 +90,7 @@ class RequestMetrics:
         by_route: dict[str, list[tuple[float, ...]]] = {}
         for p in predictions:
             times = (p.found - p.entered, p.waited, p.decoded - p.began, p.scored - p.started, p.encoded - p.scored)
-            by_route.setdefault(p.scope["path"], []).append((*times, len(p.decisions)))
+            by_route.setdefault(p.path, []).append((*times, len(p.decisions)))
         metrics = (m.LOAD_WAIT_SECONDS, m.QUEUE_SECONDS, m.DECODE_SECONDS, m.SCORE_SECONDS, m.ENCODE_SECONDS)
         for route, rows in by_route.items():
             columns = np.array(rows, dtype=np.float64).T

@@ -93,4 +93,6 @@ class Boundary:
         finally:
             for observer in self._observers:
                 observer.answered(scope, status, time.perf_counter() - began, error)
+            if (prediction := scope["state"].get("prediction")) is not None:
+                prediction.let_go()
         return None
