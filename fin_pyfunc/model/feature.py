@@ -58,6 +58,14 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     optional: bool = False
     single: bool = False
 
+    def __post_init__(self) -> None:
+        try:
+            pd.api.types.pandas_dtype(self.dtype)
+            if self.kind in NUMERIC:
+                self.limits  # noqa: B018 - a dtype that holds no such number has none
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"the dtype of a feature is none that holds a {self.kind}") from e
+
     def read(self, value: Any) -> Any:
         """One value, checked, as the table holds it; raises Refused with the problem."""
         if value is MISSING:

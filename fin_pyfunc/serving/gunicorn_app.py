@@ -161,6 +161,7 @@ def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
     Where the arbiter of a running server wants to know whether this configuration works, it is only tried out.
     """
     set_up(settings.log_level, settings.log_format == "json")
+    _find_room_for_files()
     logging.getLogger("gunicorn.error").addFilter(_is_news)
     estate, beside = succession.inherited(), succession.tried_beside()
     taken = estate.bind if estate is not None else beside
@@ -185,6 +186,15 @@ def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
 def bind(settings: Settings) -> str:
     """What to listen on, as gunicorn has it."""
     return f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+
+
+def _find_room_for_files() -> None:
+    """Keep what is temporary in memory where nothing else can be written to, as in a read-only container."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        if os.access("/dev/shm", os.W_OK):  # noqa: S108
+            os.environ["TMPDIR"] = tempfile.tempdir = "/dev/shm"  # noqa: S108
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -43,6 +43,8 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         "API_PORT": str(reader.port),
         "MLFLOW_PORT": str(reader.mlflow_port),
     }
+    docker("rm", "--force", "financial-ml-api", "eurusd", check=False)  # of a run that was ended before its end
+    docker("network", "rm", PROJECT, check=False)
     docker("network", "create", PROJECT)
     try:
         yield reader

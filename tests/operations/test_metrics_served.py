@@ -131,7 +131,7 @@ def test_nothing_that_a_client_sends_becomes_a_label(served: Serving) -> None:
     for i in range(50):
         requests.get(f"{served.url}/made-up-{i}", timeout=10)
         served.predict(row(), f"models:/made-up-{i}/1")
-        served.predict({**row(), "spread": f"made-up-{i}"})
+        served.predict({**row(), "spread": f"no number {i}"})
         requests.request(f"VERB{i}", served.url + "/predict", timeout=10)
     time.sleep(0.5)
     text = requests.get(served.url + "/metrics", timeout=10).text
