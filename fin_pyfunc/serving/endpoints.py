@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -112,9 +111,6 @@ class PredictBatch:
     def _read_table(self, content_type: str, body: bytes, loaded: LoadedModel) -> Table:
         frame = tables.read_table(content_type, body, loaded.model.features, self._limits)
         return frame if loaded.model.features is None else loaded.model.features.check(frame)
-
-    def _identifiers(self, content_type: str, body: bytes, loaded: LoadedModel) -> dict[str, list[Any]]:
-        return tables.read_identifiers(content_type, body, loaded.model.features, self._limits)
 
 
 async def _answer(
