@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -22,6 +23,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 import fin_pyfunc
+from fin_pyfunc.serving.server import Server
+from fin_pyfunc.serving.settings.loading import load as load_settings
 from tests.conftest import MlflowProxy, MlflowServer, free_port, tracking_to
 from tests.models import bars, labels
 from tests.servers import COMMAND, serving
@@ -359,3 +362,16 @@ def test_a_server_with_keys_prints_a_request_that_names_one(shelf: Shelf, tmp_pa
         answered = subprocess.run(["bash", "-c", curl], env=environ, capture_output=True, text=True, check=True)
         assert list(json.loads(answered.stdout)) == ["prediction", "probability", "probabilities", "confidence"]
         assert made.stdout.strip() not in server.log()
+
+
+def test_a_worker_that_is_told_to_stop_just_as_its_model_comes_stops(tmp_path: Path) -> None:
+    async def stop_as_it_comes() -> bool:
+        server = Server(load_settings(environ={}, overrides={"model_uri": str(saved(tmp_path / "m"))}))
+        probing = asyncio.create_task(server.health.run())
+        await asyncio.sleep(0)
+        server.default.settled.set()
+        probing.cancel()
+        await asyncio.wait([probing], timeout=10)
+        return probing.cancelled()
+
+    assert asyncio.run(stop_as_it_comes())

@@ -58,8 +58,10 @@ class HealthProbe:
         """Probe until cancelled."""
         loop = asyncio.get_running_loop()
         # the first probe imports MLflow, which is to be no hindrance to the default model's first answer
+        # not by `wait_for`, which before Python 3.12 drops a cancellation that comes as the wait is over
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._default.settled.wait(), FIRST_PROBE_SECONDS)
+            async with asyncio.timeout(FIRST_PROBE_SECONDS):
+                await self._default.settled.wait()
         device = await loop.run_in_executor(self._thread, probe)
         logger.info("GPU: %s", device.name or f"none ({device.refusal})")
         while True:

@@ -223,7 +223,8 @@ def _principal(request: Request) -> str | None:
 async def _patiently(work: Awaitable[object]) -> None:
     """Wait for what may hang, but not long; what it was to do is done in the background."""
     with contextlib.suppress(TimeoutError, FinPyfuncError):
-        await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(work)), WAIT_SECONDS)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await asyncio.shield(asyncio.ensure_future(work))
 
 
 def _json(body: msgspec.Struct) -> Response:
