@@ -66,10 +66,12 @@ class Decisions:
         Name of the backend that computed the scores.
     """
 
-    __slots__ = ("backend", "scores", "thresholds")
+    __slots__ = ("_first", "backend", "scores", "thresholds")
 
     def __init__(self, scores: Scores, thresholds: Thresholds, backend: str) -> None:
         self.scores, self.thresholds, self.backend = scores, thresholds, backend
+        #: what `one` answered, for whoever asks again: the record does
+        self._first: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.scores.index)
@@ -104,17 +106,22 @@ class Decisions:
         return [dict(zip(names, row, strict=True)) for row in self.scores.probabilities.tolist()]
 
     def one(self, return_proba: bool = True) -> dict[str, Any]:
-        """The first row's answer: the four keys of ``POST /predict``, in their order."""
+        """The first row's answer: the four keys of ``POST /predict``, in their order. Not to be changed."""
+        if return_proba and self._first is not None:
+            return self._first
         classes, index, p = self.scores.classes, int(self.scores.index[0]), self.scores.probabilities
         if p is None:
             return {"prediction": classes[index], "probability": None, "probabilities": None, "confidence": "unknown"}
         row = p[0].tolist()
-        return {
+        answer = {
             "prediction": classes[index],
             "probability": row[index] if return_proba else None,
             "probabilities": dict(zip(label_names(classes), row, strict=True)) if return_proba else None,
             "confidence": self.thresholds.confidence(row[index]),
         }
+        if return_proba:
+            self._first = answer
+        return answer
 
     def frame(self, return_proba: bool = True, index: pd.Index[Any] | None = None) -> pd.DataFrame:
         """All answers as a DataFrame: `prediction`, `probability`, `confidence` and one `probability_<label>` a class.

@@ -137,11 +137,15 @@ def _observers(server: Server, paths: Collection[str]) -> list[Observer]:
     if settings.metrics.enabled:
         counting = RequestMetrics(server.metrics.values, paths)
         server.metrics.before_flush.append(counting.count)
-        server.watchers.add(counting)
         observers.append(counting)
     is_json = settings.log_format == "json"
     is_all = settings.log_requests == "all" or (settings.log_requests == "auto" and is_json)
-    observers.append(JsonLines(is_all, paths) if is_json else TextLines(is_all))
+    if is_json:
+        lines = JsonLines(is_all, paths)
+        server.at_end.append(lines.flush)
+        observers.append(lines)
+    else:
+        observers.append(TextLines(is_all))
     return observers
 
 

@@ -118,19 +118,17 @@ async def _answer(
 ) -> None:
     stops.check(prediction.asked, prediction.loaded)  # it may have been stopped while this waited
     headers = lineage(prediction.asked, prediction.loaded, prediction.decisions.backend)
-    prediction.scope = scope
-    if not watchers:
-        return await send_body(send, body, content_type, headers)
-    await watchers.before_answer(prediction)
+    scope["state"]["prediction"] = prediction
+    if watchers.early:
+        await watchers.before_answer(scope, prediction)
     await send_body(send, body, content_type, headers)
-    watchers.after_answer(prediction)
-    return None
+    if watchers:
+        watchers.after_answer(scope, prediction)
 
 
 async def unanswered(scope: Scope, failure: Failure, watchers: Watchers) -> Exception:
     """What the model raised, once those who look on have seen it."""
-    failure.scope = scope
-    await watchers.before_failure(failure)
+    await watchers.before_failure(scope, failure)
     return failure.error
 
 

@@ -97,11 +97,11 @@ class Invocations:
             raise error
         prediction = seen.asked if isinstance(seen.asked, Prediction) else None
         if prediction is not None:
-            prediction.scope = scope
-            await self._watchers.before_answer(prediction)
+            scope["state"]["prediction"] = prediction
+            await self._watchers.before_answer(scope, prediction)
         await send_json(send, status, _without_nan(answered), identity(None, loaded))
         if prediction is not None:
-            self._watchers.after_answer(prediction)
+            self._watchers.after_answer(scope, prediction)
 
     async def _mlflow_app(self) -> tuple[ASGIApp, LoadedModel]:
         loaded = await self._predictor.find(None)

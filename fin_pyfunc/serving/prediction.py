@@ -39,7 +39,7 @@ class Asked:
         When the rows were scored, or could not be.
     """
 
-    __slots__ = ("_scope", "asked", "began", "decoded", "identifiers", "loaded", "path", "scored", "sent", "table")
+    __slots__ = ("asked", "began", "decoded", "identifiers", "loaded", "scored", "sent", "table")
 
     def __init__(
         self,
@@ -53,25 +53,12 @@ class Asked:
     ) -> None:
         self.asked, self.loaded, self.table, self.sent, self.identifiers = asked, loaded, table, sent, identifiers
         self.began, self.decoded, self.scored = began, decoded, time.perf_counter()
-        self._scope: Scope = {}
-        self.path = ""
-
-    @property
-    def scope(self) -> Scope:
-        """The request's; set by the endpoint."""
-        return self._scope
-
-    @scope.setter
-    def scope(self, scope: Scope) -> None:
-        self._scope, self.path = scope, scope["path"]
-
-    def let_go(self) -> None:
-        """Hold the request no more, which holds this: together they would stay until Python looks for such rings."""
-        self._scope = {}
 
 
 class Prediction(Asked):
-    """What was asked, what answered, and when each step was done.
+    """What was asked, what answered, and when each step was done; in the ``state`` of its request's scope.
+
+    It holds no scope itself: together they would stay in memory until Python looks for such rings.
 
     Parameters
     ----------
@@ -115,21 +102,6 @@ class Prediction(Asked):
         self.started = decoded if started is None else started
         self.encoded = self.scored
 
-    @property
-    def scope(self) -> Scope:
-        """The request's; set by the endpoint. From then on its ``state`` holds the prediction, too."""
-        return self._scope
-
-    @scope.setter
-    def scope(self, scope: Scope) -> None:
-        self._scope, self.path = scope, scope["path"]
-        scope["state"]["prediction"] = self
-
-    @property
-    def waited(self) -> float:
-        """Seconds that its rows waited for their turn, once the model was there."""
-        return (self.began - self.found) + (self.started - self.decoded)
-
 
 class Failure(Asked):
     """What was asked, and what the model raised.
@@ -167,20 +139,20 @@ def model_of(scope: Scope, error: Exception | None = None) -> str:
 class Watcher(Protocol):
     """Looks on at answered requests, on the event loop."""
 
-    async def before_answer(self, prediction: Prediction) -> None:
-        """Called before the answer is sent: it is held back for as long as this takes, and what this raises is
-        answered in its place.
-        """
-
-    def after_answer(self, prediction: Prediction) -> None:
+    def after_answer(self, scope: Scope, prediction: Prediction) -> None:
         """Called once the answer has been sent; must be quick, and must not raise."""
 
 
 @runtime_checkable
-class FailureWatcher(Protocol):
-    """A watcher that looks on at failed requests, too."""
+class EarlyWatcher(Protocol):
+    """A watcher that looks on before a request is answered, too."""
 
-    async def before_failure(self, failure: Failure) -> None:
+    async def before_answer(self, scope: Scope, prediction: Prediction) -> None:
+        """Called before the answer is sent: it is held back for as long as this takes, and what this raises is
+        answered in its place.
+        """
+
+    async def before_failure(self, scope: Scope, failure: Failure) -> None:
         """Called before an error of the model's is answered; what this raises is answered in its place."""
 
 
@@ -191,34 +163,42 @@ class Watchers:
     ----------
     watchers : sequence of Watcher
         In the order in which they are called.
+
+    Attributes
+    ----------
+    early : tuple of EarlyWatcher
+        Those that look on before an answer, too.
     """
 
     def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
-        self._watchers: tuple[Watcher, ...] = tuple(watchers)
+        self._set(tuple(watchers))
 
     def __bool__(self) -> bool:
         return bool(self._watchers)
 
     def add(self, watcher: Watcher) -> None:
         """Let one more look on, after the others, from the next request on."""
-        self._watchers = (*self._watchers, watcher)
+        self._set((*self._watchers, watcher))
 
     def remove(self, watcher: Watcher) -> None:
         """Let one look on no more, if it does."""
-        self._watchers = tuple(other for other in self._watchers if other is not watcher)
+        self._set(tuple(other for other in self._watchers if other is not watcher))
 
-    async def before_answer(self, prediction: Prediction) -> None:
-        """Let each look before the answer is sent."""
-        for watcher in self._watchers:
-            await watcher.before_answer(prediction)
+    async def before_answer(self, scope: Scope, prediction: Prediction) -> None:
+        """Let each look that looks before the answer is sent; needless to await where `early` is empty."""
+        for watcher in self.early:
+            await watcher.before_answer(scope, prediction)
 
-    async def before_failure(self, failure: Failure) -> None:
+    async def before_failure(self, scope: Scope, failure: Failure) -> None:
         """Let those look who look at failures."""
-        for watcher in self._watchers:
-            if isinstance(watcher, FailureWatcher):
-                await watcher.before_failure(failure)
+        for watcher in self.early:
+            await watcher.before_failure(scope, failure)
 
-    def after_answer(self, prediction: Prediction) -> None:
+    def after_answer(self, scope: Scope, prediction: Prediction) -> None:
         """Let each look after the answer was sent."""
         for watcher in self._watchers:
-            watcher.after_answer(prediction)
+            watcher.after_answer(scope, prediction)
+
+    def _set(self, watchers: tuple[Watcher, ...]) -> None:
+        self._watchers = watchers
+        self.early: tuple[EarlyWatcher, ...] = tuple(one for one in watchers if isinstance(one, EarlyWatcher))

@@ -70,6 +70,8 @@ class Server:
         Whether another worker takes this one's place, so that clients should connect anew.
     watchers : Watchers
         Who looks on at predictions.
+    at_end : list of callable
+        What is called once every request was answered.
 
     Raises
     ------
@@ -101,6 +103,7 @@ class Server:
         )
         self.settings = settings
         self.is_leaving = False
+        self.at_end: list[Callable[[], None]] = []
         self.compiler = Compiler()
         self.metrics = WorkerMetrics(settings.metrics.enabled, metrics_folder)
         self.tracer = Tracer() if settings.tracing.enabled else None
@@ -181,6 +184,8 @@ class Server:
             self.health.close()
             self.compiler.close()
             self.cache.close()
+            for finish in self.at_end:
+                finish()
             self.metrics.close()
             if self.tracer is not None:
                 self.tracer.close()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from starlette.types import Scope
 
+from fin_pyfunc.serving.gathering import Gathering
 from fin_pyfunc.serving.http import request_id
 from fin_pyfunc.serving.logs.lines import Line, encoded, timestamp
 from fin_pyfunc.serving.metrics.requests import CLIENT_WENT_AWAY
@@ -25,6 +26,8 @@ logger = logging.getLogger("fin_pyfunc.server")
 PROBES = ("/health", "/ping", "/metrics")
 #: What a pipe takes as one piece, so that lines of several workers never mix (POSIX allows 512, Linux has 4096).
 PIECE = 4096
+#: So many lines are made and written together, or what came within so many seconds: what a killed process loses.
+TOGETHER, WAIT_SECONDS = 128, 0.01
 
 
 class TextLines:
@@ -48,11 +51,24 @@ class TextLines:
             logger.log(level, "request %s: %s %s %d in %.1f ms", request_id(scope), scope["method"], path, status, took)
 
 
+class _Answered(NamedTuple):
+    """What a line is made of, later."""
+
+    at: float
+    level: int
+    method: str
+    path: str
+    status: int
+    seconds: float
+    model_id: str
+    state: dict[str, Any]
+    prediction: Prediction | None
+
+
 class JsonLines:
     """Requests in the log as JSON; an `Observer` of the boundary.
 
-    Lines bypass `logging`, which takes longer for one than a model for a prediction, and are written at the end of the
-    event loop's turn, all in one go.
+    Lines bypass `logging`, which takes longer for one than a model for a prediction, and are written some at a time.
 
     Parameters
     ----------
@@ -66,54 +82,57 @@ class JsonLines:
 
     def __init__(self, is_all: bool, routes: Collection[str], write: Callable[[bytes], None] | None = None) -> None:
         self._is_all, self._routes, self._write = is_all, frozenset(routes), write or _to_stderr
-        self._lines: list[bytes] = []
+        self._gathering: Gathering[_Answered] = Gathering(self._tell, TOGETHER, WAIT_SECONDS)
         self._second, self._second_text = 0, ""
 
     def answered(self, scope: Scope, status: int, seconds: float, error: Exception | None, /) -> None:
-        """Keep one line, if it is to be written, for the end of the loop's turn."""
-        path = scope["path"]
-        level = _level(path, status, self._is_all)
-        if not logger.isEnabledFor(level):
-            return
-        state = scope["state"]
-        prediction: Prediction | None = state.get("prediction")
-        line = Line(
-            time=self._now(),
-            level=_NAMES[level],
-            logger="fin_pyfunc.requests",
-            pid=os.getpid(),
-            message="request",
-            request_id=state["request_id"],
-            method=scope["method"],
-            route=path if path in self._routes else OTHER,
-            status=status or CLIENT_WENT_AWAY,
-            seconds=round(seconds, 6),
-            model_id=model_of(scope, error),
-            trace_id=state.get("trace_id", ""),
-        )
-        if prediction is not None:
-            line.backend, line.rows = prediction.decisions.backend, len(prediction.decisions)
-        if not self._lines:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._lines.append(encoded(line))
+        """Keep one line, if it is to be written, for a moment."""
+        level = _level(scope["path"], status, self._is_all)
+        if logger.isEnabledFor(level):
+            state, model = scope["state"], model_of(scope, error)
+            asked = (scope["method"], scope["path"], status, seconds, model, state, state.get("prediction"))
+            self._gathering.add(_Answered(time.time(), level, *asked))
 
-    def _flush(self) -> None:
-        lines, self._lines = self._lines, []
+    def flush(self) -> None:
+        """Write what is kept."""
+        self._gathering.flush()
+
+    def _tell(self, requests: list[_Answered]) -> None:
+        """Write their lines, in pieces of whole lines that a pipe takes as one."""
         piece = b""
-        for line in lines:
+        for request in requests:
+            line = encoded(self._line(request))
             if piece and len(piece) + len(line) > PIECE:
                 self._write(piece)
                 piece = b""
             piece += line
         self._write(piece)
 
-    def _now(self) -> str:
+    def _line(self, of: _Answered) -> Line:
+        line = Line(
+            time=self._time(of.at),
+            level=_NAMES[of.level],
+            logger="fin_pyfunc.requests",
+            pid=os.getpid(),
+            message="request",
+            request_id=of.state["request_id"],
+            method=of.method,
+            route=of.path if of.path in self._routes else OTHER,
+            status=of.status or CLIENT_WENT_AWAY,
+            seconds=round(of.seconds, 6),
+            model_id=of.model_id,
+            trace_id=of.state.get("trace_id", ""),
+        )
+        if of.prediction is not None:
+            line.backend, line.rows = of.prediction.decisions.backend, len(of.prediction.decisions)
+        return line
+
+    def _time(self, seconds: float) -> str:
         """The time of a line; the part down to the second is made once a second."""
-        now = time.time()
-        second = int(now)
+        second = int(seconds)
         if second != self._second:
             self._second, self._second_text = second, timestamp(second)[:19]
-        return f"{self._second_text}.{int((now - second) * 1e6):06d}Z"
+        return f"{self._second_text}.{int((seconds - second) * 1e6):06d}Z"
 
 
 _NAMES = {logging.DEBUG: "debug", logging.INFO: "info"}

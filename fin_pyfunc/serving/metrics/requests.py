@@ -19,9 +19,9 @@ from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.values import OTHER, Values
 from fin_pyfunc.serving.prediction import Prediction, model_of
 
-#: Predictions are looked at together, once they have so many rows: one at a time would cost each several times as much,
-#: and more of them would hold up the event loop.
-ROWS_TOGETHER = 256
+#: Answers are counted together, once they have so many rows: one at a time would cost each several times as much, and
+#: more of them would hold up the event loop.
+TOGETHER = 128
 #: What an answer that was never sent has for a status, as nginx has it.
 CLIENT_WENT_AWAY = 499
 #: How what was wrong with a value begins, and what it is counted as.
@@ -32,7 +32,7 @@ _REASONS = (
 
 
 class RequestMetrics:
-    """Counts requests and predictions; an `Observer` of the boundary and a `Watcher` of predictions.
+    """Counts requests, and the predictions they were answered with; an `Observer` of the boundary.
 
     Parameters
     ----------
@@ -43,42 +43,51 @@ class RequestMetrics:
 
     def __init__(self, values: Values, routes: Collection[str]) -> None:
         self._values, self._routes = values, frozenset(routes)
-        self._predictions: list[Prediction] = []
+        #: by path, the seconds and the predictions of answers that are not counted yet
+        self._answered: dict[str, tuple[list[float], list[Prediction]]] = {}
         self._rows = 0
 
     def answered(self, scope: Scope, status: int, seconds: float, error: Exception | None, /) -> None:
         """Count one request, whatever became of it."""
-        values = self._values
-        route = scope["path"] if scope["path"] in self._routes else OTHER
-        values.add(m.REQUESTS, route, str(status or CLIENT_WENT_AWAY), model_of(scope, error))
-        values.observe(m.REQUEST_SECONDS, route, value=seconds)
+        prediction: Prediction | None = scope["state"].get("prediction")
+        if prediction is not None and status == 200:
+            times, predictions = self._answered.setdefault(scope["path"], ([], []))
+            times.append(seconds)
+            predictions.append(prediction)
+            self._rows += len(prediction.table)
+            if self._rows >= TOGETHER:
+                self._count_answered()
+            return
+        path = self._route(scope["path"])
+        self._values.add(m.REQUESTS, path, str(status or CLIENT_WENT_AWAY), model_of(scope, error))
+        self._values.observe(m.REQUEST_SECONDS, path, value=seconds)
         if status == 429:
-            values.add(m.RATE_LIMITED, route)
+            self._values.add(m.RATE_LIMITED, path)
         elif isinstance(error, FeatureError):
             self._count_refused(error)
 
-    async def before_answer(self, prediction: Prediction) -> None:
-        """Nothing: what is counted can wait."""
-
-    def after_answer(self, prediction: Prediction) -> None:
-        """Keep it until there are enough to be counted together."""
-        self._predictions.append(prediction)
-        self._rows += len(prediction.decisions)
-        if self._rows >= ROWS_TOGETHER:
-            self.count()
-
     def count(self) -> None:
-        """Count what was kept."""
-        predictions, self._predictions, self._rows = self._predictions, [], 0
-        if predictions:
-            self._count_times(predictions)
+        """Count what was kept to be counted together."""
+        if self._answered:
+            self._count_answered()
+
+    def _count_answered(self) -> None:
+        answered, self._answered, self._rows = self._answered, {}, 0
+        for path, (times, predictions) in answered.items():
+            self._values.observe_all(m.REQUEST_SECONDS, path, values=np.array(times))
+            self._count_steps(path, predictions)
             # a model that does not say its classes has others with each answer
             alike: dict[tuple[int, int], list[Prediction]] = {}
             for p in predictions:
                 alike.setdefault((id(p.loaded), id(p.decisions.scores.classes)), []).append(p)
             for of_model in alike.values():
+                loaded = of_model[0].loaded
+                self._values.add(m.REQUESTS, path, "200", loaded.resolved.model_id, by=len(of_model))
                 self._count_answers(of_model)
-                self._count_features(of_model[0].loaded, [prediction.table for prediction in of_model])
+                self._count_features(loaded, [p.table for p in of_model])
+
+    def _route(self, path: str) -> str:
+        return path if path in self._routes else OTHER
 
     def _count_refused(self, error: FeatureError) -> None:
         for problem in error.problems:
@@ -86,16 +95,19 @@ class RequestMetrics:
             # a name that the model does not know is the caller's own
             self._values.add(m.FEATURES_REFUSED, OTHER if reason == "unknown" else problem.feature, reason)
 
-    def _count_times(self, predictions: Iterable[Prediction]) -> None:
-        by_route: dict[str, list[tuple[float, ...]]] = {}
-        for p in predictions:
-            times = (p.found - p.entered, p.waited, p.decoded - p.began, p.scored - p.started, p.encoded - p.scored)
-            by_route.setdefault(p.path, []).append((*times, len(p.decisions)))
-        metrics = (m.LOAD_WAIT_SECONDS, m.QUEUE_SECONDS, m.DECODE_SECONDS, m.SCORE_SECONDS, m.ENCODE_SECONDS)
-        for route, rows in by_route.items():
-            columns = np.array(rows, dtype=np.float64).T
-            for metric, column in zip((*metrics, m.ROWS_PER_REQUEST), columns, strict=True):
-                self._values.observe_all(metric, route, values=column)
+    def _count_steps(self, path: str, predictions: Iterable[Prediction]) -> None:
+        steps = [(p.entered, p.found, p.began, p.decoded, p.started, p.scored, p.encoded) for p in predictions]
+        entered, found, began, decoded, started, scored, encoded = np.array(steps, dtype=np.float64).T
+        for metric, seconds in (
+            (m.LOAD_WAIT_SECONDS, found - entered),
+            (m.QUEUE_SECONDS, (began - found) + (started - decoded)),
+            (m.DECODE_SECONDS, decoded - began),
+            (m.SCORE_SECONDS, scored - started),
+            (m.ENCODE_SECONDS, encoded - scored),
+        ):
+            self._values.observe_all(metric, path, values=seconds)
+        rows = np.array([len(p.table) for p in predictions], dtype=np.float64)
+        self._values.observe_all(m.ROWS_PER_REQUEST, path, values=rows)
 
     def _count_answers(self, predictions: list[Prediction]) -> None:
         model, classes = predictions[0].loaded.resolved.model_id, label_names(predictions[0].decisions.scores.classes)
@@ -103,7 +115,7 @@ class RequestMetrics:
         by_class = dict(zip(classes, np.bincount(indices, minlength=len(classes)).tolist(), strict=True))
         by_backend = Counter[str]()
         for p in predictions:
-            by_backend[p.decisions.backend] += len(p.decisions)
+            by_backend[p.decisions.backend] += len(p.table)
         by_confidence = _confidences(predictions, indices)
         for metric, counts in ((m.PREDICTIONS, by_class), (m.CONFIDENCES, by_confidence), (m.BACKENDS, by_backend)):
             for label, n in counts.items():
@@ -111,22 +123,26 @@ class RequestMetrics:
                     self._values.add(metric, model, label, by=n)
 
     def _count_features(self, loaded: LoadedModel, tables: list[Table]) -> None:
-        model, features, manifest = loaded.resolved.model_id, loaded.model.features, loaded.model.manifest
+        features, manifest = loaded.model.features, loaded.model.manifest
         if features is None:
             return
         ranges = {} if manifest is None else manifest.ranges
         if features.is_numeric:
-            columns: Iterable[Any] = np.concatenate([np.asarray(t, dtype=np.float64) for t in tables]).T
+            values = np.concatenate([np.asarray(table, dtype=np.float64) for table in tables])
+            bounds = np.array([ranges.get(name, (-np.inf, np.inf)) for name in features.names], dtype=np.float64)
+            nulls = np.isnan(values).sum(axis=0)
+            outside = ((values < bounds[:, 0]) | (values > bounds[:, 1])).sum(axis=0)
         else:
-            frame = pd.concat([features.restore(t) for t in tables], ignore_index=True)
-            columns = (frame[name] for name in features.names)
-        for name, column in zip(features.names, columns, strict=True):
-            if n := int(pd.isna(column).sum()):
-                self._values.add(m.FEATURES_NULL, model, name, by=n)
-            if name in ranges:
-                least, greatest = ranges[name]
-                if n := int(((column < least) | (column > greatest)).sum()):
-                    self._values.add(m.FEATURES_OUT_OF_RANGE, model, name, by=n)
+            frame = pd.concat([features.restore(table) for table in tables], ignore_index=True)
+            nulls = np.array([pd.isna(frame[name]).sum() for name in features.names])
+            outside = np.array([_n_outside(frame[name], ranges.get(name)) for name in features.names])
+        for metric, counts in ((m.FEATURES_NULL, nulls), (m.FEATURES_OUT_OF_RANGE, outside)):
+            for i in np.flatnonzero(counts).tolist():
+                self._values.add(metric, loaded.resolved.model_id, features.names[i], by=int(counts[i]))
+
+
+def _n_outside(column: Any, bounds: tuple[float, float] | None) -> int:
+    return 0 if bounds is None else int(((column < bounds[0]) | (column > bounds[1])).sum())
 
 
 def _confidences(predictions: list[Prediction], indices: np.ndarray[Any, Any]) -> Counter[str]:

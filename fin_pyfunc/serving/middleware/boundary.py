@@ -93,6 +93,4 @@ class Boundary:
         finally:
             for observer in self._observers:
                 observer.answered(scope, status, time.perf_counter() - began, error)
-            if (prediction := scope["state"].get("prediction")) is not None:
-                prediction.let_go()
         return None

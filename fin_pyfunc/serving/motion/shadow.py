@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import pandas as pd
+from starlette.types import Scope
 
 from fin_pyfunc.model.decision import Scores
 from fin_pyfunc.model.errors import FinPyfuncError
@@ -190,10 +191,7 @@ class Shadow:
             self._thread.start()
         logger.info("%s shadows %g of the requests for %s", to.model_uri, to.share, of or "the default model")
 
-    async def before_answer(self, prediction: Prediction) -> None:
-        """Nothing: the answer comes first."""
-
-    def after_answer(self, prediction: Prediction) -> None:
+    def after_answer(self, scope: Scope, prediction: Prediction) -> None:
         """Put a share of what was answered into the queue."""
         active = self._active
         if active is None or prediction.asked not in active.shadowed:
@@ -206,7 +204,7 @@ class Shadow:
             return
         active.added += n
         scores, loaded = prediction.decisions.scores, prediction.loaded
-        active.queue.append(_Seen(request_id(prediction.scope), loaded, prediction.table, prediction.sent, scores))
+        active.queue.append(_Seen(request_id(scope), loaded, prediction.table, prediction.sent, scores))
 
     def close(self) -> None:
         """Ask no more."""

@@ -123,11 +123,11 @@ class Commit:
             self._hurry.set()
         return done
 
-    def drop(self, count: int) -> None:
-        """Say that so many records were not given because there is no room; the record will say so, too."""
+    def drop(self, count: int, why: str = "the disk takes none, and no more fit into memory") -> None:
+        """Say that so many records were not given, and why; the record will say so, too."""
         if self._dropped == self._dropped_told:
             self._dropped_since = time.time()
-            logger.error("THE RECORD LOSES PREDICTIONS: the disk takes none, and no more fit into memory")
+            logger.error("THE RECORD LOSES PREDICTIONS: %s", why)
         self._dropped += count
         self.failed += count
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from starlette.types import Scope
 
 from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.model.errors import FinPyfuncError
@@ -57,18 +58,20 @@ class Entries:
     def __init__(self, digests: Digests | None) -> None:
         self._digests = digests
 
-    def body(self, asked: Asked, facts: bytes) -> bytes:
+    def body(self, scope: Scope, asked: Asked, facts: bytes) -> bytes:
         """The body of one record.
 
         Parameters
         ----------
+        scope : Scope
+            Of the request.
         asked : Prediction or Failure
         facts : bytes
             What `facts.of_model` says.
         """
-        scope, late, now = asked.scope, time.perf_counter(), time.time()
-        state = scope.get("state", {})
-        ours, theirs = _ids(scope, str(state.get("request_id", "")))
+        late, now = time.perf_counter(), time.time()
+        state = scope["state"]
+        ours, theirs = _ids(scope, state["request_id"])
         principal = state.get("principal")
         failure = asked if isinstance(asked, Failure) else None
         decisions = asked.decisions if isinstance(asked, Prediction) else None
@@ -79,17 +82,16 @@ class Entries:
             received=datetime.fromtimestamp(now - (late - asked.began), UTC),
             decided=datetime.fromtimestamp(now - (late - asked.scored), UTC),
             principal=principal if principal is None else str(principal),
-            route=scope.get("path", ""),
+            route=scope["path"],
             status=200 if failure is None else 500,
             error=None if failure is None else _said(failure.error),
             answers=None if decisions is None else answers(decisions),
             joined=decisions.joined._asdict() if isinstance(decisions, JoinedDecisions) else None,
         )
-        return b"%b,%b,%b" % (_encode(entry)[1:-1], facts, self._features(asked))
+        return b"%b,%b,%b" % (_encode(entry)[1:-1], facts, self._features(asked, is_one=scope["path"] == "/predict"))
 
-    def _features(self, asked: Asked) -> bytes:
+    def _features(self, asked: Asked, *, is_one: bool) -> bytes:
         sent, spec = asked.sent, asked.loaded.model.features
-        is_one = asked.scope.get("path") == "/predict"
         if self._digests is None:
             if sent is None:
                 return b'"features":' + as_rows(asked.table, spec, asked.identifiers)
@@ -111,7 +113,7 @@ def gap(count: int, since: float) -> bytes:
     return members(_Gap(lost=count, since=datetime.fromtimestamp(since, UTC), until=datetime.now(UTC)))
 
 
-def _ids(scope: Any, known: str) -> tuple[str, str | None]:
+def _ids(scope: Scope, known: str) -> tuple[str, str | None]:
     """Our id of a request, and the caller's, if it sent one that is used; else they are the same."""
     sent = header(scope, b"x-request-id")
     if sent is not None and sent == known.encode():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from pathlib import Path
 
+from starlette.types import Scope
+
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
+from fin_pyfunc.serving.gathering import Gathering
 from fin_pyfunc.serving.prediction import Asked, Failure, Prediction
 from fin_pyfunc.serving.record import entries, facts
 from fin_pyfunc.serving.record.chain import ChainWriter, take
@@ -16,8 +20,12 @@ from fin_pyfunc.serving.record.features import Digests
 from fin_pyfunc.serving.record.keeping import Keeper
 from fin_pyfunc.serving.settings import Record
 
+logger = logging.getLogger("fin_pyfunc.record")
+
 #: Requests with more rows than this are made records of on another thread.
 ROWS_ON_LOOP = 16
+#: Under `interval`, records of so many requests are made together, or of what came within so many seconds.
+TOGETHER, WAIT_SECONDS = 64, 0.01
 #: Part of the room for waiting records from which on the thread does not wait for its time.
 HURRY = 0.25
 NOT_RECORDED = (
@@ -58,6 +66,7 @@ class Recorder:
             interval_seconds=settings.interval_seconds,
             gap=entries.gap,
         )
+        self._gathering = Gathering(self._put_together, TOGETHER, WAIT_SECONDS)
         self._preamble: bytes | None = None
         #: since when, and for what, answers wait
         self._waiters: deque[tuple[float, asyncio.Future[None]]] = deque()
@@ -99,10 +108,11 @@ class Recorder:
 
     async def close(self) -> None:
         """Write what waits, and let go of the folder."""
+        self._gathering.flush()
         await self._commit.close()
         self._keeper.close()
 
-    async def before_answer(self, prediction: Prediction) -> None:
+    async def before_answer(self, scope: Scope, prediction: Prediction) -> None:
         """Record it.
 
         Raises
@@ -110,16 +120,16 @@ class Recorder:
         RequestError
             503 under `always`: it could not be recorded.
         """
-        await self._record(prediction, prediction.decisions.backend)
+        await self._record(scope, prediction, prediction.decisions.backend)
 
-    async def before_failure(self, failure: Failure) -> None:
+    async def before_failure(self, scope: Scope, failure: Failure) -> None:
         """Record it; raises as `before_answer`."""
-        await self._record(failure, None)
+        await self._record(scope, failure, None)
 
-    def after_answer(self, _: Prediction) -> None:
+    def after_answer(self, _: Scope, __: Prediction) -> None:
         """Nothing is left to do."""
 
-    async def _record(self, asked: Asked, backend: str | None) -> None:
+    async def _record(self, scope: Scope, asked: Asked, backend: str | None) -> None:
         waiting = self._commit.waiting_bytes
         is_always, room = self._settings.sync == "always", self._settings.max_waiting_bytes
         if waiting > room:
@@ -130,10 +140,12 @@ class Recorder:
         if common is None:
             common = await asyncio.to_thread(facts.of_model, asked.loaded, asked.asked, backend)
         if len(asked.table) > ROWS_ON_LOOP:
-            body = await asyncio.to_thread(self._entries.body, asked, common)
+            body = await asyncio.to_thread(self._entries.body, scope, asked, common)
+        elif not is_always:
+            return self._gathering.add((scope, asked, common))
         else:
-            body = self._entries.body(asked, common)
-        done = self._commit.put([body], hurry=waiting > HURRY * room and self._commit.problem is None)
+            body = self._entries.body(scope, asked, common)
+        done = self._put([body])
         if done is None:
             return None
         self._waiters.append((time.monotonic(), done))
@@ -142,6 +154,21 @@ class Recorder:
         except OSError as e:  # TimeoutError is one
             raise RequestError(503, NOT_RECORDED, RETRY_AFTER) from e
         return None
+
+    def _put_together(self, gathered: list[tuple[Scope, Asked, bytes]]) -> None:
+        """Record requests that are answered already."""
+        bodies = []
+        for scope, asked, common in gathered:
+            try:
+                bodies.append(self._entries.body(scope, asked, common))
+            except Exception:  # a defect: nobody waits who could be told
+                logger.exception("making a record failed in a way that was not foreseen")
+                self._commit.drop(1, "a record could not be made")
+        self._put(bodies)
+
+    def _put(self, bodies: list[bytes]) -> asyncio.Future[None] | None:
+        hurry = self._commit.waiting_bytes > HURRY * self._settings.max_waiting_bytes
+        return self._commit.put(bodies, hurry=hurry and self._commit.problem is None)
 
     def _open(self) -> ChainWriter:
         if self._preamble is None:
