@@ -118,15 +118,20 @@ def _repeated(path: str, body: bytes) -> Harm:
     return ask
 
 
+def _keys(n: int) -> bytes:
+    return b'{"features": {' + b",".join(b'"k%d":1' % i for i in range(n)) + b"}}"
+
+
 #: What is done to the server, by its name; twenty bodies a second, or so many connections.
 HARMS: dict[str, Harm] = {
     f"{IDLE:,} idle connections": _idle,
     "100 bodies sent byte by byte": _dripping,
     "20 clients that never read": _never_reading,
     "rows nested 100,000 deep": _repeated("/predict", b'{"features": {"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}"),
+    # the first of each two is as much as is taken by default
+    "numbers of 250,000 digits": _repeated("/predict", b'{"features": {"x": ' + b"1" * 250_000 + b"}}"),
     "numbers of a million digits": _repeated("/predict", b'{"features": {"x": ' + b"1" * 1_000_000 + b"}}"),
-    "rows of 50,000 keys": _repeated(
-        "/predict", b'{"features": {' + b",".join(b'"k%d":1' % i for i in range(50_000)) + b"}}"
-    ),
+    "rows of 5,000 keys": _repeated("/predict", _keys(5_000)),
+    "rows of 50,000 keys": _repeated("/predict", _keys(50_000)),
     "rows of a key given 5,000 times": _repeated("/predict", b'{"features": {' + b",".join([b'"k":1'] * 5_000) + b"}}"),
 }

@@ -103,8 +103,8 @@ class Limits(Section, frozen=True):
     max_body_bytes: Annotated[int, Meta(ge=1, description="Bytes of one request body; 413 beyond.")] = 33_554_432
     max_row_bytes: Annotated[
         int, Meta(ge=1, description="Bytes of the body of a single row (`/predict`); 413 beyond.")
-    ] = 1_048_576
-    max_row_keys: Annotated[int, Meta(ge=1, description="Keys that one row may have; 422 beyond.")] = 10_000
+    ] = 262_144
+    max_row_keys: Annotated[int, Meta(ge=1, description="Keys that one row may have; 422 beyond.")] = 5_000
     max_held_bytes: Annotated[
         int,
         Meta(
