@@ -398,3 +398,20 @@ def test_a_thread_that_never_comes_back_is_replaced_and_then_its_worker_is(
         server.wait_for("/health/ready")
         while server.predict(quick).status_code != 200:  # a second is little for a first answer on a busy machine
             assert time.monotonic() < deadline + 60
+
+
+def test_an_answer_is_sent_in_one_piece_and_one_without_a_body_too(server: Serving, row: dict[str, float]) -> None:
+    with connect(server) as connection:
+        for ask, status in (
+            (post({"features": row}, "/predict"), 200),
+            (post({}, "/predict"), 422),
+            (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ):
+            connection.sendall(ask)
+            head, _, body = connection.recv(1 << 16).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 %d" % status)
+            assert body.endswith(b"}")
+        connection.sendall(b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        head, _, body = connection.recv(1 << 16).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        assert body == b""

@@ -120,6 +120,13 @@ def test_an_event_loop_is_given_only_what_is_quick_and_known_to_be() -> None:
     assert not native.is_loaded
 
 
+def test_an_event_loop_is_never_given_an_estimators_own_code_however_quick_it_was() -> None:
+    fitted = small_forest()
+    dispatch = Dispatch([NativeBackend(fitted.estimator, infer(fitted.train))])
+    dispatch.adopt({"native": {1: 1e-6}})
+    assert dispatch.score_now(np.zeros((1, fitted.held_out.shape[1]))) is None
+
+
 @given(
     cpu=st.tuples(st.floats(1e-6, 1e-4), st.floats(1e-6, 1e-4)),
     gpu=st.tuples(st.floats(5e-5, 5e-3), st.floats(1e-8, 1e-6)),

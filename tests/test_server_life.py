@@ -375,3 +375,26 @@ def test_a_worker_that_is_told_to_stop_just_as_its_model_comes_stops(tmp_path: P
         return probing.cancelled()
 
     assert asyncio.run(stop_as_it_comes())
+
+
+def test_once_a_server_says_that_it_is_ready_every_worker_that_answers_is(tmp_path: Path) -> None:
+    with serving("-m", str(saved(tmp_path / "m")), "--workers", "4", folder=tmp_path, wait_for=None) as server:
+        server.wait_for_log("ready; try:")
+        body = json.dumps({"features": row()})
+        asked = 0
+        while server.log().count("is ready (") < 4 or asked < 50:
+            answer = requests.post(  # each over a connection of its own, to whichever worker takes it
+                f"{server.url}/predict", body, headers={"Content-Type": "application/json"}, timeout=30
+            )
+            assert answer.status_code == 200, answer.text
+            asked += 1
+
+
+def test_a_server_says_that_it_is_not_ready_for_as_long_as_no_worker_is(tmp_path: Path) -> None:
+    with serving(
+        *("-m", "models:/nobody/1", "--mlflow-tracking-uri", f"http://127.0.0.1:{free_port()}", "--workers", "3"),
+        folder=tmp_path,
+        wait_for="/health/live",
+    ) as server:
+        assert server.wait_for("/health/ready", 503).headers["Retry-After"]
+        assert server.predict(row()).status_code == 503

@@ -10,7 +10,7 @@ from functools import partial
 
 from fin_pyfunc.model.backends import Backend, asks_for
 from fin_pyfunc.model.backends.compiled import CompiledBackend
-from fin_pyfunc.model.backends.native import LazyNative
+from fin_pyfunc.model.backends.native import LazyNative, NativeBackend
 from fin_pyfunc.model.decision import Scores
 from fin_pyfunc.model.device import gpu_refusal, probe
 from fin_pyfunc.model.errors import BackendError, DeviceError, FinPyfuncError
@@ -138,20 +138,21 @@ class Dispatch:
     def score_now(self, table: Table) -> tuple[Scores, str] | None:
         """As `score`, where that is expected to take no longer than `NOW_SECONDS`; None where it is not.
 
-        For an event loop: a row that only the estimator itself can answer, or that no plan knows of, is none of those.
+        For an event loop: never the estimator's own code, of which nobody knows that it is always as quick as when it
+        was measured, and no row that no plan knows of.
         """
         if len(table) > self._now_rows:
             return None
         backend = self.choose(len(table))
-        if isinstance(backend, CompiledBackend):
-            try:
-                scores = backend.score_alone(table)
-            except DeviceError:
-                return None  # `score` sees to it
-            return None if scores is None else (scores, backend.name)
-        return (
-            None if isinstance(backend, LazyNative) and not backend.is_loaded else (backend.score(table), backend.name)
-        )
+        if isinstance(backend, LazyNative | NativeBackend):
+            return None
+        if not isinstance(backend, CompiledBackend):
+            return backend.score(table), backend.name
+        try:
+            scores = backend.score_alone(table)
+        except DeviceError:
+            return None  # `score` sees to it
+        return None if scores is None else (scores, backend.name)
 
     def sample_rows(self, n_features: int) -> int:
         """How many rows `measure` has use for."""

@@ -13,6 +13,7 @@ import socket
 import ssl
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from fin_pyfunc.serving.warming import warm
 
 logger = logging.getLogger("fin_pyfunc.server")
 
+#: A worker that is ready waits this long for the one that listens, which is to be ready first.
+PATIENCE_SECONDS = 5.0
 #: Files, of which each connection is one, that a process asks to be allowed.
 MAX_FILES = 65_536
 
@@ -58,6 +61,8 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
         self.settings, self._on_ready, self._estate = settings, on_ready, estate
         #: set by the first worker whose default model is ready: from then on a worker that cannot load waits, not ends
         self._has_served = multiprocessing.Value("b", 0 if estate is None else 1)
+        #: the worker that listens before it is ready, so that somebody says how far the start is; 0 for none yet
+        self._spokesman = multiprocessing.Value("i", 0)
         #: workers that serve now, as the arbiter counts them
         self._serving = multiprocessing.RawValue("i", 0)
         #: where everything that this server's processes keep lies, until it ends
@@ -128,11 +133,22 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
         self._serving.value = workers
 
     async def _until_needed(self, server: Server) -> None:
-        """Before a worker listens: where others serve, it is to be ready first, so that no request meets a 503."""
+        """Before a worker listens: it is to be ready first, so that no request meets a 503 once one was answered."""
         assert self.worker is not None  # noqa: S101 - for the type checker
-        while self._has_served.value and server.health.not_ready() is not None and not self.worker.is_ending:
-            if server.default.settled.is_set() and not self._serving.value:
-                break  # MLflow is away and nobody else is there: somebody has to say so
+        ready_since: float | None = None
+        while not self.worker.is_ending:
+            if ready_since is None and server.health.not_ready() is None:
+                ready_since = time.monotonic()
+            if self._has_served.value:
+                if ready_since is not None:
+                    break
+                if server.default.settled.is_set() and not self._serving.value:
+                    break  # MLflow is away and nobody else is there: somebody has to say so
+            elif self._is_spokesman():
+                break
+            elif ready_since is not None and time.monotonic() > ready_since + PATIENCE_SECONDS:
+                self._note_first(server.default.loaded)
+                break
             self.worker.notify()
             await asyncio.sleep(0.02)
 
@@ -141,7 +157,19 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
         assert self.worker is not None  # noqa: S101 - for the type checker
         self.worker.ask_for_replacement("stuck")
 
+    def _is_spokesman(self) -> bool:
+        """Whether this worker is the one that listens before it is ready; it is where nobody else is."""
+        with self._spokesman.get_lock():
+            if not (self._spokesman.value and _is_alive(self._spokesman.value)):
+                self._spokesman.value = os.getpid()
+            return bool(self._spokesman.value == os.getpid())
+
     def _note_served(self, default: LoadedModel | None) -> None:
+        """The models of this worker answer; others may have been ready before, but did not listen."""
+        if self._has_served.value or self._is_spokesman():
+            self._note_first(default)
+
+    def _note_first(self, default: LoadedModel | None) -> None:
         with self._has_served.get_lock():
             first, self._has_served.value = not self._has_served.value, 1
         if first and self._on_ready is not None:
@@ -232,6 +260,14 @@ def _refuse_bad_certificate(settings: Settings) -> None:
             f"The certificate of deployment.api.tls cannot be used ({reason}): certfile and keyfile must be PEM files "
             "that the server's user can read, the key without a password and of the same certificate."
         ) from None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _no_password() -> str:

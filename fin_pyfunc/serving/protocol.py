@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from fin_pyfunc.serving.http import encode
+from fin_pyfunc.serving.http import encode, new_id
 from fin_pyfunc.serving.schemas import Error
 from fin_pyfunc.serving.settings import Limits
+from fin_pyfunc.serving.whole_answers import WholeAnswers
 
 #: Longest address of a request, in bytes.
 MAX_URL = 8192
@@ -58,7 +58,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Refuse a connection beyond those there may be."""
-        super().connection_made(transport)
+        self._answers = WholeAnswers(transport)
+        super().connection_made(self._answers)
         if len(self.connections) > self._limits.max_connections:
             self._refuse(503, TOO_MANY)
 
@@ -72,6 +73,11 @@ class Protocol(HttpToolsProtocol):
                 return self._refuse(431, TOO_LARGE_HEAD)
         self._read = len(data)
         return super().data_received(data)
+
+    def on_response_complete(self) -> None:
+        """An answer without a body ends here."""
+        self._answers.flush()
+        super().on_response_complete()
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -139,7 +145,7 @@ class Protocol(HttpToolsProtocol):
                 *self.server_state.default_headers,
                 (b"content-type", b"application/json"),
                 (b"content-length", b"%d" % len(body)),
-                (b"x-request-id", os.urandom(16).hex().encode()),
+                (b"x-request-id", new_id().encode()),
                 *[(b"retry-after", b"1")] * (status == 503),
                 (b"connection", b"close"),
             ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +11,7 @@ from starlette.types import Scope
 
 from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.model.errors import FinPyfuncError
-from fin_pyfunc.serving.http import header
+from fin_pyfunc.serving.http import header, new_id
 from fin_pyfunc.serving.joiner import JoinedDecisions
 from fin_pyfunc.serving.prediction import Asked, Failure, Prediction
 from fin_pyfunc.serving.record.facts import members
@@ -117,7 +116,7 @@ def _ids(scope: Scope, known: str) -> tuple[str, str | None]:
     """Our id of a request, and the caller's, if it sent one that is used; else they are the same."""
     sent = header(scope, b"x-request-id")
     if sent is not None and sent == known.encode():
-        return os.urandom(16).hex(), known
+        return new_id(), known
     return known, None
 
 
