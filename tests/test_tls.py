@@ -95,3 +95,16 @@ def test_every_answer_has_the_careful_headers_and_none_says_what_serves(tmp_path
             assert "Strict-Transport-Security" not in answered.headers
             said = str(answered.headers).lower()
             assert not any(name in said for name in ("uvicorn", "gunicorn", "python", "starlette"))
+
+
+def test_a_client_that_keeps_its_connection_open_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    context = ssl.create_default_context(cafile=str(cert))
+    with serving("--certfile", str(cert), "--keyfile", str(key), folder=tmp_path, wait_for=None) as server:
+        server.wait_for_log("ready")
+        with (
+            socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 30) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1"),
+        ):
+            server.process.terminate()
+            assert server.process.wait(20) == 0

@@ -8,6 +8,8 @@ from typing import Any
 
 #: How the head of an answer begins, as uvicorn writes it; that of an interim one (100) is sent at once.
 _HEAD, _INTERIM = b"HTTP/1.1 ", b"HTTP/1.1 1"
+#: Seconds that a client gets to close a TLS connection that is closed here.
+CLOSE_SECONDS = 1.0
 #: Beyond this, in bytes, two pieces are not copied into one.
 COPIED = 65_536
 
@@ -58,9 +60,11 @@ class WholeAnswers(asyncio.Transport):
         self.write(b"".join(list_of_data))
 
     def close(self) -> None:
-        """See `asyncio.Transport`; what is held back is sent before."""
+        """See `asyncio.Transport`; what is held back is sent before, and a client gets a second for its end of TLS."""
         self.flush()
         self._transport.close()
+        if self._transport.get_extra_info("sslcontext") is not None:  # uvloop would wait for 30 s
+            asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._transport.abort)
 
     def abort(self) -> None:
         """See `asyncio.WriteTransport`."""

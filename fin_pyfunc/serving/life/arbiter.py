@@ -121,6 +121,15 @@ class ReplacingArbiter(Arbiter):  # type: ignore[misc] # no types
         if self._trial is not None and self._trial.is_over():
             self._after_trial(self._trial)
 
+    def spawn_worker(self) -> int:
+        """As the parent does; a signal that is sent to the worker before it takes any waits until it does."""
+        succession.hold_signals()
+        try:
+            pid: int = super().spawn_worker()
+            return pid
+        finally:
+            succession.take_signals()
+
     def wait_for_signals(self, timeout: float = 1.0) -> list[Any]:
         """As the parent does; with something under way, look more often."""
         if self._leaving or self._trial is not None or not all(w.is_ready.value for w in self.WORKERS.values()):

@@ -77,15 +77,20 @@ def start_again(estate: Estate, environ: Mapping[str, str]) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     left = {ESTATE: msgspec.json.encode(estate).decode()}
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # kept by what comes, until it can take them
+    hold_signals()  # kept by what comes, until it can take them
     try:
         os.execve(sys.executable, command(), {**_public(environ), **left})
     finally:  # only where that failed
         take_signals()
 
 
+def hold_signals() -> None:
+    """Let signals wait; a program or a process that is started from here begins so, too."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
 def take_signals() -> None:
-    """Take the signals that came while this program started."""
+    """Take the signals that came since `hold_signals`."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 

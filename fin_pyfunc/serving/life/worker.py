@@ -18,6 +18,7 @@ from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
 from fin_pyfunc.serving.life.arbiter import LEAVE, REASONS
+from fin_pyfunc.serving.life.succession import take_signals
 from fin_pyfunc.serving.memory import resident_bytes
 from fin_pyfunc.serving.protocol import Protocol, Sweeper
 from fin_pyfunc.serving.server import Server
@@ -80,6 +81,7 @@ class Worker(UvicornWorker):  # type: ignore[misc] # no types
         """As the parent does; a SIGHUP to a whole group of processes, as of a terminal, is the arbiter's affair."""
         super().init_signals()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        take_signals()
 
     async def _serve(self) -> None:
         """As the parent does, with a server that drains."""

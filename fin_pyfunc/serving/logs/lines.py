@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 import threading
-import time
 from types import TracebackType
 from typing import Any
 
 import msgspec
 from gunicorn.glogging import Logger
+
+from fin_pyfunc.serving.timestamps import timestamp
 
 #: gunicorn's own, so that its lines and ours read alike.
 TEXT, DATE = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]"
@@ -76,12 +77,6 @@ def encoded(line: Line) -> bytes:
     return _encode(line) + b"\n"
 
 
-def timestamp(seconds: float) -> str:
-    """Seconds since the epoch as a line has them."""
-    whole = int(seconds)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1e6):06d}Z"
-
-
 class TextFormatter(logging.Formatter):
     """A record of anybody's as text, with the trace that it was given in place of an exception."""
 
@@ -103,7 +98,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             extra |= {"error": record.exc_info[0].__name__, "trace": self.formatException(record.exc_info)}
         line = Line(
-            time=timestamp(record.created),
+            time=timestamp(record.created).decode(),
             level=record.levelname.lower(),
             logger=record.name,
             pid=record.process or 0,

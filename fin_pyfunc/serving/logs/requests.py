@@ -8,17 +8,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from starlette.types import Scope
 
 from fin_pyfunc.serving.gathering import Gathering
 from fin_pyfunc.serving.http import request_id
-from fin_pyfunc.serving.logs.lines import Line, encoded, timestamp
+from fin_pyfunc.serving.logs.lines import Line, encoded
 from fin_pyfunc.serving.metrics.requests import CLIENT_WENT_AWAY
 from fin_pyfunc.serving.metrics.values import OTHER
 from fin_pyfunc.serving.prediction import Prediction, model_of
+from fin_pyfunc.serving.timestamps import timestamp
 
 logger = logging.getLogger("fin_pyfunc.server")
 
@@ -26,6 +28,8 @@ logger = logging.getLogger("fin_pyfunc.server")
 PROBES = ("/health", "/ping", "/metrics")
 #: What a pipe takes as one piece, so that lines of several workers never mix (POSIX allows 512, Linux has 4096).
 PIECE = 4096
+#: What so many kinds of lines have in common is kept.
+MAX_COMMON = 1000
 #: So many lines are made and written together, or what came within so many seconds: what a killed process loses.
 TOGETHER, WAIT_SECONDS = 128, 0.01
 
@@ -51,20 +55,6 @@ class TextLines:
             logger.log(level, "request %s: %s %s %d in %.1f ms", request_id(scope), scope["method"], path, status, took)
 
 
-class _Answered(NamedTuple):
-    """What a line is made of, later."""
-
-    at: float
-    level: int
-    method: str
-    path: str
-    status: int
-    seconds: float
-    model_id: str
-    state: dict[str, Any]
-    prediction: Prediction | None
-
-
 class JsonLines:
     """Requests in the log as JSON; an `Observer` of the boundary.
 
@@ -83,15 +73,16 @@ class JsonLines:
     def __init__(self, is_all: bool, routes: Collection[str], write: Callable[[bytes], None] | None = None) -> None:
         self._is_all, self._routes, self._write = is_all, frozenset(routes), write or _to_stderr
         self._gathering: Gathering[_Answered] = Gathering(self._tell, TOGETHER, WAIT_SECONDS)
-        self._second, self._second_text = 0, ""
+        #: what lines have in common that differ in time, id and seconds only, as three gaps leave it
+        self._common: dict[_Kind, list[bytes]] = {}
 
     def answered(self, scope: Scope, status: int, seconds: float, error: Exception | None, /) -> None:
         """Keep one line, if it is to be written, for a moment."""
-        level = _level(scope["path"], status, self._is_all)
+        path, state = scope["path"], scope["state"]
+        level = _level(path, status, self._is_all)
         if logger.isEnabledFor(level):
-            state, model = scope["state"], model_of(scope, error)
-            asked = (scope["method"], scope["path"], status, seconds, model, state, state.get("prediction"))
-            self._gathering.add(_Answered(time.time(), level, *asked))
+            kind = (level, scope["method"], path, status, model_of(scope, error), state.get("trace_id", ""))
+            self._gathering.add((time.time(), kind, state["request_id"], seconds, state.get("prediction")))
 
     def flush(self) -> None:
         """Write what is kept."""
@@ -99,42 +90,52 @@ class JsonLines:
 
     def _tell(self, requests: list[_Answered]) -> None:
         """Write their lines, in pieces of whole lines that a pipe takes as one."""
-        piece = b""
-        for request in requests:
-            line = encoded(self._line(request))
-            if piece and len(piece) + len(line) > PIECE:
-                self._write(piece)
-                piece = b""
-            piece += line
-        self._write(piece)
+        lines: list[bytes] = []
+        size = 0
+        for at, kind, id_, seconds, prediction in requests:
+            answer = ("", 0) if prediction is None else (prediction.decisions.backend, len(prediction.table))
+            parts = self._common.get((*kind, *answer)) or self._parts((*kind, *answer))
+            # an id is hexadecimal, or of characters that JSON writes as they are (`http.request_id`)
+            varying = (parts[0], timestamp(at), parts[1], id_.encode(), parts[2], seconds, parts[3])
+            line = b'%b"%b"%b"%b"%b%.6f%b' % varying
+            if lines and size + len(line) > PIECE:
+                self._write(b"".join(lines))
+                lines, size = [], 0
+            lines.append(line)
+            size += len(line)
+        self._write(b"".join(lines))
 
-    def _line(self, of: _Answered) -> Line:
+    def _parts(self, kind: _Kind) -> list[bytes]:
+        level, method, path, status, model, trace, backend, rows = kind
+        gap: Any = msgspec.Raw(_GAP)
         line = Line(
-            time=self._time(of.at),
-            level=_NAMES[of.level],
+            time=gap,
+            level=_NAMES[level],
             logger="fin_pyfunc.requests",
             pid=os.getpid(),
             message="request",
-            request_id=of.state["request_id"],
-            method=of.method,
-            route=of.path if of.path in self._routes else OTHER,
-            status=of.status or CLIENT_WENT_AWAY,
-            seconds=round(of.seconds, 6),
-            model_id=of.model_id,
-            trace_id=of.state.get("trace_id", ""),
+            request_id=gap,
+            method=method,
+            route=path if path in self._routes else OTHER,
+            status=status or CLIENT_WENT_AWAY,
+            seconds=gap,
+            model_id=model,
+            backend=backend,
+            rows=rows,
+            trace_id=trace,
         )
-        if of.prediction is not None:
-            line.backend, line.rows = of.prediction.decisions.backend, len(of.prediction.decisions)
-        return line
-
-    def _time(self, seconds: float) -> str:
-        """The time of a line; the part down to the second is made once a second."""
-        second = int(seconds)
-        if second != self._second:
-            self._second, self._second_text = second, timestamp(second)[:19]
-        return f"{self._second_text}.{int((seconds - second) * 1e6):06d}Z"
+        parts = encoded(line).split(_GAP)
+        if status == 200 and not trace and len(self._common) < MAX_COMMON:
+            self._common[kind] = parts
+        return parts
 
 
+#: Level, method, path, status, model and trace of a request; and backend and rows of its answer.
+_Kind = tuple[int, str, str, int, str, str, str, int]
+#: When a request was answered, what kind of one it was, its id, the seconds that took, and its prediction, if any.
+_Answered = tuple[float, tuple[int, str, str, int, str, str], str, float, Prediction | None]
+#: Stands for what differs; JSON writes this byte in no text.
+_GAP = b"\0"
 _NAMES = {logging.DEBUG: "debug", logging.INFO: "info"}
 
 

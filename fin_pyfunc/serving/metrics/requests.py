@@ -128,7 +128,7 @@ class RequestMetrics:
             return
         ranges = {} if manifest is None else manifest.ranges
         if features.is_numeric:
-            values = np.concatenate([np.asarray(table, dtype=np.float64) for table in tables])
+            values = np.concatenate(tables).astype(np.float64, copy=False)
             bounds = np.array([ranges.get(name, (-np.inf, np.inf)) for name in features.names], dtype=np.float64)
             nulls = np.isnan(values).sum(axis=0)
             outside = ((values < bounds[:, 0]) | (values > bounds[:, 1])).sum(axis=0)
