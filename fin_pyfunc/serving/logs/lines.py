@@ -72,11 +72,6 @@ _encode = msgspec.json.Encoder().encode
 _EXTRA = frozenset(Line.__struct_fields__) - {"time", "level", "logger", "pid", "message"}
 
 
-def encoded(line: Line) -> bytes:
-    """A line as it is written."""
-    return _encode(line) + b"\n"
-
-
 class TextFormatter(logging.Formatter):
     """A record of anybody's as text, with the trace that it was given in place of an exception."""
 

@@ -8,15 +8,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection
-from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from starlette.types import Scope
 
+from fin_pyfunc.serving.gapped import GAP, parts
 from fin_pyfunc.serving.gathering import Gathering
 from fin_pyfunc.serving.http import request_id
-from fin_pyfunc.serving.logs.lines import Line, encoded
+from fin_pyfunc.serving.logs.lines import Line
 from fin_pyfunc.serving.metrics.requests import CLIENT_WENT_AWAY
 from fin_pyfunc.serving.metrics.values import OTHER
 from fin_pyfunc.serving.prediction import Prediction, model_of
@@ -94,10 +93,9 @@ class JsonLines:
         size = 0
         for at, kind, id_, seconds, prediction in requests:
             answer = ("", 0) if prediction is None else (prediction.decisions.backend, len(prediction.table))
-            parts = self._common.get((*kind, *answer)) or self._parts((*kind, *answer))
+            before, between, then, after = self._common.get((*kind, *answer)) or self._parts((*kind, *answer))
             # an id is hexadecimal, or of characters that JSON writes as they are (`http.request_id`)
-            varying = (parts[0], timestamp(at), parts[1], id_.encode(), parts[2], seconds, parts[3])
-            line = b'%b"%b"%b"%b"%b%.6f%b' % varying
+            line = b'%b"%b"%b"%b"%b%.6f%b\n' % (before, timestamp(at), between, id_.encode(), then, seconds, after)
             if lines and size + len(line) > PIECE:
                 self._write(b"".join(lines))
                 lines, size = [], 0
@@ -107,35 +105,32 @@ class JsonLines:
 
     def _parts(self, kind: _Kind) -> list[bytes]:
         level, method, path, status, model, trace, backend, rows = kind
-        gap: Any = msgspec.Raw(_GAP)
         line = Line(
-            time=gap,
+            time=GAP,
             level=_NAMES[level],
             logger="fin_pyfunc.requests",
             pid=os.getpid(),
             message="request",
-            request_id=gap,
+            request_id=GAP,
             method=method,
             route=path if path in self._routes else OTHER,
             status=status or CLIENT_WENT_AWAY,
-            seconds=gap,
+            seconds=GAP,
             model_id=model,
             backend=backend,
             rows=rows,
             trace_id=trace,
         )
-        parts = encoded(line).split(_GAP)
+        known = parts(line)
         if status == 200 and not trace and len(self._common) < MAX_COMMON:
-            self._common[kind] = parts
-        return parts
+            self._common[kind] = known
+        return known
 
 
 #: Level, method, path, status, model and trace of a request; and backend and rows of its answer.
 _Kind = tuple[int, str, str, int, str, str, str, int]
 #: When a request was answered, what kind of one it was, its id, the seconds that took, and its prediction, if any.
 _Answered = tuple[float, tuple[int, str, str, int, str, str], str, float, Prediction | None]
-#: Stands for what differs; JSON writes this byte in no text.
-_GAP = b"\0"
 _NAMES = {logging.DEBUG: "debug", logging.INFO: "info"}
 
 

@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.serving.gapped import GAP, parts
 from fin_pyfunc.serving.http import header, new_id
 from fin_pyfunc.serving.joiner import JoinedDecisions
 from fin_pyfunc.serving.prediction import Asked, Failure, Prediction
@@ -21,8 +22,6 @@ from fin_pyfunc.serving.timestamps import timestamp
 #: What records of so many principals and routes have in common is kept.
 MAX_COMMON = 1000
 _encode = msgspec.json.Encoder().encode
-#: Stands for what differs; JSON writes this byte in no text.
-_GAP = b"\0"
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -83,10 +82,9 @@ class Entries:
         decisions = asked.decisions if isinstance(asked, Prediction) else None
         received, decided = timestamp(now - (late - asked.began)), timestamp(now - (late - asked.scored))
         if theirs is None and decisions is not None and not isinstance(decisions, JoinedDecisions):
-            parts = self._common.get((principal, scope["path"])) or self._parts(principal, scope["path"])
-            varying = (parts[0], ours.encode(), parts[1], received, parts[2], decided, parts[3])
+            p = self._common.get((principal, scope["path"])) or self._parts(principal, scope["path"])
             return b'%b"%b"%b"%b"%b"%b"%b%b%b,%b,%b' % (
-                *(*varying, _encode(answers(decisions)), parts[4]),
+                *(p[0], ours.encode(), p[1], received, p[2], decided, p[3], _encode(answers(decisions)), p[4]),
                 *(facts, self._features(asked, is_one=scope["path"] == "/predict")),
             )
         entry = _Entry(
@@ -105,22 +103,22 @@ class Entries:
         return b"%b,%b,%b" % (_encode(entry)[1:-1], facts, self._features(asked, is_one=scope["path"] == "/predict"))
 
     def _parts(self, principal: str | None, route: str) -> list[bytes]:
-        gap: Any = msgspec.Raw(_GAP)
         entry = _Entry(
             kind="prediction",
-            request_id=gap,
+            request_id=GAP,
             client_request_id=None,
-            received=gap,
-            decided=gap,
+            received=GAP,
+            decided=GAP,
             principal=principal,
             route=route,
             status=200,
-            answers=gap,
+            answers=GAP,
         )
-        parts = _encode(entry)[1:-1].split(_GAP)
+        first, *rest, last = parts(entry)
+        known = [first[1:], *rest, last[:-1]]  # without the braces
         if len(self._common) < MAX_COMMON:
-            self._common[principal, route] = parts
-        return parts
+            self._common[principal, route] = known
+        return known
 
     def _features(self, asked: Asked, *, is_one: bool) -> bytes:
         sent, spec = asked.sent, asked.loaded.model.features
