@@ -131,7 +131,8 @@ HARMS: dict[str, Harm] = {
     # the first of each two is as much as is taken by default
     "numbers of 250,000 digits": _repeated("/predict", b'{"features": {"x": ' + b"1" * 250_000 + b"}}"),
     "numbers of a million digits": _repeated("/predict", b'{"features": {"x": ' + b"1" * 1_000_000 + b"}}"),
-    "rows of 5,000 keys": _repeated("/predict", _keys(5_000)),
+    "rows of 2,500 keys": _repeated("/predict", _keys(2_500)),
     "rows of 50,000 keys": _repeated("/predict", _keys(50_000)),
+    "rows of a key given 2,500 times": _repeated("/predict", b'{"features": {' + b",".join([b'"k":1'] * 2_500) + b"}}"),
     "rows of a key given 5,000 times": _repeated("/predict", b'{"features": {' + b",".join([b'"k":1'] * 5_000) + b"}}"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,3 +124,20 @@ def test_each_way_to_write_a_row_once_is_answered(server: Serving) -> None:
             many = {name: value for name, value in body.items() if name != "features"}
             many["features_list"] = [row, body["features"]]
             assert ask(server, "/predict/batch", json.dumps(many, indent=indent)).status_code == 200
+
+
+def test_a_row_may_have_its_models_features_whatever_the_limit(tmp_path: Path) -> None:
+    fin_pyfunc.save_model(LogisticRegression().fit(bars(), labels(-1, 0, 1)), bars(), tmp_path / "model")
+    env = {"FIN_PYFUNC__LIMITS__MAX_ROW_KEYS": "1"}
+    good = {name: float(value) for name, value in bars().iloc[0].items()}
+    many = {**good, **{f"k{i}": 1.0 for i in range(len(good) + 1)}}
+    with serving("-m", str(tmp_path / "model"), folder=tmp_path, env=env) as server:
+        for path, key in (
+            ("/predict", "features"),
+            ("/predict/batch", "features_list"),
+            ("/invocations", "dataframe_records"),
+        ):
+            for row, status in ((good, 200), (many, 422)):
+                answered = ask(server, path, json.dumps({key: row if key == "features" else [row]}))
+                assert answered.status_code == status
+                assert ("max_row_keys" in answered.text) == (status == 422)

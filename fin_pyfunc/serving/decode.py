@@ -104,7 +104,7 @@ def read_row(envelope: Envelope, model: Classifier, max_keys: int) -> Table:
     envelope : Envelope
     model : Classifier
     max_keys : int
-        Keys that it may have.
+        Keys that it may have, as `most_keys` takes it.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def read_row(envelope: Envelope, model: Classifier, max_keys: int) -> Table:
     spec = model.features
     row = bytes(envelope.features)
     if spec is None or spec.reader is None or row.count(b":") != spec.reader.colons:
-        require_unique_rows([row], max_keys)
+        require_unique_rows([row], most_keys(model, max_keys))
     if spec is not None and spec.reader is not None and (matrix := spec.reader.one(row)) is not None:
         return matrix
     return model.table([_decode(_rebuilt(b"features", row), _predict_decoder).features])
@@ -140,7 +140,7 @@ def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int, max_key
         rows = spec.reader.many(body)
         if rows is not None and 0 < len(rows) <= max_rows:
             if body.count(b":") != len(rows) * spec.reader.colons:
-                require_unique_rows(map(bytes, _raw_rows(body)), max_keys)
+                require_unique_rows(map(bytes, _raw_rows(body)), most_keys(model, max_keys))
             return rows
     try:
         raw = _raw_rows(body)
@@ -148,8 +148,13 @@ def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int, max_key
         raw = []  # the next step says what is wrong
     if len(raw) > max_rows:
         raise too_many_rows(max_rows)
-    require_unique_rows(map(bytes, raw), max_keys)
+    require_unique_rows(map(bytes, raw), most_keys(model, max_keys))
     return model.table(_decode(_rebuilt(b"features_list", body), _batch_decoder).features_list)
+
+
+def most_keys(model: Classifier, max_keys: int) -> int:
+    """How many keys a row of a model may have: `max_keys`, or twice as many as it has features, if that is more."""
+    return max_keys if model.features is None else max(max_keys, 2 * len(model.features.names))
 
 
 def too_many_rows(max_rows: int) -> RequestError:

@@ -22,6 +22,7 @@ from fin_pyfunc.model.decision import Decisions, Thresholds
 from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, ScoringError
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.callers.principal import require_model
+from fin_pyfunc.serving.decode import most_keys
 from fin_pyfunc.serving.endpoints import identity, unanswered
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.http import header, read_body, require_method, send_json
@@ -76,15 +77,17 @@ class Invocations:
             raise RequestError(415, f"Send the rows with one of the content types {', '.join(CONTENT_TYPES)}.")
         require_model(scope, None, self._predictor.default_uri)
         body = await read_body(scope, receive, self._limits.max_body_bytes, self._predictor.held)
-        if sent == "application/json":
-            await self._predictor.off_loop(require_unique_everywhere, body, self._limits.max_row_keys)
         seen = _Seen()
         token = _seen.set(seen)
         try:
             async with self._predictor.place():
                 app, loaded = await self._mlflow_app()
-                if sent == "application/vnd.apache.parquet":
-                    body = await asyncio.get_running_loop().run_in_executor(None, plain_parquet, body, self._limits)
+                loop = asyncio.get_running_loop()
+                if sent == "application/json":
+                    most = most_keys(loaded.model, self._limits.max_row_keys)
+                    await loop.run_in_executor(None, require_unique_everywhere, body, most)
+                elif sent == "application/vnd.apache.parquet":
+                    body = await loop.run_in_executor(None, plain_parquet, body, self._limits)
                 status, answered = await _call(app, scope, body)
                 self._predictor.stops.check(None, loaded)
         finally:

@@ -104,7 +104,14 @@ class Limits(Section, frozen=True):
     max_row_bytes: Annotated[
         int, Meta(ge=1, description="Bytes of the body of a single row (`/predict`); 413 beyond.")
     ] = 262_144
-    max_row_keys: Annotated[int, Meta(ge=1, description="Keys that one row may have; 422 beyond.")] = 5_000
+    max_row_keys: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Keys that one row may have, or twice as many as its model has features, if that is more; "
+            "422 beyond.",
+        ),
+    ] = 2_500
     max_held_bytes: Annotated[
         int,
         Meta(
