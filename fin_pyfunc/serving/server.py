@@ -67,7 +67,7 @@ class Server:
     Attributes
     ----------
     is_leaving : bool
-        Whether another worker takes this one's place, so that clients should connect anew.
+        Whether this worker ends, so that clients should connect anew.
     watchers : Watchers
         Who looks on at predictions.
     at_end : list of callable

@@ -153,6 +153,7 @@ class DrainingServer(uvicorn.Server):
                 self._drain_until = time.monotonic() + self._drain_seconds
                 if self._ours is not None:
                     self._ours.predictor.drain()
+                    self._ours.is_leaving = True
             left = self._drain_until - time.monotonic()
             if self._ours is not None and not self._ours.predictor.is_idle and left > 0:
                 return False
