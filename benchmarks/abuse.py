@@ -92,19 +92,22 @@ def _dripping(port: int, stop: threading.Event) -> None:
                 made[i] = _connections(port, 1, HEAD)[0]
 
 
-def _never_reading(port: int, stop: threading.Event) -> None:
-    made = _connections(port, 20)
-    for connection in made:
-        connection.settimeout(0.05)
-    while not stop.wait(0.2):
-        for i, connection in enumerate(made):
-            with contextlib.suppress(TimeoutError):
-                try:
-                    connection.sendall(b"GET /models?limit=x HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
-                except TimeoutError:
-                    raise
-                except OSError:
-                    made[i] = _connections(port, 1)[0]
+def _never_reading(ask: bytes) -> Harm:
+    def harm(port: int, stop: threading.Event) -> None:
+        made = _connections(port, 20)
+        for connection in made:
+            connection.settimeout(0.05)
+        while not stop.wait(0.2):
+            for i, connection in enumerate(made):
+                with contextlib.suppress(TimeoutError):
+                    try:
+                        connection.sendall(ask)
+                    except TimeoutError:
+                        raise
+                    except OSError:
+                        made[i] = _connections(port, 1)[0]
+
+    return harm
 
 
 def _repeated(path: str, body: bytes) -> Harm:
@@ -126,7 +129,11 @@ def _keys(n: int) -> bytes:
 HARMS: dict[str, Harm] = {
     f"{IDLE:,} idle connections": _idle,
     "100 bodies sent byte by byte": _dripping,
-    "20 clients that never read": _never_reading,
+    "20 clients that read no large answer": _never_reading(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"),
+    # 400 requests at once, five times a second: what is waited for is their turn, and `rate.requests` is against it
+    "20 clients that read none of 2,000 answers a second": _never_reading(
+        b"GET /models?limit=x HTTP/1.1\r\nHost: x\r\n\r\n" * 20
+    ),
     "rows nested 100,000 deep": _repeated("/predict", b'{"features": {"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}"),
     # the first of each two is as much as is taken by default
     "numbers of 250,000 digits": _repeated("/predict", b'{"features": {"x": ' + b"1" * 250_000 + b"}}"),
