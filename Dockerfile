@@ -14,12 +14,18 @@ RUN /opt/venv/bin/python -m pip install --quiet --no-compile --no-deps --require
 # ours: the wheel that `fin-pyfunc image` wrote, or else this checkout
 FROM packages AS built
 COPY . /src
+# a compiler, and Python's headers where the base image's Python is Debian's
+RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends binutils gcc libc6-dev libgomp1 >/dev/null \
+    && { /opt/venv/bin/python -c 'import sysconfig; open(sysconfig.get_paths()["include"] + "/Python.h")' 2>/dev/null \
+        || apt-get install -qq --yes --no-install-recommends libpython3-dev >/dev/null; }
 RUN if ls /src/dist/*.whl >/dev/null 2>&1; then set -- /src/dist/*.whl; else set -- --no-build-isolation /src; fi \
-    && /opt/venv/bin/python -m pip install --quiet --no-compile --no-deps "$@"
+    && /opt/venv/bin/python -m pip install --quiet --no-compile --no-deps "$@" \
+    && cd /opt/venv/lib/python3*/site-packages/fin_pyfunc/model/backends \
+    && gcc -O2 -shared -fPIC -I"$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')" \
+        _forest.c -o _forest.abi3.so
 # what no server needs: plotting and the packages of MLflow's own server and agents, tests, headers, Arrow's RPC and
 # cloud connectors, ONNX Runtime's C library (its Python one has all of it) and tools, MLflow's web page, symbols, pip
-RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends binutils libgomp1 >/dev/null \
-    && cp -L /usr/lib/*-linux-gnu/libgomp.so.1 /opt/venv/lib/
+RUN cp -L /usr/lib/*-linux-gnu/libgomp.so.1 /opt/venv/lib/
 RUN /opt/venv/bin/python -m pip uninstall --quiet --yes \
         contourpy cycler docker fonttools kiwisolver matplotlib pillow pyparsing psycopg2-binary setuptools \
         aiohttp aiosignal aiohappyeyeballs frozenlist multidict propcache yarl blinker flask flask-cors itsdangerous \

@@ -15,7 +15,7 @@ import pytest
 import requests
 import skops.io
 
-from tests.models import bars, bars_with_gaps
+from tests.models import OF_FORESTS, bars, bars_with_gaps
 from tests.servers import Serving, serving
 from tests.shelf import Shelf
 
@@ -94,7 +94,7 @@ def test_lineage_goes_in_headers_and_leads_to_the_same_model(served: Serving) ->
     headers = served.predict(row()).headers
     assert headers["X-Model-URI"] == "models:/eurusd_rf@champion"
     assert re.fullmatch(r"models:/m-[0-9a-f]{32}", headers["X-Model-ID"])
-    assert headers["x-model-backend"] == "onnx"
+    assert headers["x-model-backend"] == OF_FORESTS
     again = served.predict(row(), headers["X-Model-ID"])
     assert again.headers["X-Model-ID"] == headers["X-Model-ID"]
     assert again.json() == served.predict(row()).json()

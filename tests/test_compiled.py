@@ -51,7 +51,7 @@ def test_a_forest_answers_to_the_last_bit_alone_and_in_any_batch(votes: tuple[An
     expected, p = forest.predict(rows), forest.predict_proba(rows)
     assert np.isclose(np.sort(p)[:, -1], np.sort(p)[:, -2]).sum() > 50  # there are ties
     together = model.decide_frame(rows)
-    assert together.backend == "onnx"
+    assert together.backend == models.OF_FORESTS
     np.testing.assert_array_equal(together.predictions, expected)
     np.testing.assert_array_equal(together.scores.probabilities, p)
     for i in range(0, 3000, 17):
@@ -148,7 +148,7 @@ def test_a_plain_mlflow_model_is_compiled_after_it_is_loaded(tmp_path: Path) -> 
     assert compiling is not None
     compiling.join(120)
     after = model.decide(rows)
-    assert model.dispatch.backends[0].name == "onnx"
+    assert model.dispatch.backends[0].name == models.OF_FORESTS
     assert model.dispatch.backends[0].score(model.table(rows)).index.tolist() == after.scores.index.tolist()
     assert after.predictions == before.predictions
     np.testing.assert_allclose(after.scores.probabilities, before.scores.probabilities, rtol=0, atol=1e-9)  # type: ignore[arg-type]
@@ -167,6 +167,6 @@ def test_inspect_shows_the_forms_and_measures_the_plan(tmp_path: Path) -> None:
     assert "compiled (within 1e-06 of the estimator's probabilities)" in said
     assert "plan, as measured here" in said
     assert "from 1 rows" in said
-    for name in ("onnx", "native"):
+    for name in (models.OF_FORESTS, "native"):
         assert f"\n  {name} " in said
     assert "plan, as" not in run("inspect", str(tmp_path / "model")).out

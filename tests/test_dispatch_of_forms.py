@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import fin_pyfunc
 from fin_pyfunc.model.backends.forms import open_forms
@@ -16,7 +17,10 @@ from tests import models
 from tests.test_plan import Clocked
 
 
-def test_a_form_that_is_never_the_faster_one_is_opened_only_by_name(tmp_path: Path) -> None:
+def test_a_form_that_is_never_the_faster_one_is_opened_only_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fin_pyfunc.model.backends.forest.can_run", lambda _: False)
     fitted = models.small_forest()
     fin_pyfunc.save_model(fitted.estimator, fitted.train, tmp_path / "model", input_example=None)
     manifest = fin_pyfunc.load_model(str(tmp_path / "model")).manifest

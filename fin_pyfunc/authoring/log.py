@@ -29,6 +29,7 @@ from fin_pyfunc.compiling.forms import Compiled, compile_estimator
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.backends import asks_for
 from fin_pyfunc.model.backends.devices import KINDS, NAMES
+from fin_pyfunc.model.backends.forest import is_forest
 from fin_pyfunc.model.backends.native import single_threaded
 from fin_pyfunc.model.decision import Label
 from fin_pyfunc.model.dispatch import DEVICES
@@ -45,7 +46,7 @@ logger = logging.getLogger("fin_pyfunc")
 
 #: The code file of every artifact, copied from here.
 ENTRY = Path(artifact.__file__).with_name("entry.py")
-BACKENDS = ("native", "onnx", "treelite", *NAMES)
+BACKENDS = ("native", "forest", "onnx", "treelite", *NAMES)
 #: How far, in probability, a compiled form may be from the estimator.
 TOLERANCE = 1e-6
 
@@ -102,8 +103,8 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
     extra : {"ignore", "forbid"}, default "ignore"
         Whether a request may carry columns that are neither features nor identifiers.
     backend : str, default "auto"
-        "auto", "cpu", "gpu" or a backend's name ("native", "onnx", "treelite", "nvforest", "cuml"); the default for
-        whoever loads the model.
+        "auto", "cpu", "gpu" or a backend's name ("native", "forest", "onnx", "treelite", "nvforest", "cuml"); the
+        default for whoever loads the model.
     tolerance : float, default 1e-6
         How far, in probability, a compiled form may be from the estimator on any row that is compared; 0 keeps only
         forms that are equal to the last bit. A form that would flip a class is dropped whatever is allowed here.
@@ -270,8 +271,8 @@ def _compiled(
         )  # fmt: skip
     for name, reason in compiled.dropped.items():
         logger.info("no %s form of the estimator: %s", name, reason)
-    made = {form.backend for form in compiled.forms}
-    sources = [backend] if backend in LIBRARIES else []
+    made = {form.backend for form in compiled.forms} | {"forest" for form in compiled.forms if is_forest(form)}
+    sources = [backend] if backend in (*LIBRARIES, "forest") else []
     if backend not in ("auto", "cpu"):
         sources += [kind.form for kind in KINDS if asks_for(backend, kind.name, kind.device)]
     if sources and not made.intersection(sources):

@@ -61,7 +61,8 @@ def _package_files(package: str) -> Iterator[tuple[str, Path]]:
     for location in (spec.submodule_search_locations or ()) if spec else ():
         root = Path(location)
         for file in sorted(root.rglob("*")):
-            if file.is_file() and (file.suffix == ".py" or file.name == "py.typed"):  # not what images are built from
+            # not what images are built from, and nothing that was compiled for this machine; images compile the source
+            if file.is_file() and (file.suffix in (".py", ".c") or file.name == "py.typed"):
                 yield f"{package}/{file.relative_to(root).as_posix()}", file
 
 

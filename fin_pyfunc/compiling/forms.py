@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ from fin_pyfunc.compiling.linear import is_linear
 from fin_pyfunc.compiling.timing import ROW_COUNTS, seconds
 from fin_pyfunc.compiling.treelite_model import treelite_model
 from fin_pyfunc.compiling.trees import Array
+from fin_pyfunc.model.backends.forest import ForestBackend, NotAForestError, can_run
 from fin_pyfunc.model.backends.native import has_proba, single_threaded
 from fin_pyfunc.model.backends.onnx import INPUT, OUTPUT
 from fin_pyfunc.model.backends.onnx_session import open_session
-from fin_pyfunc.model.decision import Label
+from fin_pyfunc.model.decision import Label, Thresholds
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.form import Form
@@ -152,7 +154,22 @@ def _form(backend: str, estimator: Any, reference: Reference, single: bool, fold
     )  # fmt: skip
     for name in form.files:
         (folder / name).write_bytes(made.contents[name])
+    try:
+        _judge_forest(form, reference, folder)
+    except NotCompilable:
+        for name in form.files:
+            (folder / name).unlink()
+        raise
     return form
+
+
+def _judge_forest(form: Form, reference: Reference, folder: Path) -> None:
+    """Hold our own walk of the form's trees to the estimator, where that is what will run it."""
+    if can_run(form):
+        with contextlib.suppress(NotAForestError):
+            labels = list(range(reference.scores.shape[1]))
+            walk = ForestBackend(folder, form, labels, Thresholds(), reference.native).run
+            reference.judge(walk, None, exact=True, tolerance=0)
 
 
 def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:

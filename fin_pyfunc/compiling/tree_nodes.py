@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.compiling.trees import Array, Ensemble, Trees, constant, stack
+from fin_pyfunc.model.backends.forest import float32_below
 
 #: A TreeEnsembleRegressor (float32, several targets a leaf) is gone from ai.onnx.ml 5, where TreeEnsemble (float64, one
 #: target a leaf) comes; one graph cannot have both. https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsemble.html
@@ -203,13 +204,6 @@ def _parts(value: Array, n_trees: int) -> list[Array]:
     return [high, value - high]
 
 
-def _float32_below(threshold: Array) -> Array:
-    """The greatest float32 at most each threshold: a float32 is at most the one just where at most the other."""
-    rounded = threshold.astype(np.float32)
-    lower: Array = np.where(rounded > threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)
-    return lower
-
-
 def _float_attributes(trees: Trees) -> dict[str, Any]:
     """Of a TreeEnsembleRegressor; a node is named by its tree and its place there."""
     leaf = trees.is_leaf
@@ -226,7 +220,7 @@ def _float_attributes(trees: Trees) -> dict[str, Any]:
         "nodes_treeids": tree_of,
         "nodes_nodeids": place,
         "nodes_featureids": np.where(leaf, 0, trees.feature),
-        "nodes_values": np.where(leaf, 0, _float32_below(trees.threshold)),
+        "nodes_values": np.where(leaf, 0, float32_below(trees.threshold)),
         "nodes_modes": np.where(leaf, _LEAF_NAME, _LEQ_NAME).tolist(),
         "nodes_truenodeids": np.where(leaf, 0, trees.left - start),
         "nodes_falsenodeids": np.where(leaf, 0, trees.right - start),

@@ -20,6 +20,8 @@ import requests
 import fin_pyfunc
 
 _URL = "http://127.0.0.1:8000"
+#: What is to compute a forest in an image.
+BACKENDS = ("forest", "onnx", "native")
 #: Longest that the server may take to be ready, in seconds.
 _READY_SECONDS = 120.0
 
@@ -30,10 +32,12 @@ def main(uri: str) -> None:
     Parameters
     ----------
     uri : str
-        A model that `fin_pyfunc.log_model` logged.
+        A forest that `fin_pyfunc.log_model` logged.
 
     Raises
     ------
+    BackendError
+        A backend of `BACKENDS` is not there.
     requests.HTTPError
         An answer was not 200.
     SystemExit
@@ -43,6 +47,8 @@ def main(uri: str) -> None:
     if manifest is None:
         raise SystemExit("the trial needs a model that fin_pyfunc logged")
     row = manifest.example.features
+    for backend in BACKENDS:
+        fin_pyfunc.load_model(uri, backend=backend).predict_one(row)
     table = pyarrow.table({name: np.full(3, value) for name, value in row.items()})
     server = subprocess.Popen(["fin-pyfunc", "serve", "-m", uri, "--port", "8000"])
     try:

@@ -15,18 +15,23 @@ from pathlib import Path
 from typing import Literal, cast
 
 import msgspec
+import numpy as np
 
 from fin_pyfunc.compiling.job import JOB, OUTCOME, Job, Outcome
+from fin_pyfunc.model.backends.compiled import CompiledBackend
 from fin_pyfunc.model.backends.forms import open_forms
 from fin_pyfunc.model.backends.native import NativeBackend, labels_of
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.model.plan import ROW_COUNTS, measure
 
 logger = logging.getLogger("fin_pyfunc.server")
 
 #: Seconds that compiling may take; a model that takes longer goes on as it is.
 LIMIT = 120.0
+#: Seconds that measuring a backend may take that was not measured where the model was compiled.
+MEASURED = 0.1
 
 
 class Compiler:
@@ -72,6 +77,7 @@ class Compiler:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
     def _compile(self, model: Classifier, native: NativeBackend, path: Path, kind: str) -> None:
+        assert model.features is not None  # noqa: S101 - for the type checker; `later` has looked
         try:
             with self._turn:
                 folder = self._folder_of(model)
@@ -84,6 +90,7 @@ class Compiler:
                     folder, outcome.forms, times, classes, model.thresholds, native, wanted, True, on_devices=False
                 )
             if compiled:
+                times |= {b.name: _measured(b, len(model.features.names)) for b in compiled if b.name not in times}
                 dispatch = Dispatch([*compiled, native], wanted)
                 dispatch.adopt({backend.name: times[backend.name] for backend in dispatch.backends})
                 model.dispatch = dispatch
@@ -138,3 +145,9 @@ class Compiler:
 def _be_nice() -> None:
     with contextlib.suppress(OSError):
         os.nice(10)
+
+
+def _measured(backend: CompiledBackend, n_features: int) -> dict[int, float]:
+    """Seconds by rows of a backend that was not there when the model was compiled, on rows that are all numbers."""
+    rows = np.random.default_rng(0).standard_normal((ROW_COUNTS[-1], n_features))
+    return measure(lambda n_rows: backend.run(rows[:n_rows]), MEASURED)

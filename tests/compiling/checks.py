@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from fin_pyfunc.compiling.forms import Compiled, compile_estimator
 from fin_pyfunc.model.backends.compiled import CompiledBackend
+from fin_pyfunc.model.backends.forest import ForestBackend, can_run
 from fin_pyfunc.model.backends.native import NativeBackend, labels_of
 from fin_pyfunc.model.backends.onnx import OnnxBackend
 from fin_pyfunc.model.backends.treelite import TreeliteBackend
@@ -21,7 +22,9 @@ from tests.models import Fitted
 
 #: What LightGBM just takes for 0.
 ZERO = float(np.float32(1e-35))
-RUNS: dict[str, type[OnnxBackend] | type[TreeliteBackend]] = {"onnx": OnnxBackend, "treelite": TreeliteBackend}
+RUNS: dict[str, type[OnnxBackend | TreeliteBackend | ForestBackend]] = {
+    "onnx": OnnxBackend, "treelite": TreeliteBackend, "forest": ForestBackend,
+}  # fmt: skip
 
 
 class Made(NamedTuple):
@@ -43,9 +46,17 @@ class Made(NamedTuple):
         assert found, self.compiled.dropped
         return found[0]
 
-    def open(self, form: Form) -> CompiledBackend:
-        """The backend that serves a form."""
-        return RUNS[form.backend](self.folder, form, labels_of(self.native.estimator), Thresholds(), self.native)
+    def open(self, form: Form, backend: str | None = None) -> CompiledBackend:
+        """The backend that serves a form, or the one of that name."""
+        of = RUNS[backend or form.backend]
+        return of(self.folder, form, labels_of(self.native.estimator), Thresholds(), self.native)
+
+    def opened(self, forms: Sequence[Form]) -> Iterator[tuple[Form, CompiledBackend]]:
+        """Every backend that serves one of these forms."""
+        for form in forms:
+            yield form, self.open(form)
+            if can_run(form):
+                yield form, self.open(form, "forest")
 
 
 def compiled(model: Fitted, folder: Path, sample: bool = True, **options: Any) -> Made:
@@ -66,19 +77,19 @@ def matrix(frame: pd.DataFrame, spec: FeatureSpec) -> np.ndarray[Any, Any]:
 def assert_same(made: Made, rows: np.ndarray[Any, Any], forms: Sequence[Form] | None = None) -> None:
     """Every form answers every row as the estimator does: the same class, and probabilities within its error."""
     own = made.native.score(rows)
-    for form in made.compiled.forms if forms is None else forms:
-        got = made.open(form).score(rows)
-        np.testing.assert_array_equal(got.index, own.index, err_msg=form.backend)
+    for form, backend in made.opened(made.compiled.forms if forms is None else forms):
+        got = backend.score(rows)
+        np.testing.assert_array_equal(got.index, own.index, err_msg=backend.name)
         if form.output == "decision":
             assert got.probabilities is None
         elif form.band == 0:
-            np.testing.assert_array_equal(got.probabilities, own.probabilities, err_msg=form.backend)
+            np.testing.assert_array_equal(got.probabilities, own.probabilities, err_msg=backend.name)
         else:
             # rows that were not compared may be off by more than those that were, but not by a tenth of the band
             assert got.probabilities is not None
             assert own.probabilities is not None
             np.testing.assert_allclose(
-                got.probabilities, own.probabilities, rtol=0, atol=form.band / 10, err_msg=form.backend
+                got.probabilities, own.probabilities, rtol=0, atol=form.band / 10, err_msg=backend.name
             )
 
 

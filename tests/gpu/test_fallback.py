@@ -16,7 +16,7 @@ from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.device import gpu_available, probe
 from fin_pyfunc.model.errors import BackendError
 from tests.gpu.conftest import STANDIN
-from tests.models import bars, small_forest
+from tests.models import OF_FORESTS, bars, small_forest
 from tests.servers import Serving, serving
 
 
@@ -132,8 +132,8 @@ def test_the_device_is_measured_for_many_rows_and_a_file_is_scored_by_it_where_i
     dispatch = opened(saved, "auto").dispatch
     assert dispatch.plan is not None
     assert max(dispatch.plan.times["nvforest-gpu"]) >= 10_000
-    dispatch.adopt({"onnx": {1: 1e-6, 1000: 1.0}, "nvforest-gpu": {1: 1e-3, 1000: 1e-3}})
-    assert dispatch.choose(1).name == "onnx"
+    dispatch.adopt({OF_FORESTS: {1: 1e-6, 1000: 1.0}, "nvforest-gpu": {1: 1e-3, 1000: 1e-3}})
+    assert dispatch.choose(1).name == OF_FORESTS
     dispatch.pin(10_000)
     assert {dispatch.choose(n).name for n in (1, 1000, 1_000_000)} == {"nvforest-gpu"}
 

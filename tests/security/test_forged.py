@@ -367,7 +367,7 @@ def test_a_tree_so_deep_that_onnx_runtime_would_end_is_refused() -> None:
 def test_a_forged_treelite_file_is_refused() -> None:
     """Each byte that says where something is or how much of it there is, and every cut."""
     content = (folder(FIXTURES / "artifact-v2") / "trees.treelite").read_bytes()
-    assert check_treelite(content, 3) == 2
+    assert check_treelite(content, 3).n_features == 2
     for classes in (2, 4):
         with pytest.raises(ArtifactError):
             check_treelite(content, classes)

@@ -25,6 +25,7 @@ from fin_pyfunc.serving.decode import open_batch_envelope, open_envelope, read_r
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.trust.contents import check_data
 from fin_pyfunc.serving.uris import parse
+from tests.models import OF_FORESTS
 from tests.test_artifact import FIXTURES, folder, record, sign
 
 SEEDS = Path(__file__).with_name("seeds")
@@ -190,6 +191,7 @@ def run_damage(source: Path, name: str, backend: str, first: int, count: int) ->
 FILES = [
     ("artifact-v2", "model.onnx", "onnx"),
     ("artifact-v2", "trees.treelite", "treelite"),
+    ("artifact-v2", "trees.treelite", OF_FORESTS),
     ("artifact-v2", "estimator.skops", "native"),
     ("artifact-v2", "manifest.json", "auto"),
     ("artifact-v1", "estimator.skops", "native"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +71,11 @@ def open_forms(
     def close_calls(form: Form) -> Backend:
         """What is asked of a row that is too close to call: a form that is equal to the last bit, if there is one."""
         equal = next((f for f in forms if form.band and not f.band and f is not form), None)
-        return _Equal(partial(_open, folder, equal, classes, thresholds, estimator, wary)) if equal else estimator
+        if equal is None:
+            return estimator
+        of_trees, of_equal = partial(_forest, folder, [equal]), partial(_open, folder, equal)
+        rest = (classes, thresholds, estimator, wary)
+        return _Equal(lambda: next(iter(of_trees(*rest)), None) or of_equal(*rest))
 
     def open_on(kind: Kind, form: Form) -> CompiledBackend:
         if kind.form == "treelite":  # nvForest adds up in an order of its own
@@ -78,9 +83,13 @@ def open_forms(
         asked = estimator if kind.form == "cuml" else close_calls(form)
         return _BACKENDS[kind.name](folder, form, classes, thresholds, asked, wary)
 
-    opened = []
+    opened: list[CompiledBackend] = []
+    if wanted in ("auto", "cpu", "forest"):
+        opened += _forest(folder, forms, classes, thresholds, estimator, wary)
     for form in forms:
         if form.backend in _ELSEWHERE or wanted not in ("auto", "cpu", form.backend):
+            continue
+        if opened and opened[0].name == "forest":  # slower at every row count: by name alone
             continue
         others = [f for f in forms if f is not form and f.backend != wanted]
         if wanted != form.backend and form is not forms[0] and any(_is_slower(form, f, times) for f in others):
@@ -114,6 +123,15 @@ def _is_slower(form: Form, other: Form, times: Mapping[str, Times]) -> bool:
     own, others = times[form.backend], times[other.backend]
     common = own.keys() & others.keys()
     return bool(common) and all(own[n] >= WORTH_IT * others[n] for n in common)
+
+
+def _forest(folder: Path, forms: Sequence[Form], *args: Any) -> list[CompiledBackend]:
+    from fin_pyfunc.model.backends.forest import ForestBackend, NotAForestError, can_run
+
+    for form in filter(can_run, forms):
+        with contextlib.suppress(NotAForestError, ImportError):  # ImportError: it was built for another machine
+            return [ForestBackend(folder, form, *args)]
+    return []
 
 
 def _open(folder: Path, form: Form, *args: Any) -> CompiledBackend:

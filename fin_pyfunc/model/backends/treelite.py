@@ -25,7 +25,7 @@ class TreeliteBackend(CompiledBackend):
 
         self._gtil = treelite.gtil
         content = (folder / form.file).read_bytes()
-        self._n_features = check_treelite(content, len(self._classes))
+        self._n_features = check_treelite(content, len(self._classes)).n_features
         try:
             self._model = treelite.Model.deserialize_bytes(content)
         except (treelite.TreeliteError, UnicodeDecodeError) as e:

@@ -5,7 +5,7 @@ Source: `include/treelite/tree.h` and `detail/serializer.h` of treelite 4.7, who
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,47 @@ _MAX_TREES = 1_000_000
 _BRANCH, _CATEGORICAL, _LEAF = 1, 2, 0
 
 
-def check_treelite(content: bytes, n_classes: int) -> int:
-    """Check a checkpoint.
+class Tree(NamedTuple):
+    """One tree, an item a node: `comparison` is 3 for "at most", `vector` the leaves' rows from `begin` on."""
+
+    left: Array
+    right: Array
+    feature: Array
+    threshold: Array
+    nan_left: Array
+    is_categorical: Array
+    comparison: Array
+    begin: Array
+    vector: Array
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds, as far as it is looked at here.
+
+    Parameters
+    ----------
+    n_features : int
+        How many columns the matrix must have that it is given.
+    width : int
+        How many scores a leaf has, or 1.
+    averages : bool
+        Whether scores are means over the trees, not sums.
+    postprocessor : str
+        What makes probabilities of them.
+    base : ndarray of shape (n_scores,), float64
+    trees : list of Tree
+    """
+
+    n_features: int
+    width: int
+    averages: bool
+    postprocessor: str
+    base: Array
+    trees: list[Tree]
+
+
+def check_treelite(content: bytes, n_classes: int) -> Checkpoint:
+    """Check a checkpoint, and read it.
 
     Parameters
     ----------
@@ -30,8 +69,7 @@ def check_treelite(content: bytes, n_classes: int) -> int:
 
     Returns
     -------
-    int
-        How many columns the matrix must have that it is given.
+    Checkpoint
 
     Raises
     ------
@@ -47,11 +85,11 @@ def check_treelite(content: bytes, n_classes: int) -> int:
     n_trees = int(reader.one("<u8"))
     n_features = int(reader.one("<i4"))
     reader.one("u1")  # the task
-    reader.flag()
+    averages = reader.flag()
     n_targets = reader.one("<i4")
     classes, shape = reader.array("<i4"), reader.array("<i4")
     targets, of_class = reader.array("<i4"), reader.array("<i4")
-    reader.array("u1")  # what makes probabilities of sums, by name
+    postprocessor = reader.array("u1").tobytes().decode("latin-1")
     reader.one("<f4")
     reader.one("<f4")
     base = reader.array("<f8")
@@ -71,14 +109,13 @@ def check_treelite(content: bytes, n_classes: int) -> int:
         raise forged("a treelite tree of a class that there is not")
     if width > 1 and (of_class != -1).any():
         raise forged(_BAD)
-    for _ in range(n_trees):
-        _check_tree(reader, threshold, leaf, width, n_features)
+    trees = [_tree(reader, threshold, leaf, width, n_features) for _ in range(n_trees)]
     if reader.left:
         raise forged(_BAD)
-    return n_features
+    return Checkpoint(n_features, width, averages, postprocessor, base, trees)
 
 
-def _check_tree(reader: _Reader, threshold: str, leaf: str, width: int, n_features: int) -> None:
+def _tree(reader: _Reader, threshold: str, leaf: str, width: int, n_features: int) -> Tree:
     n_nodes = int(reader.one("<i4"))
     reader.flag()
     if n_nodes < 1:
@@ -93,11 +130,12 @@ def _check_tree(reader: _Reader, threshold: str, leaf: str, width: int, n_featur
     kind, left, right, feature = each("i1"), each("<i4"), each("<i4"), each("<i4")
     flags = [each("u1")]
     each(leaf)
-    each(threshold)
+    thresholds = each(threshold)
     comparison = each("i1")
     flags.append(each("u1"))
     vector = reader.array(leaf)
-    _check_spans(each("<u8"), each("<u8"), len(vector), kind == _LEAF, width if width > 1 else 0)
+    begin = each("<u8")
+    _check_spans(begin, each("<u8"), len(vector), kind == _LEAF, width if width > 1 else 0)
     categories = reader.array("<u4")
     _check_spans(each("<u8"), each("<u8"), len(categories), kind == _CATEGORICAL, None)
     for dtype in ("<u8", "<f8", "<f8"):  # what training counted: not needed to predict, so it may be left out
@@ -114,6 +152,7 @@ def _check_tree(reader: _Reader, threshold: str, leaf: str, width: int, n_featur
     if (left[kind != _LEAF] < 0).any() or not np.isin(comparison[kind == _BRANCH], (1, 2, 3, 4, 5)).all():
         raise forged(_BAD)
     check_trees(left, right, feature, n_features)
+    return Tree(left, right, feature, thresholds, flags[0], kind == _CATEGORICAL, comparison, begin, vector)
 
 
 def _check_spans(begin: Array, end: Array, length: int, used: Array, width: int | None) -> None:

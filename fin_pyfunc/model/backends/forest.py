@@ -1,0 +1,117 @@
+"""A random forest in treelite's form, through our own module in C, which walks sixteen of its trees at a time."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fin_pyfunc.model.backends.compiled import CompiledBackend
+from fin_pyfunc.model.decision import Probabilities
+from fin_pyfunc.model.form import Form
+from fin_pyfunc.model.soundness.treelite import Checkpoint, check_treelite
+
+_MODULE = "fin_pyfunc.model.backends._forest"
+#: treelite's number of the comparison "at most", and its name of doing nothing with the mean of a forest's leaves.
+_AT_MOST, _AS_IT_IS = 3, "identity_multiclass"
+
+Array = np.ndarray[Any, Any]
+
+
+def is_forest(form: Form) -> bool:
+    """Whether a form is that of a forest, equal to it to the last bit."""
+    return form.backend == "treelite" and form.casts and not form.band
+
+
+def can_run(form: Form) -> bool:
+    """Whether a form may be run here: `is_forest`, and the module was built."""
+    return is_forest(form) and find_spec(_MODULE) is not None
+
+
+def float32_below(threshold: Array) -> Array:
+    """The greatest float32 at most each threshold: a float32 is at most the one just where at most the other."""
+    rounded = threshold.astype(np.float32)
+    lower: Array = np.where(rounded > threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+    return lower
+
+
+class ForestBackend(CompiledBackend):
+    """Scores with the trees of a treelite form; made as any `CompiledBackend`, from one that `can_run`.
+
+    Raises
+    ------
+    ArtifactError
+        The file cannot be read.
+    NotAForestError
+        It can, and holds something that scores are made of in another way, or that is too large for 32 bits.
+    """
+
+    name = "forest"
+
+    def open(self, folder: Path, form: Form) -> None:
+        """Read the form's file; see `CompiledBackend.open`."""
+        read = check_treelite((folder / form.file).read_bytes(), len(self._classes))
+        self._width = len(self._classes)
+        try:
+            self._forest = _laid_out(read)
+        except (OverflowError, ValueError) as e:
+            raise NotAForestError(str(e)) from e
+
+    def run(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
+        """The trees' scores; see `CompiledBackend.run`."""
+        scores = np.empty((len(matrix), self._width))
+        self._forest.score(np.ascontiguousarray(matrix), scores)
+        return scores
+
+
+class NotAForestError(Exception):
+    """A form that this backend is not made for; another one runs it."""
+
+
+def _laid_out(read: Checkpoint) -> Any:
+    from fin_pyfunc.model.backends import _forest
+
+    def joined(name: str, dtype: Any) -> Array:
+        return np.concatenate([getattr(tree, name) for tree in read.trees]).astype(dtype, copy=False)
+
+    sizes = [len(tree.left) for tree in read.trees]
+    roots = np.cumsum([0, *sizes[:-1]])
+    if sum(sizes) > np.iinfo(np.int32).max:
+        raise NotAForestError("it has too many nodes")
+    start = np.repeat(roots, sizes).astype(np.int32)
+    leaf = joined("left", np.int32) < 0
+    left, right = (np.where(leaf, -1, joined(side, np.int32) + start) for side in ("left", "right"))
+    threshold = joined("threshold", np.float64)
+    is_plain = read.averages and read.width > 1 and read.postprocessor == _AS_IT_IS and not read.base.any()
+    if (
+        not is_plain
+        or (joined("comparison", np.int8)[~leaf] != _AT_MOST).any()
+        or joined("is_categorical", bool).any()
+        or np.isnan(threshold[~leaf]).any()
+    ):
+        raise NotAForestError("it is no mean of trees that split on numbers")
+    values, row = _values(read, leaf)
+    return _forest.Forest(
+        read.n_features, roots, left, right, joined("feature", np.int32), float32_below(threshold),
+        joined("nan_left", bool), row, values,
+    )  # fmt: skip
+
+
+def _values(read: Checkpoint, leaf: Array) -> tuple[Array, Array]:
+    """What leaves add, as rows of scores, and which of them each node adds (0 at a branch)."""
+    values = np.concatenate([_rows(tree, read.width) for tree in read.trees])
+    row = np.zeros(len(leaf), dtype=np.int32)
+    if np.isin(values, (0.0, 1.0)).all() and (values.sum(axis=1) == 1).all():  # few rows stay in the nearest cache
+        row[leaf] = values.argmax(axis=1)
+        return np.eye(read.width), row
+    row[leaf] = np.arange(len(values))
+    return values, row
+
+
+def _rows(tree: Any, width: int) -> Array:
+    """The leaves' rows, in the order of the leaves."""
+    starts = tree.begin[tree.left < 0].astype(np.int64)
+    rows: Array = tree.vector[starts[:, None] + np.arange(width)].astype(np.float64)
+    return rows
