@@ -19,8 +19,8 @@ from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.values import OTHER, Values
 from fin_pyfunc.serving.prediction import Prediction, model_of
 
-#: Answers are counted together, once they have so many rows: one at a time would cost each several times as much, and
-#: more of them would hold up the event loop.
+#: Answers of one model are counted together, once they have so many rows: one at a time would cost each several times
+#: as much, and more of them would hold up the event loop.
 TOGETHER = 128
 #: What an answer that was never sent has for a status, as nginx has it.
 CLIENT_WENT_AWAY = 499
@@ -29,6 +29,17 @@ _REASONS = (
     ("missing", "missing"), ("null", "null"), ("NaN", "null"), ("infinite", "infinite"), ("unknown", "unknown"),
     ("must be one of", "category"), ("must be", "type"),
 )  # fmt: skip
+
+
+class _Kept:
+    """Answers of one model on one path that are not counted yet."""
+
+    __slots__ = ("predictions", "rows", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.predictions: list[Prediction] = []
+        self.rows = 0
 
 
 class RequestMetrics:
@@ -43,20 +54,23 @@ class RequestMetrics:
 
     def __init__(self, values: Values, routes: Collection[str]) -> None:
         self._values, self._routes = values, frozenset(routes)
-        #: by path, the seconds and the predictions of answers that are not counted yet
-        self._answered: dict[str, tuple[list[float], list[Prediction]]] = {}
-        self._rows = 0
+        #: by path and model, which is there as long as a prediction of it is
+        self._kept: dict[tuple[str, int], _Kept] = {}
 
     def answered(self, scope: Scope, status: int, seconds: float, error: Exception | None, /) -> None:
         """Count one request, whatever became of it."""
         prediction: Prediction | None = scope["state"].get("prediction")
         if prediction is not None and status == 200:
-            times, predictions = self._answered.setdefault(scope["path"], ([], []))
-            times.append(seconds)
-            predictions.append(prediction)
-            self._rows += len(prediction.table)
-            if self._rows >= TOGETHER:
-                self._count_answered()
+            key = scope["path"], id(prediction.loaded)
+            kept = self._kept.get(key)
+            if kept is None:
+                kept = self._kept[key] = _Kept()
+            kept.seconds.append(seconds)
+            kept.predictions.append(prediction)
+            kept.rows += len(prediction.table)
+            if kept.rows >= TOGETHER:
+                del self._kept[key]
+                self._count_kept(key[0], kept)
             return
         path = self._route(scope["path"])
         self._values.add(m.REQUESTS, path, str(status or CLIENT_WENT_AWAY), model_of(scope, error))
@@ -68,23 +82,22 @@ class RequestMetrics:
 
     def count(self) -> None:
         """Count what was kept to be counted together."""
-        if self._answered:
-            self._count_answered()
+        all_kept, self._kept = self._kept, {}
+        for (path, _), kept in all_kept.items():
+            self._count_kept(path, kept)
 
-    def _count_answered(self) -> None:
-        answered, self._answered, self._rows = self._answered, {}, 0
-        for path, (times, predictions) in answered.items():
-            self._values.observe_all(m.REQUEST_SECONDS, path, values=np.array(times))
-            self._count_steps(path, predictions)
-            # a model that does not say its classes has others with each answer
-            alike: dict[tuple[int, int], list[Prediction]] = {}
-            for p in predictions:
-                alike.setdefault((id(p.loaded), id(p.decisions.scores.classes)), []).append(p)
-            for of_model in alike.values():
-                loaded = of_model[0].loaded
-                self._values.add(m.REQUESTS, path, "200", loaded.resolved.model_id, by=len(of_model))
-                self._count_answers(of_model)
-                self._count_features(loaded, [p.table for p in of_model])
+    def _count_kept(self, path: str, kept: _Kept) -> None:
+        loaded = kept.predictions[0].loaded
+        self._values.observe_all(m.REQUEST_SECONDS, path, values=np.array(kept.seconds))
+        self._values.add(m.REQUESTS, path, "200", loaded.resolved.model_id, by=len(kept.predictions))
+        self._count_steps(path, kept.predictions)
+        self._count_features(loaded, [p.table for p in kept.predictions])
+        # a model that does not say its classes has others with each answer
+        alike: dict[int, list[Prediction]] = {}
+        for p in kept.predictions:
+            alike.setdefault(id(p.decisions.scores.classes), []).append(p)
+        for of_classes in alike.values():
+            self._count_answers(of_classes)
 
     def _route(self, path: str) -> str:
         return path if path in self._routes else OTHER
