@@ -6,12 +6,12 @@ import time
 from functools import lru_cache
 
 
-def timestamp(seconds: float) -> bytes:
+def timestamp(seconds: float) -> str:
     """Seconds since the epoch as text, such as ``2026-11-25T01:15:37.640755Z``."""
     whole = int(seconds)
-    return b"%b.%06dZ" % (_to_the_second(whole), int((seconds - whole) * 1e6))
+    return f"{_to_the_second(whole)}.{int((seconds - whole) * 1e6):06d}Z"
 
 
 @lru_cache(maxsize=16)
-def _to_the_second(whole: int) -> bytes:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)).encode()
+def _to_the_second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))

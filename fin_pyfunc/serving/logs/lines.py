@@ -93,7 +93,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             extra |= {"error": record.exc_info[0].__name__, "trace": self.formatException(record.exc_info)}
         line = Line(
-            time=timestamp(record.created).decode(),
+            time=timestamp(record.created),
             level=record.levelname.lower(),
             logger=record.name,
             pid=record.process or 0,

@@ -73,7 +73,7 @@ class JsonLines:
         self._is_all, self._routes, self._write = is_all, frozenset(routes), write or _to_stderr
         self._gathering: Gathering[_Answered] = Gathering(self._tell, TOGETHER, WAIT_SECONDS)
         #: what lines have in common that differ in time, id and seconds only, as three gaps leave it
-        self._common: dict[_Kind, list[bytes]] = {}
+        self._common: dict[_Kind, list[str]] = {}
 
     def answered(self, scope: Scope, status: int, seconds: float, error: Exception | None, /) -> None:
         """Keep one line, if it is to be written, for a moment."""
@@ -90,12 +90,15 @@ class JsonLines:
     def _tell(self, requests: list[_Answered]) -> None:
         """Write their lines, in pieces of whole lines that a pipe takes as one."""
         lines: list[bytes] = []
-        size = 0
+        size, last = 0, None
+        before = between = then = after = ""
         for at, kind, id_, seconds, prediction in requests:
             answer = ("", 0) if prediction is None else (prediction.decisions.backend, len(prediction.table))
-            before, between, then, after = self._common.get((*kind, *answer)) or self._parts((*kind, *answer))
+            if (key := (*kind, *answer)) != last:
+                before, between, then, after = self._common.get(key) or self._parts(key)
+                last = key
             # an id is hexadecimal, or of characters that JSON writes as they are (`http.request_id`)
-            line = b'%b"%b"%b"%b"%b%.6f%b\n' % (before, timestamp(at), between, id_.encode(), then, seconds, after)
+            line = f'{before}"{timestamp(at)}"{between}"{id_}"{then}{seconds:.6f}{after}\n'.encode()
             if lines and size + len(line) > PIECE:
                 self._write(b"".join(lines))
                 lines, size = [], 0
@@ -103,7 +106,7 @@ class JsonLines:
             size += len(line)
         self._write(b"".join(lines))
 
-    def _parts(self, kind: _Kind) -> list[bytes]:
+    def _parts(self, kind: _Kind) -> list[str]:
         level, method, path, status, model, trace, backend, rows = kind
         line = Line(
             time=GAP,
@@ -121,7 +124,7 @@ class JsonLines:
             rows=rows,
             trace_id=trace,
         )
-        known = parts(line)
+        known = [part.decode() for part in parts(line)]
         if status == 200 and not trace and len(self._common) < MAX_COMMON:
             self._common[kind] = known
         return known

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from starlette.types import Scope
 
 from fin_pyfunc.model.decision import label_names
 from fin_pyfunc.model.errors import FeatureError
-from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.loader import LoadedModel
 from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.values import OTHER, Values
@@ -22,6 +22,10 @@ from fin_pyfunc.serving.prediction import Prediction, model_of
 #: Answers of one model are counted together, once they have so many rows: one at a time would cost each several times
 #: as much, and more of them would hold up the event loop.
 TOGETHER = 128
+#: What is told of a prediction's time, and what is counted of that; and of its waits.
+_STEPS = attrgetter("began", "decoded", "started", "scored", "encoded")
+_TOOK = (m.REQUEST_SECONDS, m.DECODE_SECONDS, m.SCORE_SECONDS, m.ENCODE_SECONDS)
+_WAITED = (m.LOAD_WAIT_SECONDS, m.QUEUE_SECONDS)
 #: What an answer that was never sent has for a status, as nginx has it.
 CLIENT_WENT_AWAY = 499
 #: How what was wrong with a value begins, and what it is counted as.
@@ -34,12 +38,21 @@ _REASONS = (
 class _Kept:
     """Answers of one model on one path that are not counted yet."""
 
-    __slots__ = ("predictions", "rows", "seconds")
+    __slots__ = ("are_single", "predictions", "rows", "seconds")
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self.predictions: list[Prediction] = []
-        self.rows = 0
+        self.rows, self.are_single = 0, True
+
+    def add(self, seconds: float, prediction: Prediction) -> None:
+        """Keep one more."""
+        self.seconds.append(seconds)
+        self.predictions.append(prediction)
+        n_rows = len(prediction.table)
+        self.rows += n_rows
+        if n_rows != 1:
+            self.are_single = False
 
 
 class RequestMetrics:
@@ -65,9 +78,7 @@ class RequestMetrics:
             kept = self._kept.get(key)
             if kept is None:
                 kept = self._kept[key] = _Kept()
-            kept.seconds.append(seconds)
-            kept.predictions.append(prediction)
-            kept.rows += len(prediction.table)
+            kept.add(seconds, prediction)
             if kept.rows >= TOGETHER:
                 del self._kept[key]
                 self._count_kept(key[0], kept)
@@ -88,10 +99,9 @@ class RequestMetrics:
 
     def _count_kept(self, path: str, kept: _Kept) -> None:
         loaded = kept.predictions[0].loaded
-        self._values.observe_all(m.REQUEST_SECONDS, path, values=np.array(kept.seconds))
         self._values.add(m.REQUESTS, path, "200", loaded.resolved.model_id, by=len(kept.predictions))
-        self._count_steps(path, kept.predictions)
-        self._count_features(loaded, [p.table for p in kept.predictions])
+        self._count_steps(path, kept)
+        self._count_features(loaded, kept)
         # a model that does not say its classes has others with each answer
         alike: dict[int, list[Prediction]] = {}
         for p in kept.predictions:
@@ -108,43 +118,54 @@ class RequestMetrics:
             # a name that the model does not know is the caller's own
             self._values.add(m.FEATURES_REFUSED, OTHER if reason == "unknown" else problem.feature, reason)
 
-    def _count_steps(self, path: str, predictions: Iterable[Prediction]) -> None:
-        steps = [(p.entered, p.found, p.began, p.decoded, p.started, p.scored, p.encoded) for p in predictions]
-        entered, found, began, decoded, started, scored, encoded = np.array(steps, dtype=np.float64).T
-        for metric, seconds in (
-            (m.LOAD_WAIT_SECONDS, found - entered),
-            (m.QUEUE_SECONDS, (began - found) + (started - decoded)),
-            (m.DECODE_SECONDS, decoded - began),
-            (m.SCORE_SECONDS, scored - started),
-            (m.ENCODE_SECONDS, encoded - scored),
-        ):
-            self._values.observe_all(metric, path, values=seconds)
-        rows = np.array([len(p.table) for p in predictions], dtype=np.float64)
-        self._values.observe_all(m.ROWS_PER_REQUEST, path, values=rows)
+    def _count_steps(self, path: str, kept: _Kept) -> None:
+        predictions, n = kept.predictions, len(kept.predictions)
+        steps = [*chain.from_iterable(map(_STEPS, predictions))]  # a flat list becomes an array sooner
+        began, decoded, started, scored, encoded = np.array(steps).reshape(n, 5).T
+        took = np.array([kept.seconds, decoded - began, scored - started, encoded - scored])
+        self._values.observe_all(_TOOK, path, values=took)
+        # most predictions wait for nothing
+        waited = [p for p in predictions if p.entered is not p.began or p.started is not p.decoded]
+        if waited:
+            waits = [[p.found - p.entered for p in waited], [p.began - p.found + p.started - p.decoded for p in waited]]
+            self._values.observe_all(_WAITED, path, values=np.array(waits))
+        for metric in _WAITED:
+            self._values.observe(metric, path, value=0.0, times=n - len(waited))
+        if kept.are_single:
+            self._values.observe(m.ROWS_PER_REQUEST, path, value=1.0, times=n)
+        else:
+            rows = np.array([[len(p.table) for p in predictions]], dtype=np.float64)
+            self._values.observe_all((m.ROWS_PER_REQUEST,), path, values=rows)
 
     def _count_answers(self, predictions: list[Prediction]) -> None:
         model, classes = predictions[0].loaded.resolved.model_id, label_names(predictions[0].decisions.scores.classes)
-        indices = np.concatenate([p.decisions.scores.index for p in predictions])
+        indices = _stacked([p.decisions.scores.index for p in predictions])
         by_class = dict(zip(classes, np.bincount(indices, minlength=len(classes)).tolist(), strict=True))
-        by_backend = Counter[str]()
-        for p in predictions:
-            by_backend[p.decisions.backend] += len(p.table)
+        backends = {p.decisions.backend for p in predictions}
+        if len(backends) == 1:
+            by_backend = dict.fromkeys(backends, len(indices))
+        else:
+            by_backend = {b: sum(len(p.table) for p in predictions if p.decisions.backend == b) for b in backends}
         by_confidence = _confidences(predictions, indices)
         for metric, counts in ((m.PREDICTIONS, by_class), (m.CONFIDENCES, by_confidence), (m.BACKENDS, by_backend)):
             for label, n in counts.items():
                 if n:
                     self._values.add(metric, model, label, by=n)
 
-    def _count_features(self, loaded: LoadedModel, tables: list[Table]) -> None:
+    def _count_features(self, loaded: LoadedModel, kept: _Kept) -> None:
         features, manifest = loaded.model.features, loaded.model.manifest
         if features is None:
             return
         ranges = {} if manifest is None else manifest.ranges
+        tables = [p.table for p in kept.predictions]
         if features.is_numeric:
-            values = np.concatenate(tables).astype(np.float64, copy=False)
+            values = _stacked(tables)
             bounds = np.array([ranges.get(name, (-np.inf, np.inf)) for name in features.names], dtype=np.float64)
+            inside = (values >= bounds[:, 0]) & (values <= bounds[:, 1])  # NaN is nowhere
+            if inside.all():
+                return
             nulls = np.isnan(values).sum(axis=0)
-            outside = ((values < bounds[:, 0]) | (values > bounds[:, 1])).sum(axis=0)
+            outside = len(values) - inside.sum(axis=0) - nulls
         else:
             frame = pd.concat([features.restore(table) for table in tables], ignore_index=True)
             nulls = np.array([pd.isna(frame[name]).sum() for name in features.names])
@@ -152,6 +173,16 @@ class RequestMetrics:
         for metric, counts in ((m.FEATURES_NULL, nulls), (m.FEATURES_OUT_OF_RANGE, outside)):
             for i in np.flatnonzero(counts).tolist():
                 self._values.add(metric, loaded.resolved.model_id, features.names[i], by=int(counts[i]))
+
+
+def _stacked(parts: list[Any]) -> np.ndarray[Any, Any]:
+    """Arrays of one dtype below each other; three times as fast as `np.concatenate` for many rows of their own."""
+    first = parts[0]
+    try:
+        flat = np.frombuffer(b"".join(parts), dtype=first.dtype)
+    except BufferError:  # of a table that lies in memory column by column
+        return np.concatenate(parts)
+    return flat.reshape(-1, *first.shape[1:])
 
 
 def _n_outside(column: Any, bounds: tuple[float, float] | None) -> int:
@@ -164,6 +195,6 @@ def _confidences(predictions: list[Prediction], indices: np.ndarray[Any, Any]) -
     found = [p for p in of_each if p is not None]
     if len(found) < len(of_each):
         return Counter(chain.from_iterable(p.decisions.confidences for p in predictions))
-    chosen, thresholds = np.concatenate(found)[np.arange(len(indices)), indices], predictions[0].decisions.thresholds
+    chosen, thresholds = _stacked(found)[np.arange(len(indices)), indices], predictions[0].decisions.thresholds
     high, fair = int((chosen >= thresholds.high).sum()), int((chosen >= thresholds.medium).sum())
     return Counter(high=high, medium=fair - high, low=len(chosen) - fair)

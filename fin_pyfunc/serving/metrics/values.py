@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_left
+from collections.abc import Sequence
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -81,24 +83,28 @@ class Values:
             series[key] = to
             self._changed.add((metric, key))
 
-    def observe(self, metric: Metric, *labels: str, value: float) -> None:
-        """Put one value into a histogram."""
+    def observe(self, metric: Metric, *labels: str, value: float, times: int = 1) -> None:
+        """Put one value into a histogram, so many times."""
         if self.folder is None:
             return
         with self._lock:
             histogram = self._histogram(metric, labels)
-            histogram.counts[bisect_left(metric.buckets, value)] += 1
-            histogram.total += value
+            histogram.counts[bisect_left(metric.buckets, value)] += times
+            histogram.total += value * times
 
-    def observe_all(self, metric: Metric, *labels: str, values: Any) -> None:
-        """Put many values, an ndarray, into a histogram."""
+    def observe_all(self, metrics: Sequence[Metric], *labels: str, values: Any) -> None:
+        """Put many values, an ndarray of shape (n_metrics, n_values), into histograms of the same buckets."""
         if self.folder is None:
             return
-        counts = np.bincount(np.searchsorted(metric.buckets, values), minlength=len(metric.buckets) + 1).tolist()
+        buckets, n = metrics[0].buckets, len(metrics[0].buckets) + 1
+        places = np.searchsorted(buckets, values) + np.arange(0, n * len(metrics), n)[:, None]
+        counts = np.bincount(places.ravel(), minlength=n * len(metrics)).tolist()
+        totals = values.sum(axis=1).tolist()
         with self._lock:
-            histogram = self._histogram(metric, labels)
-            histogram.counts = [a + b for a, b in zip(histogram.counts, counts, strict=True)]
-            histogram.total += float(values.sum())
+            for i, metric in enumerate(metrics):
+                histogram = self._histogram(metric, labels)
+                histogram.counts = list(map(add, histogram.counts, counts[n * i : n * (i + 1)]))
+                histogram.total += totals[i]
 
     def flush(self) -> None:
         """Write what has changed to this process's files."""

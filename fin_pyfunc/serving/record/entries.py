@@ -61,7 +61,7 @@ class Entries:
     def __init__(self, digests: Digests | None) -> None:
         self._digests = digests
         #: what usual records of a principal and a route have in common, as four gaps leave it
-        self._common: dict[tuple[str | None, str], list[bytes]] = {}
+        self._common: dict[tuple[str | None, str], tuple[bytes, str, str, str, bytes]] = {}
 
     def body(self, scope: Scope, asked: Asked, facts: bytes) -> bytes:
         """The body of one record.
@@ -83,16 +83,15 @@ class Entries:
         received, decided = timestamp(now - (late - asked.began)), timestamp(now - (late - asked.scored))
         if theirs is None and decisions is not None and not isinstance(decisions, JoinedDecisions):
             p = self._common.get((principal, scope["path"])) or self._parts(principal, scope["path"])
-            return b'%b"%b"%b"%b"%b"%b"%b%b%b,%b,%b' % (
-                *(p[0], ours.encode(), p[1], received, p[2], decided, p[3], _encode(answers(decisions)), p[4]),
-                *(facts, self._features(asked, is_one=scope["path"] == "/predict")),
-            )
+            start = f'"{ours}"{p[1]}"{received}"{p[2]}"{decided}"{p[3]}'.encode()
+            ends = _encode(answers(decisions)), p[4], facts, self._features(asked, is_one=scope["path"] == "/predict")
+            return b"%b%b%b%b,%b,%b" % (p[0], start, *ends)
         entry = _Entry(
             kind="prediction",
             request_id=ours,
             client_request_id=theirs,
-            received=received.decode(),
-            decided=decided.decode(),
+            received=received,
+            decided=decided,
             principal=principal,
             route=scope["path"],
             status=200 if failure is None else 500,
@@ -102,7 +101,7 @@ class Entries:
         )
         return b"%b,%b,%b" % (_encode(entry)[1:-1], facts, self._features(asked, is_one=scope["path"] == "/predict"))
 
-    def _parts(self, principal: str | None, route: str) -> list[bytes]:
+    def _parts(self, principal: str | None, route: str) -> tuple[bytes, str, str, str, bytes]:
         entry = _Entry(
             kind="prediction",
             request_id=GAP,
@@ -114,8 +113,8 @@ class Entries:
             status=200,
             answers=GAP,
         )
-        first, *rest, last = parts(entry)
-        known = [first[1:], *rest, last[:-1]]  # without the braces
+        first, second, third, fourth, last = parts(entry)
+        known = first[1:], second.decode(), third.decode(), fourth.decode(), last[:-1]  # without the braces
         if len(self._common) < MAX_COMMON:
             self._common[principal, route] = known
         return known
