@@ -26,6 +26,9 @@ WORKERS = (1, 2, 4)
 #: Requests for each worker before its memory is read, over so many connections that each worker gets some.
 REQUESTS, CONNECTIONS = 100, 16
 OVER_SECONDS, WORKER_MB = 1.0, 40.0
+#: Memory is at rest once it has not grown by more than so much in so many seconds: a single worker of a model folder
+#: imports MLflow beside its first answers, not before.
+REST_MB, REST_SECONDS, PATIENCE_SECONDS = 1.0, 4.0, 30.0
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -92,11 +95,10 @@ def _memory(bench: Bench) -> list[Row]:
         for workers in WORKERS:
             print(f"  memory, {source}, {workers} worker{'s' * (workers > 1)}", flush=True)
             with _settled(contenders.ours(uri, workers), bench, workers) as pids:
-                totals[source, workers] = sum(map(pss_mb, pids))
+                totals[source, workers] = _at_rest(pids)
                 libraries = max(libraries, *map(sklearn_libraries, pids))
     with _settled(contenders.mlflow(models.theirs["forest"]), bench, 1) as pids:
-        theirs = sum(map(pss_mb, pids))
-    # one worker alone is a case of its own: MLflow is not imported before its fork, but beside its first answers
+        theirs = _at_rest(pids)
     lines = [
         Row(
             *(6, f"memory of each worker from {few} to {many}, {source}, model included (PSS)", "MB"),
@@ -129,6 +131,16 @@ def _settled(contender: Contender, bench: Bench, workers: int) -> Iterator[list[
             asyncio.run(load(server.port, sent, CONNECTIONS, seconds=30.0, max_requests=CONNECTIONS))
         first = psutil.Process(server.pid)
         yield [first.pid, *(child.pid for child in first.children(recursive=True))]
+
+
+def _at_rest(pids: list[int]) -> float:
+    """Memory of these processes, in MB, once it does not grow any more."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    before, now = 0.0, sum(map(pss_mb, pids))
+    while now - before > REST_MB and time.monotonic() < until:
+        time.sleep(REST_SECONDS)
+        before, now = now, sum(map(pss_mb, pids))
+    return now
 
 
 def pss_mb(pid: int) -> float:

@@ -101,7 +101,7 @@ def test_an_inserted_record_is_named(
     copy = Copy(whole, tmp_path_factory.getbasetemp() / "inserted")
     segment, i = data.draw(st.sampled_from(copy.places))
     from_segment, from_line = data.draw(st.sampled_from(copy.places))
-    foreign, _ = chained(START, body(3))
+    foreign, _ = chained(START, [body(3)])
     line = data.draw(st.sampled_from([copy.segments[from_segment][from_line], foreign, b'{"a":1}\n', b"\n"]))
     copy.segments[segment].insert(i + 1, line)
     same_follows = copy.segments[segment][i + 2 : i + 3] == [line]  # nobody can tell which of the two was inserted
@@ -114,7 +114,7 @@ def test_a_record_that_was_forged_with_the_right_digest_is_named(whole: Path, tm
     from fin_pyfunc.serving.record.lines import Position, digest
 
     before = copy.segments[2][1]
-    forged, _ = chained(Position(7, digest(before[:-1])), body(99))
+    forged, _ = chained(Position(7, digest(before[:-1])), [body(99)])
     copy.segments[2].insert(2, forged)
     assert {(2, 4)} <= copy.named()
 

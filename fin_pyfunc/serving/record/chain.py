@@ -95,24 +95,22 @@ class ChainWriter:
         if self._file is not None and self._has_rest:
             os.ftruncate(self._file, self._end.offset)
             self._has_rest = False
-        lines, end = _chained(self._end.position, bodies)
-        size = sum(map(len, lines))
+        lines, end = chained(self._end.position, bodies)
         rotates = (
             self._file is None
             or self._is_damaged
-            or (self._end.offset + size > self._rotate_bytes and self._end.offset > self._begun)
+            or (self._end.offset + len(lines) > self._rotate_bytes and self._end.offset > self._begun)
         )
         if rotates:
             self._rotate()
-            lines, end = _chained(self._end.position, bodies)  # they follow another line now
-            size = sum(map(len, lines))
+            lines, end = chained(self._end.position, bodies)  # they follow another line now
         assert self._file is not None  # noqa: S101 - for the type checker
         try:
-            _write(self._file, b"".join(lines))
+            _write(self._file, lines)
         except OSError:
             self._remove_rest()
             raise
-        self._end = self._end._replace(position=end, offset=self._end.offset + size)
+        self._end = self._end._replace(position=end, offset=self._end.offset + len(lines))
         return rotates
 
     def sync(self) -> None:
@@ -154,7 +152,7 @@ class ChainWriter:
             os.fsync(self._handle)  # a head is never more than one segment behind
         number = self._end.segment + 1
         start = Start(kind="segment", segment=number, opened=self._now(), cut=self._cut)
-        line, position = chained(self._end.position, msgspec.json.encode(start)[1:-1] + b"," + self._preamble)
+        line, position = chained(self._end.position, [msgspec.json.encode(start)[1:-1] + b"," + self._preamble])
         path = self.chain.segment(number).path
         opened = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
         try:
@@ -241,14 +239,6 @@ def _write(handle: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(handle, left) :]
-
-
-def _chained(after: Position, bodies: Sequence[bytes]) -> tuple[list[bytes], Position]:
-    lines = []
-    for body in bodies:
-        line, after = chained(after, body)
-        lines.append(line)
-    return lines, after
 
 
 def _mend(chain: Chain) -> tuple[_End, Cut | None]:

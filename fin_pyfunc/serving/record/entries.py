@@ -19,7 +19,7 @@ from fin_pyfunc.serving.record.facts import members
 from fin_pyfunc.serving.record.features import Digests, as_rows, as_sent, identifiers_of
 from fin_pyfunc.serving.timestamps import timestamp
 
-#: What records of so many principals and routes have in common is kept.
+#: What records of so many principals, routes and models have in common is kept.
 MAX_COMMON = 1000
 _encode = msgspec.json.Encoder().encode
 
@@ -60,8 +60,8 @@ class Entries:
 
     def __init__(self, digests: Digests | None) -> None:
         self._digests = digests
-        #: what usual records of a principal and a route have in common, as four gaps leave it
-        self._common: dict[tuple[str | None, str], tuple[bytes, str, str, str, bytes]] = {}
+        #: what usual records of a principal, a route and a model's facts have in common, as five gaps leave it
+        self._common: dict[tuple[str | None, str, bytes], tuple[str, str, str, str, bytes]] = {}
 
     def body(self, scope: Scope, asked: Asked, facts: bytes) -> bytes:
         """The body of one record.
@@ -75,17 +75,18 @@ class Entries:
             What `facts.of_model` says.
         """
         late, now = time.perf_counter(), time.time()
-        state = scope["state"]
+        state, path = scope["state"], scope["path"]
+        is_one = path == "/predict"
         ours, theirs = _ids(scope, state["request_id"])
         principal = None if state.get("principal") is None else str(state["principal"])
         failure = asked if isinstance(asked, Failure) else None
         decisions = asked.decisions if isinstance(asked, Prediction) else None
         received, decided = timestamp(now - (late - asked.began)), timestamp(now - (late - asked.scored))
         if theirs is None and decisions is not None and not isinstance(decisions, JoinedDecisions):
-            p = self._common.get((principal, scope["path"])) or self._parts(principal, scope["path"])
-            start = f'"{ours}"{p[1]}"{received}"{p[2]}"{decided}"{p[3]}'.encode()
-            ends = _encode(answers(decisions)), p[4], facts, self._features(asked, is_one=scope["path"] == "/predict")
-            return b"%b%b%b%b,%b,%b" % (p[0], start, *ends)
+            common = self._common.get((principal, path, facts)) or self._parts(principal, path, facts)
+            first, second, third, fourth, fifth = common
+            start = f"{first}{ours}{second}{received}{third}{decided}{fourth}".encode()
+            return b"".join((start, _encode(answers(decisions)), fifth, *self._features(asked, is_one)))
         entry = _Entry(
             kind="prediction",
             request_id=ours,
@@ -93,15 +94,15 @@ class Entries:
             received=received,
             decided=decided,
             principal=principal,
-            route=scope["path"],
+            route=path,
             status=200 if failure is None else 500,
             error=None if failure is None else _said(failure.error),
             answers=None if decisions is None else answers(decisions),
             joined=decisions.joined._asdict() if isinstance(decisions, JoinedDecisions) else None,
         )
-        return b"%b,%b,%b" % (_encode(entry)[1:-1], facts, self._features(asked, is_one=scope["path"] == "/predict"))
+        return b"".join((_encode(entry)[1:-1], b",", facts, b",", *self._features(asked, is_one)))
 
-    def _parts(self, principal: str | None, route: str) -> tuple[bytes, str, str, str, bytes]:
+    def _parts(self, principal: str | None, route: str, facts: bytes) -> tuple[str, str, str, str, bytes]:
         entry = _Entry(
             kind="prediction",
             request_id=GAP,
@@ -114,17 +115,20 @@ class Entries:
             answers=GAP,
         )
         first, second, third, fourth, last = parts(entry)
-        known = first[1:], second.decode(), third.decode(), fourth.decode(), last[:-1]  # without the braces
+        # without the braces; what fills all gaps but the last is text that JSON writes as it is
+        texts = (f'{first.decode()[1:]}"', f'"{second.decode()}"', f'"{third.decode()}"', f'"{fourth.decode()}')
+        known = (*texts, b"%b,%b," % (last[:-1], facts))
         if len(self._common) < MAX_COMMON:
-            self._common[principal, route] = known
+            self._common[principal, route, facts] = known
         return known
 
-    def _features(self, asked: Asked, *, is_one: bool) -> bytes:
+    def _features(self, asked: Asked, is_one: bool) -> tuple[bytes, ...]:
+        """The features' members, or the digests' in their place, in pieces."""
         sent, spec = asked.sent, asked.loaded.model.features
         if self._digests is None:
             if sent is None:
-                return b'"features":' + as_rows(asked.table, spec, asked.identifiers)
-            return (b'"features":[%b]' if is_one else b'"features":%b') % as_sent(sent)
+                return b'"features":', as_rows(asked.table, spec, asked.identifiers)
+            return (b'"features":[', as_sent(sent), b"]") if is_one else (b'"features":', as_sent(sent))
         digests = _encode(self._digests.of(asked.table, spec))
         names = [] if spec is None else spec.identifiers
         if not names:
@@ -134,7 +138,7 @@ class Entries:
         else:
             held = asked.identifiers or {}
             identifiers = _encode([dict(zip(held, row, strict=True)) for row in zip(*held.values(), strict=True)])
-        return b'"features":null,"features_hmac_sha256":%b,"identifiers":%b' % (digests, identifiers)
+        return b'"features":null,"features_hmac_sha256":', digests, b',"identifiers":', identifiers
 
 
 def gap(count: int, since: float) -> bytes:
