@@ -41,7 +41,7 @@ def free_port() -> int:
 def environment(tracking_uri: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a server is started with: nothing of the caller's own settings, and its own Python's commands first."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("FIN_PYFUNC", "MLFLOW_"))}
-    environ |= {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environ |= {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true", "ORT_DISABLE_TELEMETRY": "1"}
     # MLflow starts uvicorn by its name
     environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environ.get("PATH", "")])
     return {**environ, **(extra or {})}

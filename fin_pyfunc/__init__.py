@@ -5,6 +5,7 @@ Importing this imports nothing heavy; the functions below bring in MLflow and pa
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from fin_pyfunc.model.wrapper import FinPyfuncModel, load_model
 
 __all__ = ["FinPyfuncModel", "__version__", "load_model", "log_model", "save_model"]
+
+# ONNX Runtime (1.29 and later) tells Microsoft the names and digests of models, unless this is there before its import
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "FinPyfuncModel": "fin_pyfunc.model.wrapper",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from importlib import import_module
@@ -28,6 +29,7 @@ def warm(settings: Settings) -> None:
     A single worker shares its imports with nobody, and MLflow's take longer than all else that a start does: where the
     model is a local file or folder, it answers first, and MLflow is imported beside that.
     """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a server tells nobody what it serves
     names = [*SERVING]
     if find_spec("uvloop") is not None:  # which uvicorn takes where it is there, and imports in each worker
         names.append("uvloop")
