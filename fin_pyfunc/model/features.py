@@ -142,6 +142,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return frame.astype(self._casts) if self._casts else frame
 
     @cached_property
+    def is_float64(self) -> bool:
+        """Whether the estimator was trained on float64 columns alone."""
+        return self.is_numeric and not self._casts
+
+    @cached_property
     def _columns(self) -> pd.Index[Any]:
         return pd.Index(self.names)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fin_pyfunc.model.backends.nameless import NEIGHBOURS, counts_alike, nameless, type_name
 from fin_pyfunc.model.decision import Label, Probabilities, Scores
 from fin_pyfunc.model.device import is_device_failure
 from fin_pyfunc.model.errors import DeviceError, ScoringError
@@ -67,6 +68,8 @@ class NativeBackend:
         self._argmax = self._has_proba and _predicts_first_maximum(estimator, self._wants_names)
         for part in _parallel_parts(estimator):
             part.set_params(n_jobs=1)
+        #: what is asked instead of it where its features are a matrix
+        self._nameless = nameless(estimator) if spec is not None and spec.is_float64 else None
 
     def score(self, table: Table) -> Scores:
         """Class and probabilities of each row; see `Backend.score`."""
@@ -100,8 +103,9 @@ class NativeBackend:
         return self._call(method, self._estimator_input(table))
 
     def _call(self, method: str, X: Any) -> Any:
+        asked = self.estimator if self._nameless is None or not isinstance(X, np.ndarray) else self._nameless
         try:
-            answered = getattr(self.estimator, method)(X)
+            answered = getattr(asked, method)(X)
             return answered if self.device == "cpu" else to_host(answered)
         except Exception as e:
             if self.device == "gpu" and is_device_failure(e):
@@ -109,8 +113,8 @@ class NativeBackend:
             raise ScoringError(f"the estimator raised {type(e).__name__}") from e
 
     def _estimator_input(self, table: Table) -> Any:
-        """What the estimator was fitted on: a DataFrame with its names and dtypes, or a plain array."""
-        if self._spec is None:
+        """What the estimator was fitted on (a DataFrame with its names, or an array), or what is the same to it."""
+        if self._spec is None or (self._nameless is not None and isinstance(table, np.ndarray)):
             return table
         frame = self._spec.restore(table)
         return frame if self._wants_names else frame.to_numpy()
@@ -231,20 +235,14 @@ def _may_hold_parts(part: Any) -> bool:
 def _predicts_first_maximum(estimator: Any, is_given_frames: bool) -> bool:
     """Whether `predict` is the first maximum of `predict_proba`, so that it need not be asked."""
     last = _last_step(estimator)
-    if _type_name(last) == "sklearn.neighbors._classification.KNeighborsClassifier":
-        # a count of the same neighbours, by source in 1.9: both ask kneighbors(X, return_distance=False), but for a
-        # brute-force search in an array, where each may take a way of its own to them
-        same_neighbours = last._fit_method != "brute" or (last is estimator and is_given_frames)
+    if type_name(last) == NEIGHBOURS:  # both count the same neighbours
+        same_neighbours = counts_alike(last) or (last is estimator and is_given_frames)
         return last.weights == "uniform" and not last.outputs_2d_ and same_neighbours
-    return _type_name(last) in ARGMAX_CLASSIFIERS
+    return type_name(last) in ARGMAX_CLASSIFIERS
 
 
 def _last_step(estimator: Any) -> Any:
     """The classifier at the end of a Pipeline, whose `predict` is the Pipeline's."""
-    while _type_name(estimator) == "sklearn.pipeline.Pipeline":
+    while type_name(estimator) == "sklearn.pipeline.Pipeline":
         estimator = estimator.steps[-1][1]
     return estimator
-
-
-def _type_name(estimator: Any) -> str:
-    return f"{type(estimator).__module__}.{type(estimator).__qualname__}"
