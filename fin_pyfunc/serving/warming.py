@@ -11,12 +11,19 @@ from importlib.util import find_spec
 from fin_pyfunc.serving.settings import Settings
 
 #: What every server needs.
-SERVING = ("onnxruntime", "uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.protocols.http.auto")
+SERVING = (
+    "fin_pyfunc.model.backends.forest",
+    "onnxruntime",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.auto",
+    "uvicorn.protocols.http.auto",
+)
 #: What asks MLflow and fetches its models.
 MLFLOW = ("mlflow.artifacts", "mlflow.pyfunc.scoring_server", "mlflow.tracking")
 #: What asks a database of MLflow's without a server before it.
 DATABASE = (
     "alembic.command",
+    "alembic.config",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_workspace_store",
     "sqlalchemy.dialects.sqlite",
