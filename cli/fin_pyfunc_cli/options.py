@@ -72,9 +72,14 @@ def use_store(tracking_uri: str | None, *, must_exist: bool = False) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if tracking_uri:
         mlflow.set_tracking_uri(tracking_uri)
-    store = mlflow.get_tracking_uri()
-    database = Path(store.removeprefix("sqlite:///"))
-    if must_exist and store.startswith("sqlite:///") and not database.exists():
+    if must_exist:
+        require_store(mlflow.get_tracking_uri())
+
+
+def require_store(tracking_uri: str) -> None:
+    """Refuse a database in a file that is not there: MLflow would make an empty one."""
+    database = Path(tracking_uri.removeprefix("sqlite:///"))
+    if tracking_uri.startswith("sqlite:///") and not database.exists():
         raise click.ClickException(
             f"there is no MLflow store {database.name} in {database.absolute().parent}: work in the folder that has "
             "it, or name another with --mlflow-tracking-uri or MLFLOW_TRACKING_URI."

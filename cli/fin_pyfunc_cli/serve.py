@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,10 @@ def serve(config: Path | None, tracking_uri: str | None, experiment_name: str | 
     loaded = settings.load(config, overrides=overrides)
     if not loaded.enabled:
         raise click.ClickException("deployment.api.enabled is false: set it to true to start the server.")
+    if (loaded.model_uri or "").startswith(("models:", "runs:")) and "MLFLOW_REGISTRY_URI" not in os.environ:
+        # MLflow's own default, unless there is a store of the older kind
+        default = "" if Path("mlruns").exists() else "sqlite:///mlflow.db"
+        options.require_store(loaded.mlflow.tracking_uri or default)
     is_text = loaded.log_format == "text"  # as JSON, the log alone says it
     if is_text:
         scheme = _scheme(loaded)

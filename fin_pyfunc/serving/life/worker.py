@@ -90,8 +90,9 @@ class Worker(UvicornWorker):  # type: ignore[misc] # no types
         self.app.worker = self
         self.config.app = self.wsgi
         self._server = server = DrainingServer(self)
-        self._install_sigquit_handler()
-        asyncio.get_running_loop().add_signal_handler(LEAVE, server.leave)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(LEAVE, server.leave)
+        loop.add_signal_handler(signal.SIGQUIT, server.quit)  # the parent's handler tells only gunicorn's own workers
         await server.serve(sockets=self.sockets)
         if not server.started and not server.is_ending:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
@@ -139,6 +140,13 @@ class DrainingServer(uvicorn.Server):
         for server in self.servers:
             server.close()
         if self._ours is not None:
+            self._ours.is_leaving = True
+
+    def quit(self) -> None:
+        """End within a second: what is under way is not waited for, but what was recorded is kept."""
+        self.should_exit, self._drain_until = True, time.monotonic()
+        if self._ours is not None:
+            self._ours.predictor.drain()
             self._ours.is_leaving = True
 
     async def on_tick(self, counter: int) -> bool:
