@@ -114,24 +114,29 @@ def replay(
 ) -> None:
     """Make the prediction of the request ID again, by the very artifact, and compare it to the last bit.
 
-    Loading a model runs the code in it. Exit status 1: it answered otherwise, or could not be made again.
+    Loading a model runs the code in it. Exit status 1: it answered otherwise, could not be made again, or the
+    record itself was changed.
 
     Example: fin-pyfunc record replay 5d41402abc4b2a76b9719d911017c592 --folder record
     """
     options.use_store(tracking_uri)
     import mlflow
 
-    from fin_pyfunc.serving.record.reading import find
+    from fin_pyfunc.serving.record.reading import find, was_changed
     from fin_pyfunc.serving.record.replay import replay as again
 
-    different = 0
+    different = changed = 0
     for entry in find(folder, request_id):
         found = again(
             entry, mlflow.get_tracking_uri(), folder=folder, features=features, key_file=key_file, model_uri=model_uri
         )
         for said in found.elsewhere:
             click.echo(f"note: {said}", err=True)
-        by = f"{found.model_id} on {found.backend or 'no backend'}, {found.n_rows} rows, {entry.place}"
+        rows = f"{found.n_rows} row{'s' * (found.n_rows != 1)}"
+        by = f"{found.model_id} on {found.backend or 'no backend'}, {rows}, {entry.place}"
+        if was_changed(folder, entry):
+            changed += 1
+            click.echo(f"changed since it was written, by what follows it: {entry.place}", err=True)
         if found.is_same:
             click.echo(f"the same to the last bit: {by}")
             continue
@@ -139,3 +144,5 @@ def replay(
         click.echo("\n".join([f"not the same: {by}", *(f"  {said}" for said in found.differences)]))
     if different:
         raise click.ClickException("the prediction was not the same.")
+    if changed:
+        raise click.ClickException("the record is not what was written: 'fin-pyfunc record verify' says more.")

@@ -113,7 +113,10 @@ class Predictor:
                 if decisions is not None:
                     return Prediction(uri, loaded, row, decisions, entered, decoded, sent)
             async with self.place():
-                loaded = await self.find(uri)
+                if loaded is None:
+                    loaded = await self.find(uri)
+                else:
+                    self.stops.check(uri, loaded)
                 found = time.perf_counter()
                 row = read_row(envelope, loaded.model, self._limits.max_row_keys)
                 decoded = time.perf_counter()

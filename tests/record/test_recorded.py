@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.callers.keys import KeyFile
 from fin_pyfunc.serving.callers.principal import Scope
 from fin_pyfunc.serving.content_types import ARROW, CSV, PARQUET
-from fin_pyfunc.serving.record.reading import Entry, entries, find, shown
+from fin_pyfunc.serving.record.reading import Entry, entries, find, shown, was_changed
 from fin_pyfunc.serving.record.replay import replay
 from fin_pyfunc.serving.record.verify import verify
 from tests.cli.commands import run
@@ -326,6 +327,27 @@ def test_the_command_line_verifies_shows_replays_and_exports(values: Recording, 
     assert [json.loads(each) for each in rows["prediction"]] == batch.json()["predictions"]
     assert [json.loads(each) for each in rows["features"]] == [row(i) for i in range(5)]
     assert (rows["decided"] >= rows["received"]).all()
+
+
+def test_a_record_that_was_changed_is_told_by_its_replay_although_the_answer_is_the_same(
+    values: Recording, tmp_path: Path
+) -> None:
+    answered = values.ask("/predict", {"features": row(6)})
+    values.ask("/predict", {"features": row(7)})
+    values.recorded(answered)
+    copy = tmp_path / "copy"
+    shutil.copytree(values.folder, copy)
+    [entry] = find(copy, answered.headers["X-Request-ID"])
+    assert not was_changed(copy, entry)
+    [path] = copy.glob(f"chain-*{entry.place.chain}/{entry.place.segment:08d}.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[entry.place.line - 1] = lines[entry.place.line - 1].replace(b'"received":"20', b'"received":"19')
+    path.write_bytes(b"".join(lines))
+    store = ("--mlflow-tracking-uri", values.shelf.tracking_uri)
+    done = run("record", "replay", answered.headers["X-Request-ID"], "--folder", str(copy), *store)
+    assert done.code == 1
+    assert done.out.startswith("the same to the last bit")
+    assert "changed since it was written" in done.err
 
 
 def _sha256(path: Path) -> str:

@@ -69,6 +69,14 @@ def test_a_changed_byte_is_named(data: st.DataObject, whole: Path, tmp_path_fact
         assert named == {(segment, i + 1)}
 
 
+def test_a_changed_record_is_named_alone_though_it_is_longer_now(whole: Path, tmp_path: Path) -> None:
+    copy = Copy(whole, tmp_path / "longer")
+    segment, i = copy.places[-3]
+    line = copy.segments[segment][i]
+    copy.segments[segment][i] = line[:-2] + b',"more":1}\n'
+    assert copy.named() == {(segment, i + 1)}
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_a_removed_record_is_named(data: st.DataObject, whole: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

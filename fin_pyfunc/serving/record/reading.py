@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fin_pyfunc.model.decision import Label
-from fin_pyfunc.serving.record.lines import read
+from fin_pyfunc.serving.record.lines import digest, read
 from fin_pyfunc.serving.record.verify import Place, RecordError, chains
 
 
@@ -143,6 +143,32 @@ def find(folder: Path, request_id: str) -> list[Entry]:
             "or recorded in another folder?"
         )
     return found
+
+
+def was_changed(folder: Path, entry: Entry) -> bool:
+    """Whether what was written after a record, the next one or the chain's head, speaks of another one in its place.
+
+    Raises
+    ------
+    RecordError
+    """
+    place = entry.place
+    chain = next(chain for chain in chains(folder) if chain.number == place.chain)
+    own: str | None = None
+    try:
+        for segment in chain.segments():
+            if segment.number < place.segment:
+                continue
+            for i, line in enumerate(segment.lines(), 1):
+                if own is not None:
+                    link = read(line.rstrip(b"\n"))
+                    return link is not None and link.prev != own
+                if (segment.number, i) == (place.segment, place.line):
+                    own = digest(line.rstrip(b"\n"))
+    except OSError:
+        return False  # nobody can tell; `verify` says what is damaged
+    head = chain.head()
+    return head is not None and head.seq == entry.record.seq and head.sha256 != own
 
 
 def shown(entry: Entry, row: int | None = None) -> dict[str, Any]:

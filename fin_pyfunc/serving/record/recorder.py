@@ -173,7 +173,9 @@ class Recorder:
     def _open(self) -> ChainWriter:
         if self._preamble is None:
             self._preamble = facts.of_process(self._key_id)
-        return take(self._folder, self._preamble, self._settings.rotate_bytes, _now)
+        writer = take(self._folder, self._preamble, self._settings.rotate_bytes, _now)
+        logger.info("predictions are recorded: chain %d, sync %s", writer.chain.number, self._settings.sync)
+        return writer
 
 
 def _now() -> str:

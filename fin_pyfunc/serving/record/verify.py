@@ -250,7 +250,9 @@ class _Walk:
         head = self._head
         if head is None or head.seq != position.seq:
             return
-        if (head.segment, head.offset) != (place.segment, self._offset):
+        # a line before it that is changed may be longer or shorter now
+        is_as_long = self._unfit is None and all(p.place.segment != place.segment for p in self.report.problems)
+        if head.segment != place.segment or (head.offset != self._offset and is_as_long):
             self._problem(place, f"the chain's {folders.HEAD}, which speaks of this record, was changed")
         if head.sha256 != position.sha256 and is_sure:
             # the head speaks of this line, and of another content: it is this one that was changed
@@ -306,8 +308,9 @@ class _Walk:
 def lines_of(report: ChainReport) -> Iterator[str]:
     """A report in words, a line each."""
     yield (
-        f"chain {report.chain}: {report.records} records in {report.segments} segments, {report.first} to "
-        f"{report.last}, head {report.sha256 or 'none'}" + (", being written" if report.is_written else "")
+        f"chain {report.chain}: {report.records} lines ({report.first} to {report.last}), "
+        f"{report.segments} of which begin a segment, head {report.sha256 or 'none'}"
+        + (", being written" if report.is_written else "")
     )
     if report.removed:
         yield f"  removed: {report.removed}"
