@@ -45,13 +45,14 @@ class TextLines:
     def __init__(self, is_all: bool) -> None:
         self._is_all = is_all
 
-    def answered(self, scope: Scope, status: int, seconds: float, _: Exception | None, /) -> None:
+    def answered(self, scope: Scope, status: int, seconds: float, error: Exception | None, /) -> None:
         """Write one line, if it is to be written."""
         level = _level(scope["path"], status, self._is_all)
         if logger.isEnabledFor(level):
             path = quote(scope["path"])  # a caller's text must not make lines of its own
-            took = 1000 * seconds
-            logger.log(level, "request %s: %s %s %d in %.1f ms", request_id(scope), scope["method"], path, status, took)
+            why = "" if error is None else f" ({type(error).__name__})"
+            asked = request_id(scope), scope["method"], path
+            logger.log(level, "request %s: %s %s %d%s in %.1f ms", *asked, status, why, 1000 * seconds)
 
 
 class JsonLines:
@@ -80,7 +81,8 @@ class JsonLines:
         path, state = scope["path"], scope["state"]
         level = _level(path, status, self._is_all)
         if logger.isEnabledFor(level):
-            kind = (level, scope["method"], path, status, model_of(scope, error), state.get("trace_id", ""))
+            why = "" if error is None else type(error).__name__
+            kind = (level, scope["method"], path, status, why, model_of(scope, error), state.get("trace_id", ""))
             self._gathering.add((time.time(), kind, state["request_id"], seconds, state.get("prediction")))
 
     def flush(self) -> None:
@@ -107,7 +109,7 @@ class JsonLines:
         self._write(b"".join(lines))
 
     def _parts(self, kind: _Kind) -> list[str]:
-        level, method, path, status, model, trace, backend, rows = kind
+        level, method, path, status, why, model, trace, backend, rows = kind
         line = Line(
             time=GAP,
             level=_NAMES[level],
@@ -123,6 +125,7 @@ class JsonLines:
             backend=backend,
             rows=rows,
             trace_id=trace,
+            error=why,
         )
         known = [part.decode() for part in parts(line)]
         if status == 200 and not trace and len(self._common) < MAX_COMMON:
@@ -130,10 +133,10 @@ class JsonLines:
         return known
 
 
-#: Level, method, path, status, model and trace of a request; and backend and rows of its answer.
-_Kind = tuple[int, str, str, int, str, str, str, int]
+#: Level, method, path, status, error, model and trace of a request; and backend and rows of its answer.
+_Kind = tuple[int, str, str, int, str, str, str, str, int]
 #: When a request was answered, what kind of one it was, its id, the seconds that took, and its prediction, if any.
-_Answered = tuple[float, tuple[int, str, str, int, str, str], str, float, Prediction | None]
+_Answered = tuple[float, tuple[int, str, str, int, str, str, str], str, float, Prediction | None]
 _NAMES = {logging.DEBUG: "debug", logging.INFO: "info"}
 
 
