@@ -50,11 +50,17 @@ def new_id() -> str:
 
 
 def request_id(scope: Scope) -> str:
-    """The caller's request id if it sent a well-formed one, else a new one; the same however often it is asked for."""
+    """The caller's request id if it sent a well-formed one, else a new one; the same however often it is asked for.
+
+    Both are in the scope's ``state``: ``request_id``, and ``client_request_id`` if it is the caller's.
+    """
     state: dict[str, Any] = scope.setdefault("state", {})
     if "request_id" not in state:
         sent = header(scope, b"x-request-id")
-        state["request_id"] = sent.decode() if sent and _REQUEST_ID.fullmatch(sent) else new_id()
+        if sent and _REQUEST_ID.fullmatch(sent):
+            state["request_id"] = state["client_request_id"] = sent.decode()
+        else:
+            state["request_id"] = new_id()
     return str(state["request_id"])
 
 

@@ -103,7 +103,9 @@ def test_text_is_for_people_and_tells_every_request_only_if_asked_to(
             requests.post(server.url + "/predict", json={"features": features}, headers=headers, timeout=30)
         server.wait_for_log("desk-422")
         assert ("request desk-200: POST /predict 200 in" in server.log()) == told
-        assert re.search(r"^\[.*\] \[INFO\] request desk-422: POST /predict 422 \(FeatureError\) in", server.log(), re.M)
+        assert re.search(
+            r"^\[.*\] \[INFO\] request desk-422: POST /predict 422 \(FeatureError\) in", server.log(), re.M
+        )
 
 
 def test_a_start_that_fails_is_a_line_of_json(tmp_path: Path) -> None:

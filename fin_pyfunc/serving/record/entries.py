@@ -12,7 +12,7 @@ from starlette.types import Scope
 from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.gapped import GAP, parts
-from fin_pyfunc.serving.http import header, new_id
+from fin_pyfunc.serving.http import new_id
 from fin_pyfunc.serving.joiner import JoinedDecisions
 from fin_pyfunc.serving.prediction import Asked, Failure, Prediction
 from fin_pyfunc.serving.record.facts import members
@@ -77,7 +77,8 @@ class Entries:
         late, now = time.perf_counter(), time.time()
         state, path = scope["state"], scope["path"]
         is_one = path == "/predict"
-        ours, theirs = _ids(scope, state["request_id"])
+        theirs: str | None = state.get("client_request_id")
+        ours = state["request_id"] if theirs is None else new_id()  # a caller may use an id twice
         principal = None if state.get("principal") is None else str(state["principal"])
         failure = asked if isinstance(asked, Failure) else None
         decisions = asked.decisions if isinstance(asked, Prediction) else None
@@ -144,14 +145,6 @@ class Entries:
 def gap(count: int, since: float) -> bytes:
     """The body of a record that says that so many predictions could not be recorded since a time, in seconds."""
     return members(_Gap(lost=count, since=datetime.fromtimestamp(since, UTC), until=datetime.now(UTC)))
-
-
-def _ids(scope: Scope, known: str) -> tuple[str, str | None]:
-    """Our id of a request, and the caller's, if it sent one that is used; else they are the same."""
-    sent = header(scope, b"x-request-id")
-    if sent is not None and sent == known.encode():
-        return new_id(), known
-    return known, None
 
 
 def answers(decisions: Decisions) -> list[dict[str, Any]]:
