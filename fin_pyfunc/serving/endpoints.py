@@ -119,8 +119,8 @@ async def _answer(
     stops.check(prediction.asked, prediction.loaded)  # it may have been stopped while this waited
     headers = lineage(prediction.asked, prediction.loaded, prediction.decisions.backend)
     scope["state"]["prediction"] = prediction
-    if watchers.early:
-        await watchers.before_answer(scope, prediction)
+    if watchers.early and (waited := watchers.before_answer(scope, prediction)) is not None:
+        await waited
     await send_body(send, body, content_type, headers)
     if watchers:
         watchers.after_answer(scope, prediction)

@@ -101,7 +101,8 @@ class Invocations:
         prediction = seen.asked if isinstance(seen.asked, Prediction) else None
         if prediction is not None:
             scope["state"]["prediction"] = prediction
-            await self._watchers.before_answer(scope, prediction)
+            if (waited := self._watchers.before_answer(scope, prediction)) is not None:
+                await waited
         await send_json(send, status, _without_nan(answered), identity(None, loaded))
         if prediction is not None:
             self._watchers.after_answer(scope, prediction)

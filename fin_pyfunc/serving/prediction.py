@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -147,9 +147,9 @@ class Watcher(Protocol):
 class EarlyWatcher(Protocol):
     """A watcher that looks on before a request is answered, too."""
 
-    async def before_answer(self, scope: Scope, prediction: Prediction) -> None:
-        """Called before the answer is sent: it is held back for as long as this takes, and what this raises is
-        answered in its place.
+    def before_answer(self, scope: Scope, prediction: Prediction) -> Awaitable[None] | None:
+        """Called before the answer is sent, which is held back for as long as what this returns takes, if it returns
+        anything; what that raises is answered in its place.
         """
 
     async def before_failure(self, scope: Scope, failure: Failure) -> None:
@@ -184,10 +184,10 @@ class Watchers:
         """Let one look on no more, if it does."""
         self._set(tuple(other for other in self._watchers if other is not watcher))
 
-    async def before_answer(self, scope: Scope, prediction: Prediction) -> None:
-        """Let each look that looks before the answer is sent; needless to await where `early` is empty."""
-        for watcher in self.early:
-            await watcher.before_answer(scope, prediction)
+    def before_answer(self, scope: Scope, prediction: Prediction) -> Awaitable[None] | None:
+        """Let each look that looks before the answer is sent; what is to be waited for, or None."""
+        waited = [w for one in self.early if (w := one.before_answer(scope, prediction)) is not None]
+        return None if not waited else waited[0] if len(waited) == 1 else _in_turn(waited)
 
     async def before_failure(self, scope: Scope, failure: Failure) -> None:
         """Let those look who look at failures."""
@@ -202,3 +202,8 @@ class Watchers:
     def _set(self, watchers: tuple[Watcher, ...]) -> None:
         self._watchers = watchers
         self.early: tuple[EarlyWatcher, ...] = tuple(one for one in watchers if isinstance(one, EarlyWatcher))
+
+
+async def _in_turn(waited: Sequence[Awaitable[None]]) -> None:
+    for each in waited:
+        await each

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Awaitable
 from pathlib import Path
 
 from starlette.types import Scope
@@ -52,7 +53,7 @@ class Recorder:
 
     def __init__(self, settings: Record, patience: float) -> None:
         self._settings, self._patience = settings, patience
-        self._folder = Path(settings.folder or "")
+        self._folder, self._is_always = Path(settings.folder or ""), settings.sync == "always"
         digests = Digests.read(Path(settings.key_file or "")) if settings.features == "digest" else None
         self._key_id = None if digests is None else digests.key_id
         self._entries = entries.Entries(digests)
@@ -62,7 +63,7 @@ class Recorder:
         self._commit = Commit(
             self._open,
             self._keeper.look,
-            is_always=settings.sync == "always",
+            is_always=self._is_always,
             interval_seconds=settings.interval_seconds,
             gap=entries.gap,
         )
@@ -112,15 +113,25 @@ class Recorder:
         await self._commit.close()
         self._keeper.close()
 
-    async def before_answer(self, scope: Scope, prediction: Prediction) -> None:
-        """Record it.
+    def before_answer(self, scope: Scope, prediction: Prediction) -> Awaitable[None] | None:
+        """Record it; under `interval` mostly without anything to wait for.
 
         Raises
         ------
         RequestError
-            503 under `always`: it could not be recorded.
+            503 under `always`, when it is waited for: it could not be recorded.
         """
-        await self._record(scope, prediction, prediction.decisions.backend)
+        backend = prediction.decisions.backend
+        common = prediction.loaded.recorded.get((prediction.asked, backend))
+        if (
+            self._is_always
+            or common is None
+            or len(prediction.table) > ROWS_ON_LOOP
+            or self._commit.waiting_bytes > self._settings.max_waiting_bytes
+        ):
+            return self._record(scope, prediction, backend)
+        self._gathering.add((scope, prediction, common))
+        return None
 
     async def before_failure(self, scope: Scope, failure: Failure) -> None:
         """Record it; raises as `before_answer`."""
@@ -130,10 +141,8 @@ class Recorder:
         """Nothing is left to do."""
 
     async def _record(self, scope: Scope, asked: Asked, backend: str | None) -> None:
-        waiting = self._commit.waiting_bytes
-        is_always, room = self._settings.sync == "always", self._settings.max_waiting_bytes
-        if waiting > room:
-            if is_always:
+        if self._commit.waiting_bytes > self._settings.max_waiting_bytes:
+            if self._is_always:
                 raise RequestError(503, NOT_RECORDED, RETRY_AFTER)
             return self._commit.drop(1)
         common = asked.loaded.recorded.get((asked.asked, backend))
@@ -141,7 +150,7 @@ class Recorder:
             common = await asyncio.to_thread(facts.of_model, asked.loaded, asked.asked, backend)
         if len(asked.table) > ROWS_ON_LOOP:
             body = await asyncio.to_thread(self._entries.body, scope, asked, common)
-        elif not is_always:
+        elif not self._is_always:
             return self._gathering.add((scope, asked, common))
         else:
             body = self._entries.body(scope, asked, common)
