@@ -78,8 +78,9 @@ def use_store(tracking_uri: str | None, *, must_exist: bool = False) -> None:
 
 def require_store(tracking_uri: str) -> None:
     """Refuse a database in a file that is not there: MLflow would make an empty one."""
-    database = Path(tracking_uri.removeprefix("sqlite:///"))
-    if tracking_uri.startswith("sqlite:///") and not database.exists():
+    named = tracking_uri.removeprefix("sqlite:///").partition("?")[0]  # what follows are options of the driver's
+    database = Path(named)
+    if tracking_uri.startswith("sqlite:///") and not named.startswith(("file:", ":memory:")) and not database.exists():
         raise click.ClickException(
             f"there is no MLflow store {database.name} in {database.absolute().parent}: work in the folder that has "
             "it, or name another with --mlflow-tracking-uri or MLFLOW_TRACKING_URI."
