@@ -116,7 +116,6 @@ def test_an_alias_that_moves_is_followed(remote: str, tmp_path: Path) -> None:
         deadline = time.monotonic() + 30  # the other version is loaded beside the first, which goes on
         while (second := server.predict(row())).headers["X-Model-ID"] == first.headers["X-Model-ID"]:
             assert time.monotonic() < deadline
-            time.sleep(0.1)
         assert second.json()["prediction"] == -first.json()["prediction"]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import fin_pyfunc
 from fin_pyfunc.serving.record.reading import entries
+from fin_pyfunc_cli.options import require_store
 from tests.models import logistic
 from tests.servers import COMMAND, serving
 
@@ -26,6 +27,7 @@ def test_sigint_and_sigquit_end_the_server_at_once_and_keep_the_record(name: str
         server.process.send_signal(getattr(signal, name))
         assert server.process.wait(30) == 0
         assert time.monotonic() - began < 10  # `drain_seconds` are 30
+    assert "predictions are recorded: chain 0, sync" in server.log()
     assert "SIGKILL" not in server.log()
     assert sum(1 for _ in entries(tmp_path / "record")) == 1
 
@@ -42,3 +44,11 @@ def test_a_store_that_is_not_there_is_one_sentence_and_none_is_made(tmp_path: Pa
     assert done.returncode == 1
     assert done.stderr.startswith(f"Error: there is no MLflow store mlflow.db in {tmp_path}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:///{}?timeout=5", "sqlite:///{}", "sqlite:///:memory:", "http://mlflow:5000", ""]
+)
+def test_a_store_that_is_there_or_is_no_file_is_taken(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    require_store(uri.format(tmp_path / "mlflow.db"))

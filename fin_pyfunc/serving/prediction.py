@@ -187,7 +187,7 @@ class Watchers:
     def before_answer(self, scope: Scope, prediction: Prediction) -> Awaitable[None] | None:
         """Let each look that looks before the answer is sent; what is to be waited for, or None."""
         waited = [w for one in self.early if (w := one.before_answer(scope, prediction)) is not None]
-        return None if not waited else waited[0] if len(waited) == 1 else _in_turn(waited)
+        return _in_turn(waited) if waited else None
 
     async def before_failure(self, scope: Scope, failure: Failure) -> None:
         """Let those look who look at failures."""

@@ -17,11 +17,12 @@ import pytest
 import requests
 import yaml
 
+import fin_pyfunc
 from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.values import OTHER
 from tests.conftest import free_port
 from tests.documentation.blocks import ROOT
-from tests.models import bars
+from tests.models import bars, logistic
 from tests.operations.exposition import Numbers, scrape, total, wait_for
 from tests.servers import Serving, serving
 from tests.shelf import Shelf
@@ -179,6 +180,15 @@ def test_openmetrics_is_spoken_to_whoever_asks_for_it(served: Serving) -> None:
     assert asked.headers["Content-Type"].startswith("application/openmetrics-text")
     assert asked.text.endswith("# EOF\n")
     assert requests.post(served.url + "/metrics", timeout=10).status_code == 405
+
+
+def test_a_row_of_a_model_that_is_not_compiled_is_one_hit(tmp_path: Path) -> None:
+    fin_pyfunc.save_model(logistic().estimator, logistic().train, tmp_path / "model")
+    with serving("-m", str(tmp_path / "model"), "--backend", "native", folder=tmp_path) as server:
+        before = total(scrape(server.url), "fin_pyfunc_cache_hits_total")
+        for _ in range(5):
+            assert server.predict(logistic().train.iloc[0].to_dict()).headers["X-Model-Backend"] == "native"
+        assert total(scrape(server.url), "fin_pyfunc_cache_hits_total") == before + 5
 
 
 def test_without_metrics_there_is_no_route_and_no_file(shelf: Shelf, tmp_path: Path) -> None:
