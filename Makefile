@@ -72,14 +72,14 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module did not work; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
 # a stamp per set of packages: made again only when what it depends on has changed
-FOREST := fin_pyfunc/model/backends/_forest.c
+IN_C := fin_pyfunc/model/backends/_forest.c fin_pyfunc/serving/record/_lines.c
 
-$(VENV)/.serve: $(VENV)/bin/python pyproject.toml setup.cfg setup.py $(FOREST) constraints.txt
+$(VENV)/.serve: $(VENV)/bin/python pyproject.toml setup.cfg setup.py $(IN_C) constraints.txt
 	@echo "installing fin_pyfunc (about a minute the first time)"
 	@$(PIP) -e . $(COUNTED)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml setup.cfg setup.py $(FOREST) constraints.txt tests/gpu/requirements.txt
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml setup.cfg setup.py $(IN_C) constraints.txt tests/gpu/requirements.txt
 	@echo "installing fin_pyfunc with its test and lint tools (about two minutes the first time)"
 	@$(PIP) -e '.[dev]' $(COUNTED)
 	@$(NVFOREST) || echo "  nvForest could not be installed here ($(VENV)/nvforest.log says why): its tests will skip"
@@ -89,7 +89,7 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml setup.cfg setup.py $(FOREST) con
 NVFOREST = rm -rf $(VENV)/nvforest; $(BIN)/python -m pip install --disable-pip-version-check --no-deps --only-binary :all: \
 	--target $(VENV)/nvforest -r tests/gpu/requirements.txt >$(VENV)/nvforest.log 2>&1
 
-$(VENV)-gpu/.gpu: pyproject.toml setup.cfg setup.py $(FOREST)
+$(VENV)-gpu/.gpu: pyproject.toml setup.cfg setup.py $(IN_C)
 	@test -n "$(PYTHON)" || { echo "fin_pyfunc needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python3)." >&2; exit 1; }
 	@echo "installing fin_pyfunc with $(GPU_EXTRAS) into $(VENV)-gpu$(if $(wildcard .whl), from .whl,)"
 	@$(PYTHON) -m venv $(VENV)-gpu

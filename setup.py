@@ -1,19 +1,23 @@
-"""Packaging lives in setup.cfg; here is what it cannot say: the one module in C.
+"""Packaging lives in setup.cfg; here is what it cannot say: the modules in C.
 
-It may be missing where there is no compiler: forests are then scored by ONNX Runtime.
+They may be missing where there is no compiler: forests are then scored by ONNX Runtime, and records made in Python.
 """
 
 from setuptools import Extension, setup
 
+#: Each by the folder it lies in.
+MODULES = {"_forest": "fin_pyfunc/model/backends", "_lines": "fin_pyfunc/serving/record"}
+
 setup(
     ext_modules=[
         Extension(
-            "fin_pyfunc.model.backends._forest",
-            ["fin_pyfunc/model/backends/_forest.c"],
+            f"{folder.replace('/', '.')}.{name}",
+            [f"{folder}/{name}.c"],
             extra_compile_args=["-O2"],
             py_limited_api=True,
             optional=True,
         )
+        for name, folder in MODULES.items()
     ],
     # one build for every Python from 3.11 on
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

@@ -15,11 +15,11 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks import contenders
-from benchmarks.bench import Bench, turn
-from benchmarks.drive import drive
+from benchmarks.bench import Bench
 from benchmarks.http_client import HOST
 from benchmarks.row import Row, ratios
 from benchmarks.servers import free_port
+from benchmarks.settings import side_by_side
 from fin_pyfunc.serving.callers.keys import KeyFile
 from fin_pyfunc.serving.callers.principal import Scope
 
@@ -32,8 +32,8 @@ LEFT = 0.9
 
 
 def measure(bench: Bench) -> list[Row]:
-    """The same server started once a way to guard it, all driven in rounds."""
-    models, rows = bench.models, bench.models.records()
+    """The same server once a way to guard it, side by side."""
+    uri = bench.models.ours["forest"]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as stack:
         file = KeyFile(Path(folder, "keys.json"))
         key = file.add("bench", [Scope.PREDICT], ["models:/*", "runs:/*", "file:/*"])
@@ -48,19 +48,11 @@ def measure(bench: Bench) -> list[Row]:
         if shutil.which("redis-server"):
             uri = stack.enter_context(_redis(folder))
             ways[SHARED] = ({**by_key, **rate, "FIN_PYFUNC__RATE__STORAGE": uri}, key)
-        found: dict[str, list[float]] = {name: [] for name in ways}
-        started = []
+        servers = []
         for name, (environ, credential) in ways.items():
             headers = () if credential is None else (f"Authorization: Bearer {credential}",)
-            contender = contenders.ours(models.ours["forest"], name=name, environ=environ)._replace(headers=headers)
-            server = stack.enter_context(contenders.serving(contender, models, rows, models.expected("forest")))
-            started.append((contender, server))
-        for i in range(bench.rounds):
-            print(f"  round {i + 1} of {bench.rounds}", flush=True)
-            for contender, server in turn(started, i):
-                bodies = contender.bodies(rows)
-                one = drive(server.port, "/predict", bodies, CONNECTIONS, bench.seconds, contender.headers)
-                found[contender.name].append(one.rate)
+            servers.append(contenders.ours(uri, name=name, environ=environ)._replace(headers=headers))
+        found = {name: [one.rate for one in of] for name, of in side_by_side(bench, servers, CONNECTIONS).items()}
     what = f"requests/s at {CONNECTIONS} connections"
     lines = [
         Row(9, f"{what}, {name} to none of it", "×", ratios(of, found[OFF]), LEFT if name in (KEYS, JWT) else None)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import statistics
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks import contenders
-from benchmarks.bench import Bench, turn
-from benchmarks.contenders import serving
-from benchmarks.drive import Found, drive
+from benchmarks.bench import Bench
+from benchmarks.drive import Found
 from benchmarks.row import Row, ratios
 from benchmarks.servers import ROOT
+from benchmarks.settings import side_by_side
 from fin_pyfunc.serving.record.reading import entries
 from fin_pyfunc.serving.record.verify import verify
 
@@ -27,26 +27,18 @@ SYNCS = 300
 
 
 def measure(bench: Bench) -> list[Row]:
-    """All three servers are started, each on this disk, and driven one after the other, in rounds."""
-    rows, expected = bench.models.records(), bench.models.expected("forest")
+    """The same server once a setting, side by side; this disk beside them, before and after."""
+    uri = bench.models.ours["forest"]
     (ROOT / ".bench").mkdir(exist_ok=True)
-    found: dict[str, list[Found]] = {name: [] for name in (OFF, INTERVAL, ALWAYS)}
-    syncs: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="record-", dir=ROOT / ".bench") as folder, contextlib.ExitStack() as stack:
-        started = []
-        for name, sync in ((OFF, ""), (INTERVAL, "interval"), (ALWAYS, "always")):
-            environ = (
-                {"FIN_PYFUNC__RECORD__FOLDER": f"{folder}/{sync}", "FIN_PYFUNC__RECORD__SYNC": sync} if sync else {}
-            )
-            contender = contenders.ours(bench.models.ours["forest"], name=name, environ=environ)
-            started.append((contender, stack.enter_context(serving(contender, bench.models, rows, expected))))
-        for i in range(bench.rounds):
-            print(f"  round {i + 1} of {bench.rounds}", flush=True)
-            syncs.append(_syncs_a_second(Path(folder)))
-            for contender, server in turn(started, i):
-                bodies = contender.bodies(rows)
-                found[contender.name].append(drive(server.port, contender.path, bodies, CONNECTIONS, bench.seconds))
-        stack.close()
+    with tempfile.TemporaryDirectory(prefix="record-", dir=ROOT / ".bench") as folder:
+        environs = {
+            name: {"FIN_PYFUNC__RECORD__FOLDER": f"{folder}/{sync}", "FIN_PYFUNC__RECORD__SYNC": sync}
+            for name, sync in ((INTERVAL, "interval"), (ALWAYS, "always"))
+        }
+        servers = [contenders.ours(uri, name=name, environ=environs.get(name)) for name in (OFF, INTERVAL, ALWAYS)]
+        syncs = [_syncs_a_second(Path(folder))]
+        found = side_by_side(bench, servers, CONNECTIONS)
+        syncs.append(_syncs_a_second(Path(folder)))
         counts = {sync: _whole(Path(folder, sync)) for sync in ("interval", "always")}
     return _rows(found, syncs, counts)
 
@@ -83,7 +75,7 @@ def _whole(folder: Path) -> int:
 def _rows(found: dict[str, list[Found]], syncs: list[float], counts: dict[str, int]) -> list[Row]:
     rates = {name: [one.rate for one in of] for name, of in found.items()}
     what = f"requests/s at {CONNECTIONS} connections"
-    limit = f"this disk does {sorted(syncs)[len(syncs) // 2]:,.0f} syncs a second, one record each"
+    limit = f"this disk does {statistics.median(syncs):,.0f} syncs a second, one record each"
     return [
         Row(0, f"{what}: {INTERVAL}, to {OFF}", "×", ratios(rates[INTERVAL], rates[OFF]), LEFT),
         Row(0, f"{what}: {ALWAYS}", "/s", rates[ALWAYS], PER_SECOND, note=limit),

@@ -84,8 +84,10 @@ class LoadedModel:
         self.loaded_at = time.time()
         #: header lines of an answer by what was asked and which backend answered, for `endpoints.lineage`
         self.lineage: dict[tuple[str | None, str], list[tuple[bytes, bytes]]] = {}
-        #: what all records of an answer have in common, by the same, for `record.entries`
+        #: what all records of an answer have in common, by the same, for `record.facts`
         self.recorded: dict[tuple[str | None, str | None], bytes] = {}
+        #: the text of a usual record around what differs, by the same and by who asked, for `record.recorder`
+        self.noted: dict[tuple[str | None, str, str | None], tuple[bytes, ...]] = {}
         self.artifact_sha256 = _artifact_sha256(resolved, path)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -136,6 +136,7 @@ def model_of(scope: Scope, error: Exception | None = None) -> str:
     return getattr(error, "model_id", "") if prediction is None else prediction.loaded.resolved.model_id
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Looks on at answered requests, on the event loop."""
 
@@ -145,7 +146,7 @@ class Watcher(Protocol):
 
 @runtime_checkable
 class EarlyWatcher(Protocol):
-    """A watcher that looks on before a request is answered, too."""
+    """Looks on before a request is answered."""
 
     def before_answer(self, scope: Scope, prediction: Prediction) -> Awaitable[None] | None:
         """Called before the answer is sent, which is held back for as long as what this returns takes, if it returns
@@ -159,49 +160,52 @@ class EarlyWatcher(Protocol):
 class Watchers:
     """All who look on; with none, a request pays for nothing.
 
-    Parameters
-    ----------
-    watchers : sequence of Watcher
-        In the order in which they are called.
-
     Attributes
     ----------
     early : tuple of EarlyWatcher
-        Those that look on before an answer, too.
+        Those that look on before an answer.
+    before_answer : callable
+        (scope, prediction) -> what is to be waited for before the answer is sent, or None: each of them has looked.
+    after_answer : callable
+        (scope, prediction) -> None: the others have looked after the answer was sent.
     """
 
-    def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
-        self._set(tuple(watchers))
+    def __init__(self) -> None:
+        self._set(())
 
     def __bool__(self) -> bool:
         return bool(self._watchers)
 
-    def add(self, watcher: Watcher) -> None:
+    def add(self, watcher: Watcher | EarlyWatcher) -> None:
         """Let one more look on, after the others, from the next request on."""
         self._set((*self._watchers, watcher))
 
-    def remove(self, watcher: Watcher) -> None:
+    def remove(self, watcher: Watcher | EarlyWatcher) -> None:
         """Let one look on no more, if it does."""
         self._set(tuple(other for other in self._watchers if other is not watcher))
-
-    def before_answer(self, scope: Scope, prediction: Prediction) -> Awaitable[None] | None:
-        """Let each look that looks before the answer is sent; what is to be waited for, or None."""
-        waited = [w for one in self.early if (w := one.before_answer(scope, prediction)) is not None]
-        return _in_turn(waited) if waited else None
 
     async def before_failure(self, scope: Scope, failure: Failure) -> None:
         """Let those look who look at failures."""
         for watcher in self.early:
             await watcher.before_failure(scope, failure)
 
-    def after_answer(self, scope: Scope, prediction: Prediction) -> None:
-        """Let each look after the answer was sent."""
-        for watcher in self._watchers:
-            watcher.after_answer(scope, prediction)
-
-    def _set(self, watchers: tuple[Watcher, ...]) -> None:
+    def _set(self, watchers: tuple[Watcher | EarlyWatcher, ...]) -> None:
         self._watchers = watchers
-        self.early: tuple[EarlyWatcher, ...] = tuple(one for one in watchers if isinstance(one, EarlyWatcher))
+        self.early = tuple(one for one in watchers if isinstance(one, EarlyWatcher))
+        self._late = tuple(one for one in watchers if isinstance(one, Watcher))
+        # of a sole one its own: a call more on the way of each request is not free
+        before = self.early[0].before_answer if len(self.early) == 1 else self._before_answer
+        after = self._late[0].after_answer if len(self._late) == 1 else self._after_answer
+        self.before_answer: Callable[[Scope, Prediction], Awaitable[None] | None] = before
+        self.after_answer: Callable[[Scope, Prediction], None] = after
+
+    def _before_answer(self, scope: Scope, prediction: Prediction) -> Awaitable[None] | None:
+        waited = [w for one in self.early if (w := one.before_answer(scope, prediction)) is not None]
+        return _in_turn(waited) if waited else None
+
+    def _after_answer(self, scope: Scope, prediction: Prediction) -> None:
+        for watcher in self._late:
+            watcher.after_answer(scope, prediction)
 
 
 async def _in_turn(waited: Sequence[Awaitable[None]]) -> None:

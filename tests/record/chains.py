@@ -25,7 +25,7 @@ def written(folder: Path, counts: list[int], rotate_bytes: int = 1 << 20) -> Non
     for count in counts:
         writer = opened(folder, rotate_bytes)
         for _ in range(count):
-            writer.append([body(i)])
+            writer.append([body(i) + b"\n"])
             i += 1
         writer.sync()
         writer.close()

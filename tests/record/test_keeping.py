@@ -28,7 +28,7 @@ def test_a_segment_that_is_full_is_followed_by_another(tmp_path: Path) -> None:
 def test_a_record_larger_than_a_segment_has_one_of_its_own(tmp_path: Path) -> None:
     writer = opened(tmp_path, rotate_bytes=4096)
     for size in (10, 9000, 10):
-        writer.append([body(1) + b',"x":"' + b"y" * size + b'"'])
+        writer.append([body(1) + b',"x":"' + b"y" * size + b'"\n'])
     writer.sync()
     writer.close()
     assert only(tmp_path).records == 3 + only(tmp_path).segments
@@ -79,7 +79,7 @@ def test_what_is_too_old_is_removed_and_the_anchor_says_so(tmp_path: Path) -> No
 def test_the_oldest_of_all_chains_go_when_there_is_too_much(tmp_path: Path) -> None:
     first, second = opened(tmp_path, 4096), opened(tmp_path, 4096)
     for i in range(200):
-        (first, second)[i % 2].append([body(i)])
+        (first, second)[i % 2].append([body(i) + b"\n"])
     for writer in (first, second):
         writer.sync()
         writer.close()
@@ -115,7 +115,7 @@ def test_workers_that_start_go_on_with_chains_that_nobody_writes(tmp_path: Path,
     for life in range(3):
         writers = [opened(tmp_path) for _ in range(workers)]
         for i, writer in enumerate(writers):
-            writer.append([body(life * 10 + i)])
+            writer.append([body(life * 10 + i) + b"\n"])
             writer.sync()
         assert all(report.is_written for report in verify(tmp_path))
         for writer in writers:
@@ -128,7 +128,7 @@ def test_workers_that_start_go_on_with_chains_that_nobody_writes(tmp_path: Path,
 def test_a_worker_that_starts_mends_every_chain_that_nobody_writes(tmp_path: Path) -> None:
     writers = [opened(tmp_path) for _ in range(3)]
     for writer in writers:
-        writer.append([body(1)])
+        writer.append([body(1) + b"\n"])
         writer.sync()
         writer.close()
     for path in plain(tmp_path):
@@ -136,7 +136,7 @@ def test_a_worker_that_starts_mends_every_chain_that_nobody_writes(tmp_path: Pat
             file.write(b"half a rec")
     opened(tmp_path).close()
     writer = opened(tmp_path)
-    writer.append([body(2)])
+    writer.append([body(2) + b"\n"])
     writer.sync()
     writer.close()
     reports = verify(tmp_path)
@@ -146,11 +146,11 @@ def test_a_worker_that_starts_mends_every_chain_that_nobody_writes(tmp_path: Pat
 
 def test_what_was_appended_and_not_made_safe_can_be_taken_back(tmp_path: Path) -> None:
     writer = opened(tmp_path)
-    writer.append([body(1)])
+    writer.append([body(1) + b"\n"])
     writer.sync()
-    writer.append([body(2), body(3)])
+    writer.append([body(2) + b"\n" + body(3) + b"\n"])
     writer.take_back()
-    writer.append([body(4)])
+    writer.append([body(4) + b"\n"])
     writer.sync()
     writer.close()
     assert only(tmp_path).last == 2

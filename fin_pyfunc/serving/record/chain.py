@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,8 +79,8 @@ class ChainWriter:
         """Whether a torn tail was cut that no segment says yet."""
         return self._cut is not None
 
-    def append(self, bodies: Sequence[bytes]) -> bool:
-        """Append a line a body, all or none.
+    def append(self, blocks: list[bytes]) -> bool:
+        """Append a line a body, as `chained` takes them, all or none.
 
         Returns
         -------
@@ -95,7 +95,7 @@ class ChainWriter:
         if self._file is not None and self._has_rest:
             os.ftruncate(self._file, self._end.offset)
             self._has_rest = False
-        lines, end = chained(self._end.position, bodies)
+        lines, end = chained(self._end.position, blocks)
         rotates = (
             self._file is None
             or self._is_damaged
@@ -103,7 +103,7 @@ class ChainWriter:
         )
         if rotates:
             self._rotate()
-            lines, end = chained(self._end.position, bodies)  # they follow another line now
+            lines, end = chained(self._end.position, blocks)  # they follow another line now
         assert self._file is not None  # noqa: S101 - for the type checker
         try:
             _write(self._file, lines)
@@ -152,7 +152,7 @@ class ChainWriter:
             os.fsync(self._handle)  # a head is never more than one segment behind
         number = self._end.segment + 1
         start = Start(kind="segment", segment=number, opened=self._now(), cut=self._cut)
-        line, position = chained(self._end.position, [msgspec.json.encode(start)[1:-1] + b"," + self._preamble])
+        line, position = chained(self._end.position, [b"%b,%b\n" % (msgspec.json.encode(start)[1:-1], self._preamble)])
         path = self.chain.segment(number).path
         opened = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
         try:

@@ -27,10 +27,10 @@ CLOSE_SECONDS = 20.0
 
 
 class _Item(NamedTuple):
-    """Bodies of records that belong to one request, and who waits for them."""
+    """Bodies of records, each with a line break behind it, how many they are, and who waits for them."""
 
-    bodies: Sequence[bytes]
-    size: int
+    bodies: bytes
+    records: int
     done: asyncio.Future[None] | None
 
 
@@ -97,12 +97,15 @@ class Commit:
         self._loop = loop
         self._thread.start()
 
-    def put(self, bodies: Sequence[bytes], *, hurry: bool = False) -> asyncio.Future[None] | None:
+    def put(self, bodies: bytes, count: int, *, hurry: bool = False) -> asyncio.Future[None] | None:
         """Give records to be written, in this order.
 
         Parameters
         ----------
-        bodies : sequence of bytes
+        bodies : bytes
+            Each with a line break behind it.
+        count : int
+            How many they are.
         hurry : bool, default False
             Do not wait for the time to be up.
 
@@ -115,10 +118,9 @@ class Commit:
         if self._is_always:
             assert self._loop is not None  # noqa: S101 - for the type checker
             done = self._loop.create_future()
-        size = sum(map(len, bodies))
-        self._given += len(bodies)
-        self._given_bytes += size
-        self._queue.put(_Item(bodies, size, done))
+        self._given += count
+        self._given_bytes += len(bodies)
+        self._queue.put(_Item(bodies, count, done))
         if hurry:
             self._hurry.set()
         return done
@@ -167,7 +169,7 @@ class Commit:
 
     def _batch(self, first: _Item) -> tuple[list[_Item], bool]:
         """What waits now, up to a bound; and whether the end has come."""
-        batch, size = [first], first.size
+        batch, size = [first], len(first.bodies)
         while size < MAX_COMMIT_BYTES:
             try:
                 item = self._queue.get_nowait()
@@ -176,7 +178,7 @@ class Commit:
             if item is None:
                 return batch, True
             batch.append(item)
-            size += item.size
+            size += len(item.bodies)
         return batch, False
 
     def _commit(self, batch: Sequence[_Item]) -> None:
@@ -185,7 +187,7 @@ class Commit:
         writer = self._writer
         assert writer is not None  # noqa: S101 - for the type checker
         try:
-            rotated = writer.append([body for item in batch for body in item.bodies])
+            rotated = writer.append([item.bodies for item in batch])
             writer.sync()
         except OSError as e:
             writer.take_back()
@@ -196,13 +198,13 @@ class Commit:
             self._on_rotated()
 
     def _settle(self, batch: Sequence[_Item], error: BaseException | None) -> None:
-        count = sum(len(item.bodies) for item in batch)
+        count = sum(item.records for item in batch)
         if error is None:
             self.written += count
         else:
             self.failed += count
         self._taken += count
-        self._taken_bytes += sum(item.size for item in batch)
+        self._taken_bytes += sum(len(item.bodies) for item in batch)
         waiting = [item.done for item in batch if item.done is not None]
         if waiting and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_tell, waiting, error)
@@ -250,13 +252,13 @@ class Commit:
             size = 0
             while kept and size < MAX_COMMIT_BYTES:
                 batch.append(kept.popleft())
-                size += batch[-1].size
-            bodies = [body for item in batch for body in item.bodies]
+                size += len(batch[-1].bodies)
+            blocks = [item.bodies for item in batch]
             dropped = self._dropped
             if not kept and dropped > self._dropped_told:
-                bodies.append(self._gap(dropped - self._dropped_told, self._dropped_since))
+                blocks.append(self._gap(dropped - self._dropped_told, self._dropped_since) + b"\n")
             try:
-                rotated = writer.append(bodies)
+                rotated = writer.append(blocks)
             except OSError:
                 kept.extendleft(reversed(batch))
                 raise

@@ -17,10 +17,11 @@ from fin_pyfunc.serving.joiner import JoinedDecisions
 from fin_pyfunc.serving.prediction import Asked, Failure, Prediction
 from fin_pyfunc.serving.record.facts import members
 from fin_pyfunc.serving.record.features import Digests, as_rows, as_sent, identifiers_of
+from fin_pyfunc.serving.record.notes import Parts
 from fin_pyfunc.serving.timestamps import timestamp
 
-#: What records of so many principals, routes and models have in common is kept.
-MAX_COMMON = 1000
+#: The route that one row is sent to, and answered by.
+ONE_ROW = "/predict"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,8 +61,6 @@ class Entries:
 
     def __init__(self, digests: Digests | None) -> None:
         self._digests = digests
-        #: what usual records of a principal, a route and a model's facts have in common, as five gaps leave it
-        self._common: dict[tuple[str | None, str, bytes], tuple[str, str, str, str, bytes]] = {}
 
     def body(self, scope: Scope, asked: Asked, facts: bytes) -> bytes:
         """The body of one record.
@@ -76,18 +75,13 @@ class Entries:
         """
         late, now = time.perf_counter(), time.time()
         state, path = scope["state"], scope["path"]
-        is_one = path == "/predict"
+        is_one = path == ONE_ROW
         theirs: str | None = state.get("client_request_id")
         ours = state["request_id"] if theirs is None else new_id()  # a caller may use an id twice
         principal = None if state.get("principal") is None else str(state["principal"])
         failure = asked if isinstance(asked, Failure) else None
         decisions = asked.decisions if isinstance(asked, Prediction) else None
         received, decided = timestamp(now - (late - asked.began)), timestamp(now - (late - asked.scored))
-        if theirs is None and decisions is not None and not isinstance(decisions, JoinedDecisions):
-            common = self._common.get((principal, path, facts)) or self._parts(principal, path, facts)
-            first, second, third, fourth, fifth = common
-            start = f"{first}{ours}{second}{received}{third}{decided}{fourth}".encode()
-            return b"".join((start, _encode(answers(decisions)), fifth, *self._features(asked, is_one)))
         entry = _Entry(
             kind="prediction",
             request_id=ours,
@@ -102,26 +96,6 @@ class Entries:
             joined=decisions.joined._asdict() if isinstance(decisions, JoinedDecisions) else None,
         )
         return b"".join((_encode(entry)[1:-1], b",", facts, b",", *self._features(asked, is_one)))
-
-    def _parts(self, principal: str | None, route: str, facts: bytes) -> tuple[str, str, str, str, bytes]:
-        entry = _Entry(
-            kind="prediction",
-            request_id=GAP,
-            client_request_id=None,
-            received=GAP,
-            decided=GAP,
-            principal=principal,
-            route=route,
-            status=200,
-            answers=GAP,
-        )
-        first, second, third, fourth, last = parts(entry)
-        # without the braces; what fills all gaps but the last is text that JSON writes as it is
-        texts = (f'{first.decode()[1:]}"', f'"{second.decode()}"', f'"{third.decode()}"', f'"{fourth.decode()}')
-        known = (*texts, b"%b,%b," % (last[:-1], facts))
-        if len(self._common) < MAX_COMMON:
-            self._common[principal, route, facts] = known
-        return known
 
     def _features(self, asked: Asked, is_one: bool) -> tuple[bytes, ...]:
         """The features' members, or the digests' in their place, in pieces."""
@@ -140,6 +114,34 @@ class Entries:
             held = asked.identifiers or {}
             identifiers = _encode([dict(zip(held, row, strict=True)) for row in zip(*held.values(), strict=True)])
         return b'"features":null,"features_hmac_sha256":', digests, b',"identifiers":', identifiers
+
+
+def around(principal: str | None, facts: bytes) -> Parts:
+    """The text of records of answers to `POST /predict`, around what differs from one to the next.
+
+    Parameters
+    ----------
+    principal : str or None
+    facts : bytes
+        What `facts.of_model` says.
+    """
+    entry = _Entry(
+        kind="prediction",
+        request_id=GAP,
+        client_request_id=GAP,
+        received=GAP,
+        decided=GAP,
+        principal=principal,
+        route=ONE_ROW,
+        status=200,
+        answers=GAP,
+    )
+    first, second, third, fourth, fifth, _ = parts(entry)
+    # without the braces, and with quotes around what fills a gap as text that JSON writes as it is
+    return (
+        *(first[1:] + b'"', b'"' + second, third + b'"', b'"' + fourth + b'"', b'"' + fifth + b"["),
+        *(b'],%b,"features":[' % facts, b"]"),
+    )
 
 
 def gap(count: int, since: float) -> bytes:

@@ -11,14 +11,18 @@ from pathlib import Path
 
 from starlette.types import Scope
 
+from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.gathering import Gathering
+from fin_pyfunc.serving.http import encode, new_id
 from fin_pyfunc.serving.prediction import Asked, Failure, Prediction
 from fin_pyfunc.serving.record import entries, facts
 from fin_pyfunc.serving.record.chain import ChainWriter, take
 from fin_pyfunc.serving.record.commit import Commit
+from fin_pyfunc.serving.record.entries import ONE_ROW
 from fin_pyfunc.serving.record.features import Digests
 from fin_pyfunc.serving.record.keeping import Keeper
+from fin_pyfunc.serving.record.notes import Note, bodies
 from fin_pyfunc.serving.settings import Record
 
 logger = logging.getLogger("fin_pyfunc.record")
@@ -27,6 +31,8 @@ logger = logging.getLogger("fin_pyfunc.record")
 ROWS_ON_LOOP = 16
 #: Under `interval`, records of so many requests are made together, or of what came within so many seconds.
 TOGETHER, WAIT_SECONDS = 64, 0.01
+#: What usual records of a model have in common is kept for so many who ask, and URIs they ask by.
+MAX_NOTED = 1000
 #: Part of the room for waiting records from which on the thread does not wait for its time.
 HURRY = 0.25
 NOT_RECORDED = (
@@ -67,7 +73,10 @@ class Recorder:
             interval_seconds=settings.interval_seconds,
             gap=entries.gap,
         )
-        self._gathering = Gathering(self._put_together, TOGETHER, WAIT_SECONDS)
+        #: whether usual records are made of notes, many at a time
+        self._is_noting = not self._is_always and digests is None
+        self._notes = Gathering(self._put_notes, TOGETHER, WAIT_SECONDS)
+        self._others = Gathering(self._put_others, TOGETHER, WAIT_SECONDS)
         self._preamble: bytes | None = None
         #: since when, and for what, answers wait
         self._waiters: deque[tuple[float, asyncio.Future[None]]] = deque()
@@ -109,7 +118,8 @@ class Recorder:
 
     async def close(self) -> None:
         """Write what waits, and let go of the folder."""
-        self._gathering.flush()
+        self._notes.flush()
+        self._others.flush()
         await self._commit.close()
         self._keeper.close()
 
@@ -121,40 +131,40 @@ class Recorder:
         RequestError
             503 under `always`, when it is waited for: it could not be recorded.
         """
-        backend = prediction.decisions.backend
-        common = prediction.loaded.recorded.get((prediction.asked, backend))
-        if (
-            self._is_always
-            or common is None
-            or len(prediction.table) > ROWS_ON_LOOP
-            or self._commit.waiting_bytes > self._settings.max_waiting_bytes
-        ):
-            return self._record(scope, prediction, backend)
-        self._gathering.add((scope, prediction, common))
+        decisions, sent, state = prediction.decisions, prediction.sent, scope["state"]
+        parts = prediction.loaded.noted.get((prediction.asked, decisions.backend, state.get("principal")))
+        if parts is None or sent is None or type(decisions) is not Decisions or scope["path"] != ONE_ROW:
+            return self._record(scope, prediction, decisions.backend)
+        # there is little code here, and most of it has just run: whatever is not in the caches takes ten times as long
+        theirs, answer = state.get("client_request_id"), encode(decisions.one())
+        if theirs is None:
+            self._notes.add((parts, state["request_id"], b"null", prediction.began, prediction.scored, answer, sent))
+        else:  # a caller may use an id twice
+            self._notes.add((parts, new_id(), encode(theirs), prediction.began, prediction.scored, answer, sent))
         return None
 
     async def before_failure(self, scope: Scope, failure: Failure) -> None:
         """Record it; raises as `before_answer`."""
         await self._record(scope, failure, None)
 
-    def after_answer(self, _: Scope, __: Prediction) -> None:
-        """Nothing is left to do."""
-
     async def _record(self, scope: Scope, asked: Asked, backend: str | None) -> None:
-        if self._commit.waiting_bytes > self._settings.max_waiting_bytes:
+        if self._is_full:
             if self._is_always:
                 raise RequestError(503, NOT_RECORDED, RETRY_AFTER)
             return self._commit.drop(1)
         common = asked.loaded.recorded.get((asked.asked, backend))
         if common is None:
             common = await asyncio.to_thread(facts.of_model, asked.loaded, asked.asked, backend)
+        if self._is_noting and backend is not None and len(asked.loaded.noted) < MAX_NOTED:
+            principal = scope["state"].get("principal")
+            asked.loaded.noted[asked.asked, backend, principal] = entries.around(principal, common)
         if len(asked.table) > ROWS_ON_LOOP:
             body = await asyncio.to_thread(self._entries.body, scope, asked, common)
         elif not self._is_always:
-            return self._gathering.add((scope, asked, common))
+            return self._others.add((scope, asked, common))
         else:
             body = self._entries.body(scope, asked, common)
-        done = self._put([body])
+        done = self._put(body + b"\n", 1)
         if done is None:
             return None
         self._waiters.append((time.monotonic(), done))
@@ -164,20 +174,39 @@ class Recorder:
             raise RequestError(503, NOT_RECORDED, RETRY_AFTER) from e
         return None
 
-    def _put_together(self, gathered: list[tuple[Scope, Asked, bytes]]) -> None:
+    @property
+    def _is_full(self) -> bool:
+        return self._commit.waiting_bytes > self._settings.max_waiting_bytes
+
+    def _put_notes(self, notes: list[Note]) -> None:
         """Record requests that are answered already."""
-        bodies = []
+        if self._is_full:
+            return self._commit.drop(len(notes))
+        try:
+            made = bodies(notes)
+        except Exception:
+            return self._lose(len(notes))
+        self._put(made, len(notes))
+        return None
+
+    def _put_others(self, gathered: list[tuple[Scope, Asked, bytes]]) -> None:
+        """Record requests that are answered already, and are not usual ones."""
+        made = []
         for scope, asked, common in gathered:
             try:
-                bodies.append(self._entries.body(scope, asked, common))
-            except Exception:  # a defect: nobody waits who could be told
-                logger.exception("making a record failed in a way that was not foreseen")
-                self._commit.drop(1, "a record could not be made")
-        self._put(bodies)
+                made.append(self._entries.body(scope, asked, common) + b"\n")
+            except Exception:
+                self._lose(1)
+        self._put(b"".join(made), len(made))
 
-    def _put(self, bodies: list[bytes]) -> asyncio.Future[None] | None:
+    def _lose(self, count: int) -> None:
+        """Say so of a defect: nobody waits who could be told."""
+        logger.exception("making a record failed in a way that was not foreseen")
+        self._commit.drop(count, "a record could not be made")
+
+    def _put(self, made: bytes, count: int) -> asyncio.Future[None] | None:
         hurry = self._commit.waiting_bytes > HURRY * self._settings.max_waiting_bytes
-        return self._commit.put(bodies, hurry=hurry and self._commit.problem is None)
+        return self._commit.put(made, count, hurry=hurry and self._commit.problem is None)
 
     def _open(self) -> ChainWriter:
         if self._preamble is None:

@@ -1,0 +1,51 @@
+"""What a usual request leaves behind for its record, and records made of many of them at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from fin_pyfunc.serving.record.features import as_sent
+from fin_pyfunc.serving.timestamps import timestamp
+
+try:
+    from fin_pyfunc.serving.record import _lines
+except ImportError:  # where there was no compiler
+    _lines = None  # type: ignore[assignment]
+
+#: The text of a record around what differs from one to the next: seven pieces with six gaps.
+Parts: TypeAlias = tuple[bytes, ...]
+#: The text around, our id, the caller's id as JSON, when the request was received and decided in the seconds of
+#: ``time.perf_counter``, the answer as JSON, and the features as they were sent.
+Note: TypeAlias = tuple[Parts, str, bytes, float, float, bytes, msgspec.Raw | bytes]
+
+
+def bodies(notes: Sequence[Note]) -> bytes:
+    """Make the bodies of records, each with a line break behind it.
+
+    Many at a time, as between two requests a model throws out of the processor's caches whatever else is needed; and in
+    C, where that was built: it takes a third of the time (`_lines.c`).
+    """
+    offset = time.time() - time.perf_counter()
+    made = None if _lines is None else _lines.bodies(notes, offset)
+    return bodies_in_python(notes, offset) if made is None else made
+
+
+def bodies_in_python(notes: Sequence[Note], offset: float) -> bytes:
+    """Make the same of the same notes.
+
+    Parameters
+    ----------
+    notes : sequence of Note
+    offset : float
+        What is to be added to their times to make them seconds since the epoch.
+    """
+    pieces: list[bytes] = []
+    for (first, second, third, fourth, fifth, sixth, last), ours, theirs, began, scored, answer, sent in notes:
+        received, decided = timestamp(offset + began).encode(), timestamp(offset + scored).encode()
+        pieces += (first, ours.encode(), second, theirs, third, received, fourth, decided)
+        pieces += (fifth, answer, sixth, as_sent(sent), last, b"\n")
+    return b"".join(pieces)
