@@ -29,8 +29,9 @@ logger = logging.getLogger("fin_pyfunc.record")
 
 #: Requests with more rows than this are made records of on another thread.
 ROWS_ON_LOOP = 16
-#: Under `interval`, records of so many requests are made together, or of what came within so many seconds.
-TOGETHER, WAIT_SECONDS = 64, 0.01
+#: Under `interval`, records of so many requests are made together, or of what came within so many seconds; of those that
+#: leave no note fewer, as each takes ten times as long.
+NOTES_TOGETHER, OTHERS_TOGETHER, WAIT_SECONDS = 256, 64, 0.01
 #: What usual records of a model have in common is kept for so many who ask, and URIs they ask by.
 MAX_NOTED = 1000
 #: Part of the room for waiting records from which on the thread does not wait for its time.
@@ -75,8 +76,8 @@ class Recorder:
         )
         #: whether usual records are made of notes, many at a time
         self._is_noting = not self._is_always and digests is None
-        self._notes = Gathering(self._put_notes, TOGETHER, WAIT_SECONDS)
-        self._others = Gathering(self._put_others, TOGETHER, WAIT_SECONDS)
+        self._notes = Gathering(self._put_notes, NOTES_TOGETHER, WAIT_SECONDS)
+        self._others = Gathering(self._put_others, OTHERS_TOGETHER, WAIT_SECONDS)
         self._preamble: bytes | None = None
         #: since when, and for what, answers wait
         self._waiters: deque[tuple[float, asyncio.Future[None]]] = deque()
