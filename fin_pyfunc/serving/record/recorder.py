@@ -29,8 +29,8 @@ logger = logging.getLogger("fin_pyfunc.record")
 
 #: Requests with more rows than this are made records of on another thread.
 ROWS_ON_LOOP = 16
-#: Under `interval`, records of so many requests are made together, or of what came within so many seconds; of those that
-#: leave no note fewer, as each takes ten times as long.
+#: Under `interval`, records of so many requests are made together, or of what came within so many seconds; fewer of
+#: those that leave no note, as each takes ten times as long.
 NOTES_TOGETHER, OTHERS_TOGETHER, WAIT_SECONDS = 256, 64, 0.01
 #: What usual records of a model have in common is kept for so many who ask, and URIs they ask by.
 MAX_NOTED = 1000
