@@ -156,9 +156,8 @@ class Recorder:
         common = asked.loaded.recorded.get((asked.asked, backend))
         if common is None:
             common = await asyncio.to_thread(facts.of_model, asked.loaded, asked.asked, backend)
-        if self._is_noting and backend is not None and len(asked.loaded.noted) < MAX_NOTED:
-            principal = scope["state"].get("principal")
-            asked.loaded.noted[asked.asked, backend, principal] = entries.around(principal, common)
+        if self._is_noting and backend is not None and scope["path"] == ONE_ROW:
+            self._prepare(asked, backend, scope["state"].get("principal"), common)
         if len(asked.table) > ROWS_ON_LOOP:
             body = await asyncio.to_thread(self._entries.body, scope, asked, common)
         elif not self._is_always:
@@ -174,6 +173,12 @@ class Recorder:
         except OSError as e:  # TimeoutError is one
             raise RequestError(503, NOT_RECORDED, RETRY_AFTER) from e
         return None
+
+    def _prepare(self, asked: Asked, backend: str, principal: str | None, common: bytes) -> None:
+        """From the next such request on, a note will do."""
+        noted, key = asked.loaded.noted, (asked.asked, backend, principal)
+        if key not in noted and len(noted) < MAX_NOTED:
+            noted[key] = entries.around(principal, common)
 
     @property
     def _is_full(self) -> bool:
