@@ -64,7 +64,7 @@ class Commit:
         self._is_always, self._interval = is_always, interval_seconds
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+        self._thread: threading.Thread | None = None
         self._writer: ChainWriter | None = None
         self._try_after = 0.0
         self._hurry = threading.Event()
@@ -95,6 +95,8 @@ class Commit:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin; opens the folder in the background."""
         self._loop = loop
+        # not made before: a thread that was made before a fork counts as ended after it, and nobody would wait for it
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
 
     def put(self, bodies: bytes, count: int, *, hurry: bool = False) -> asyncio.Future[None] | None:
@@ -135,7 +137,7 @@ class Commit:
 
     async def close(self) -> None:
         """Write what waits, and let go of the chain."""
-        if not self._thread.is_alive():
+        if self._thread is None or not self._thread.is_alive():
             return
         self._queue.put(None)
         self._hurry.set()

@@ -40,11 +40,10 @@ class Keeper:
         self._folder, self._compress = folder, compress
         self._keep_days, self._keep_bytes = keep_days, keep_bytes
         self._wake, self._is_closed = threading.Event(), False
-        self._thread = threading.Thread(target=self._run, name="record-keeper", daemon=True)
 
     def start(self) -> None:
         """Begin; the first look is taken when `look` is called."""
-        self._thread.start()
+        threading.Thread(target=self._run, name="record-keeper", daemon=True).start()
 
     def look(self) -> None:
         """Have a look soon: a segment was closed."""
