@@ -48,11 +48,14 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
         Position in `classes` of each row's predicted class, as the estimator's own `predict` decides it.
     probabilities : ndarray of shape (n, k), float64, or None
         None where the model has no probabilities.
+    names : sequence of str or None, default None
+        What `label_names` makes of `classes`, where a backend keeps it; else it is made when it is wanted.
     """
 
     classes: Sequence[Label]
     index: np.ndarray[Any, np.dtype[np.intp]]
     probabilities: Probabilities | None
+    names: Sequence[str] | None = None
 
 
 class Decisions:
@@ -116,7 +119,9 @@ class Decisions:
         answer = {
             "prediction": classes[index],
             "probability": row[index] if return_proba else None,
-            "probabilities": dict(zip(label_names(classes), row, strict=True)) if return_proba else None,
+            "probabilities": dict(zip(self.scores.names or label_names(classes), row, strict=True))
+            if return_proba
+            else None,
             "confidence": self.thresholds.confidence(row[index]),
         }
         if return_proba:

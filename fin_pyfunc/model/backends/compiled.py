@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fin_pyfunc.model.backends import Backend
-from fin_pyfunc.model.decision import Label, Probabilities, Scores, Thresholds
+from fin_pyfunc.model.decision import Label, Probabilities, Scores, Thresholds, label_names
 from fin_pyfunc.model.errors import DeviceError, ScoringError
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.model.form import Form
@@ -57,6 +57,7 @@ class CompiledBackend(ABC):
         wary: bool = False,
     ) -> None:
         self.form, self._classes, self._estimator = form, list(classes), estimator
+        self._names = label_names(self._classes)
         self._band, self._wary = form.band, wary
         self._has_proba = form.output == "probabilities"
         self._cuts = (thresholds.medium, thresholds.high) if self._has_proba else ()
@@ -106,7 +107,8 @@ class CompiledBackend(ABC):
         if not self._has_proba:
             return Scores(classes=self._classes, index=index, probabilities=None)
         # a band is for a form that may leave 0 to 1 by a rounding of the last bit
-        return Scores(classes=self._classes, index=index, probabilities=scores.clip(0, 1) if self._band else scores)
+        known = scores.clip(0, 1) if self._band else scores
+        return Scores(classes=self._classes, index=index, probabilities=known, names=self._names)
 
     def _run_in_chunks(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
         n = self.chunk_rows
