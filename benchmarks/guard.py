@@ -46,8 +46,8 @@ def measure(bench: Bench) -> list[Row]:
             JWT: ({**by_jwt, **rate}, token),
         }
         if shutil.which("redis-server"):
-            uri = stack.enter_context(_redis(folder))
-            ways[SHARED] = ({**by_key, **rate, "FIN_PYFUNC__RATE__STORAGE": uri}, key)
+            storage = stack.enter_context(_redis(folder))
+            ways[SHARED] = ({**by_key, **rate, "FIN_PYFUNC__RATE__STORAGE": storage}, key)
         servers = []
         for name, (environ, credential) in ways.items():
             headers = () if credential is None else (f"Authorization: Bearer {credential}",)

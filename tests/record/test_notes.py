@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import msgspec
+import numpy as np
 import pytest
 import requests
 
+from fin_pyfunc.model.decision import Decisions, Scores, Thresholds
 from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.serving.prediction import Prediction
+from fin_pyfunc.serving.record.facts import members
 from fin_pyfunc.serving.record.reading import Entry, entries, find
+from fin_pyfunc.serving.record.recorder import Recorder
 from fin_pyfunc.serving.record.replay import replay
 from fin_pyfunc.serving.record.verify import verify
+from fin_pyfunc.serving.settings import Record
 from tests.record.chains import plain
 from tests.servers import Serving, serving
 from tests.shelf import IDENTIFIER, Shelf
@@ -76,6 +85,39 @@ def test_a_note_says_what_a_record_says_that_is_made_alone(noting: Noting) -> No
     assert noted == {**alone, **differing}
 
 
+def test_from_the_second_request_on_there_is_nothing_to_wait_for_but_a_note(tmp_path: Path) -> None:
+    said = {"model_uri": "models:/m/1", "default_model": True, "backend": "forest", "run_id": None, "model_id": "m-1"}
+    digests = {"artifact_sha256": None, "feature_order_sha256": None, "thresholds": {"high": 0.8, "medium": 0.6}}
+    known = {(None, "forest"): members({**said, **digests})}
+    model: Any = SimpleNamespace(noted={}, recorded=known, model=SimpleNamespace(features=None))
+    scores = Scores(classes=[0, 1], index=np.array([1]), probabilities=np.array([[0.25, 0.75]]))
+    noted: list[bool] = []
+
+    def asked(name: str, path: str = "/predict") -> tuple[dict[str, Any], Prediction]:
+        decisions = Decisions(scores, Thresholds(), "forest")
+        sent = msgspec.Raw(b'{"x":1}') if path == "/predict" else msgspec.Raw(b'[{"x":1}]')
+        now = time.perf_counter()
+        scope = {"path": path, "state": {"request_id": name}}
+        return scope, Prediction(None, model, np.zeros((1, 1)), decisions, now, now, sent)
+
+    async def record() -> None:
+        recorder = Recorder(Record(folder=str(tmp_path), sync="interval"), 1.0)
+        recorder.start()
+        for name, path in (("a", "/predict"), ("b", "/predict"), ("c", "/predict/batch"), ("d", "/predict")):
+            waited = recorder.before_answer(*asked(name, path))
+            noted.append(waited is None)
+            if waited is not None:
+                await waited
+        await recorder.close()
+
+    asyncio.run(record())
+    assert noted == [False, True, False, True]
+    found = {entry.record.request_id: entry.record for entry in entries(tmp_path)}
+    assert sorted(found) == ["a", "b", "c", "d"]
+    assert [found[name].route for name in "abcd"] == ["/predict", "/predict", "/predict/batch", "/predict"]
+    assert len({str(record.answers) for record in found.values()}) == 1
+
+
 def test_a_server_that_stops_records_what_it_has_just_answered(shelf: Shelf, tmp_path: Path) -> None:
     env = {
         "MLFLOW_TRACKING_URI": shelf.tracking_uri,
@@ -106,13 +148,13 @@ def test_probabilities_are_recorded_whether_or_not_they_are_asked_for(
     assert replay(entry, shelf.tracking_uri).is_same
 
 
-@pytest.mark.parametrize("name", ["caller-1", 'with "quotes"', "x" * 100])
-def test_an_id_of_the_callers_is_kept_beside_ours(noting: Noting, name: str) -> None:
+@pytest.mark.parametrize(("name", "is_kept"), [("caller-1", True), ('with "quotes"', False), ("x" * 1000, False)])
+def test_an_id_of_the_callers_is_kept_beside_ours(noting: Noting, name: str, is_kept: bool) -> None:
     answered = noting.ask(json.dumps({"features": row()}).encode(), **{"X-Request-ID": name})
     record = noting.recorded(answered).record
-    theirs = answered.headers["X-Request-ID"] if answered.headers["X-Request-ID"] == name else None
-    assert record.client_request_id == theirs
+    assert record.client_request_id == (name if is_kept else None)
     assert len(record.request_id) == 32
+    assert record.request_id != name
 
 
 @pytest.mark.parametrize("sent", [{IDENTIFIER: "Büro 7"}, {IDENTIFIER: "line\nbreak"}, {IDENTIFIER: "\u2028"}])
