@@ -1,20 +1,19 @@
-"""What a shadow adds to the latency of the model that it shadows: off and on in turn, on one server."""
+"""What a shadow adds to the latency of the model that it shadows: while it sees the requests and while it does not."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Sequence
 
 import requests
 
 from benchmarks import contenders
 from benchmarks.bench import Bench, turn
-from benchmarks.contenders import serving
+from benchmarks.contenders import compact, serving
 from benchmarks.drive import drive, percentiles
 from benchmarks.http_client import HOST, request
-from benchmarks.many import steadily
+from benchmarks.models import Models
+from benchmarks.open_loop import steadily
 from benchmarks.row import Row, ratios
 
 #: At most this times the 99th percentile without.
@@ -22,66 +21,101 @@ AT_MOST = 1.05
 CONNECTIONS = 16
 #: Of what one worker can do, how much is asked of it, and the most requests a second that our own client keeps up with.
 LOAD, MAX_RATE = 0.5, 1500.0
-#: Seconds for a switch to settle: what waited for the shadow is scored, or gone.
-SETTLE_SECONDS = 2.0
+#: A round is made of windows of so many seconds, seen and unseen in turn: what this machine does beside changes slower.
+WINDOW_SECONDS = 0.5
+#: Seconds between two windows: the shadow takes what the one before left it, or wakes.
+SETTLE_SECONDS = 0.25
 #: The shadow by its name here, and the family of the model: one that is compiled, and one that never is.
-SHADOWS = {"a compiled forest": "forest", "an estimator of milliseconds": "svc"}
+SHADOWS = {"a compiled forest": "forest", "an estimator that is not compiled": "svc"}
+#: One model by two names; the requests for one of them are seen.
+NAME, SEEN, UNSEEN = "bench_shadowed", "seen", "free"
 
 
 def measure(bench: Bench) -> list[Row]:
     """The forest at half of what it can do at most, with and without each shadow of all of its requests."""
     models = bench.models
     rows, expected = models.records(), models.expected("forest")
+    _name(models)
     contender = contenders.ours(models.ours["forest"])
     measured: list[Row] = []
     with serving(contender, models, rows, expected) as server:
-        sent = [request(contender.path, body) for body in contender.bodies(rows)]
         most = drive(server.port, contender.path, contender.bodies(rows), CONNECTIONS, bench.seconds).rate
         rate = min(most * LOAD, MAX_RATE)
+        sent = {
+            is_seen: [request(contender.path, compact({"model_uri": _uri(is_seen), "features": row})) for row in rows]
+            for is_seen in (False, True)
+        }
         for name, family in SHADOWS.items():
+            _switch(server.port, models.ours[family])
             found: dict[bool, list[dict[float, float]]] = {False: [], True: []}
-            seen: list[float] = []
+            compared: list[float] = []
             for i in range(bench.rounds):
                 print(f"  {name} in the shadow, round {i + 1} of {bench.rounds}", flush=True)
-                for is_on in turn([False, True], i):
-                    before = _switch(server.port, models.ours[family] if is_on else None)
-                    latencies = _latencies(server.port, sent, max(2.0, bench.seconds), rate)
-                    found[is_on].append(percentiles(latencies))
-                    if is_on:
-                        after = _counts(server.port)
-                        seen.append((after - before) / len(latencies))
-            _switch(server.port, None)
-            measured += _rows(name, found, seen)
+                before = _counts(server.port)
+                latencies = _round(server.port, sent, bench.seconds, rate)
+                for is_seen, of in latencies.items():
+                    found[is_seen].append(percentiles(of))
+                meant = len(latencies[True]) * (1 + SETTLE_SECONDS / WINDOW_SECONDS)
+                compared.append((_counts(server.port) - before) / meant)
+            measured += _rows(name, found, compared)
     return [*measured, Row(0, "requests/s at which the shadow was measured", "/s", [rate])]
 
 
-def _rows(name: str, found: dict[bool, list[dict[float, float]]], seen: list[float]) -> list[Row]:
-    off, on = ([each[99.0] for each in found[is_on]] for is_on in (False, True))
-    medians = ([each[50.0] for each in found[is_on]] for is_on in (True, False))
+def _round(port: int, sent: dict[bool, list[bytes]], seconds: float, rate: float) -> dict[bool, list[float]]:
+    """Latencies of all windows of one round, by whether the shadow saw the requests."""
+    latencies: dict[bool, list[float]] = {False: [], True: []}
+    for k in range(max(2, round(seconds / WINDOW_SECONDS))):
+        for is_seen in turn([False, True], k):
+            # so long that the shadow is at its work as it is in the middle of a day
+            steadily(port, sent[is_seen], SETTLE_SECONDS, rate)
+            latencies[is_seen] += steadily(port, sent[is_seen], WINDOW_SECONDS, rate)
+            time.sleep(SETTLE_SECONDS)
+    return latencies
+
+
+def _rows(name: str, found: dict[bool, list[dict[float, float]]], compared: list[float]) -> list[Row]:
+    off, on = ([each[99.0] for each in found[is_seen]] for is_seen in (False, True))
+    medians = ([each[50.0] for each in found[is_seen]] for is_seen in (True, False))
     what = f"with {name} in the shadow"
     return [
         Row(0, f"p99 {what} to without", "×", ratios(on, off), at_most=AT_MOST),
         Row(0, f"p50 {what} to without", "×", ratios(*medians)),
         Row(0, f"p99 {what}", "ms", on),
         Row(0, f"p99 without {name}", "ms", off),
-        Row(0, f"rows compared, of those answered, {what}", "×", seen),
+        Row(0, f"rows compared, of those meant for it, {what}", "×", compared),
     ]
 
 
-def _latencies(port: int, sent: Sequence[bytes], seconds: float, rate: float) -> list[float]:
-    return asyncio.run(steadily(port, sent, seconds, [], rate)).latencies
+def _uri(is_seen: bool) -> str:
+    return f"models:/{NAME}@{SEEN if is_seen else UNSEEN}"
 
 
-def _switch(port: int, uri: str | None) -> float:
-    """Put a model in the shadow, or none, and say how many rows were compared so far."""
-    body = {"model_uri": uri, "share": 1.0}
+def _name(models: Models) -> None:
+    """Register the forest by two aliases, if it is not yet."""
+    import mlflow
+
+    mlflow.set_tracking_uri(models.tracking_uri)
+    client = mlflow.MlflowClient()
+    if client.search_model_versions(f"name = '{NAME}'"):
+        return  # an earlier run's, in the same folder
+    version = mlflow.register_model(models.ours["forest"], NAME).version
+    for alias in (SEEN, UNSEEN):
+        client.set_registered_model_alias(NAME, alias, version)
+
+
+def _switch(port: int, uri: str) -> None:
+    """Put a model in the shadow of one of the two names."""
+    body = {"model_uri": uri, "share": 1.0, "of": _uri(True)}
     answered = requests.post(f"http://{HOST}:{port}/admin/shadow", json=body, timeout=60)
     if answered.status_code != 200:
         raise RuntimeError(f"the shadow could not be switched: {json.dumps(answered.json())}")
-    time.sleep(SETTLE_SECONDS)
-    return _counts(port)
 
 
 def _counts(port: int) -> float:
-    state = requests.get(f"http://{HOST}:{port}/admin/models", timeout=60).json()["shadow"]
-    return float(state["agreed"] + sum(state["differed"].values()))
+    """Rows compared so far, once none waits."""
+    deadline = time.monotonic() + 10
+    while True:
+        state = requests.get(f"http://{HOST}:{port}/admin/models", timeout=60).json()["shadow"]
+        if not state["waiting"] or time.monotonic() > deadline:
+            return float(state["agreed"] + sum(state["differed"].values()))
+        time.sleep(0.1)

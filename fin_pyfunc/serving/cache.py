@@ -220,6 +220,10 @@ class ModelCache:
             self._let_go(before)
         self._evict()
 
+    def allows_code(self, resolved: Resolved) -> bool:
+        """Whether a model may be more than data."""
+        return self._resolver.allows_code(resolved)
+
     def forget(self, key: Key) -> None:
         """Have the next request for a URI resolve it again."""
         self._resolutions.pop(key, None)

@@ -129,15 +129,31 @@ def load(
         An `ExampleError` where it does not answer the example recorded in it as it did when it was logged.
     """
     path = resolver.fetch(resolved)
-    loaded = _opened(path, resolved, nearest(backend), compiler, is_data=not resolver.allows_code(resolved))
+    loaded = opened(path, resolved, nearest(backend), compiler, is_data=not resolver.allows_code(resolved))
     check_example(loaded.model)
     loaded.size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
     return loaded
 
 
-def _opened(
+def opened(
     path: Path, resolved: Resolved, backend: str | None, compiler: Compiler | None, is_data: bool
 ) -> LoadedModel:
+    """Open a model whose files are here.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder, or the bare file.
+    resolved : Resolved
+    backend, compiler
+        As `load` takes them; None for `backend` is the model's own choice.
+    is_data : bool
+        Nothing executable may be opened.
+
+    Raises
+    ------
+    ModelForbiddenError, ArtifactError, BackendError
+    """
     if resolved.kind != "mlflow":
         if is_data and resolved.kind in ("pickle", "joblib"):
             raise ModelForbiddenError(

@@ -23,7 +23,7 @@ from fin_pyfunc.serving.motion.board import Board
 from fin_pyfunc.serving.motion.follower import Follower
 from fin_pyfunc.serving.motion.last_good import LastGood
 from fin_pyfunc.serving.motion.motion import Asked, Motion
-from fin_pyfunc.serving.motion.shadow import Shadow
+from fin_pyfunc.serving.motion.shadow.shadow import Shadow
 from fin_pyfunc.serving.motion.state import StateFile
 from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.motion.tally import Tally
@@ -133,7 +133,7 @@ class Server:
         if self.recorder is not None:
             self.watchers.add(self.recorder)
         self.follower = Follower(self.cache, self.default, settings.models.refresh_seconds, self.tally)
-        self.shadow = Shadow(self.cache, settings.shadow, settings.model_uri, self.stops, self.watchers, self.tally)
+        self.shadow = Shadow(self.cache, settings, self.stops, self.watchers, self.tally)
         asked = Asked(resolver, Store(uri))
         self.motion = Motion(settings, board, asked, self.default, self.follower, self.stops, self.shadow)
         self.predictor = Predictor(self.cache, self.default, settings.limits, self.stops)

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fin_pyfunc.model.decision import Scores
-from fin_pyfunc.serving.motion.comparison import compare
-from fin_pyfunc.serving.motion.differences import Difference, Differences
+from fin_pyfunc.serving.motion.shadow.comparison import compare
+from fin_pyfunc.serving.motion.shadow.differences import Difference, Differences
 from tests.models import bars
 from tests.motion.conftest import NAME, Registry, loaded
 from tests.servers import Serving, serving
@@ -196,7 +196,7 @@ def test_a_shadow_that_is_slow_holds_up_no_request(served: Serving, registry: Re
     time.sleep(0.3)
     assert served.predict(row()).status_code == 200  # while the shadow is at work
     now = shadow(served)
-    assert now["waiting"] == 1
+    assert now["waiting"] == 2  # the one it is at work on, too
     assert now["agreed"] + sum(now["differed"].values()) == before["agreed"] + sum(before["differed"].values())
     assert choose(served, None).status_code == 200
 

@@ -16,7 +16,7 @@ from fin_pyfunc.serving.motion import state
 from fin_pyfunc.serving.motion.board import Board
 from fin_pyfunc.serving.motion.follower import Follower
 from fin_pyfunc.serving.motion.meaning import ids_of
-from fin_pyfunc.serving.motion.shadow import Chosen, Shadow
+from fin_pyfunc.serving.motion.shadow.shadow import Chosen, Shadow
 from fin_pyfunc.serving.motion.state import ShadowChoice
 from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.resolver import Resolver
@@ -112,7 +112,8 @@ class Motion:
                 if self.stops.now() and (has_changed or now > learnt_at + self._settings.models.refresh_seconds):
                     learnt_at = now
                     self._start(self._learn_and_keep())
-                if has_changed or (self.shadow.problem and now > self._retry_at):
+                self.shadow.look()
+                if has_changed or self.shadow.is_outdated or (self.shadow.problem and now > self._retry_at):
                     self._start(self._take_shadow())
             except Exception:  # a defect must not end the looking
                 logger.exception("looking for what was stopped failed in a way that was not foreseen")
@@ -143,7 +144,7 @@ class Motion:
         """Take the shadow that was chosen last, or else that of the settings."""
         async with self._switching:
             chosen = self._chosen()
-            if chosen != self.shadow.chosen or self.shadow.problem:
+            if chosen != self.shadow.chosen or self.shadow.problem or self.shadow.is_outdated:
                 self._retry_at = time.monotonic() + RETRY_SECONDS
                 await self.shadow.switch(chosen)
 

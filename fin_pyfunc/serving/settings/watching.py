@@ -95,12 +95,13 @@ class Shadow(Section, frozen=True):
         Meta(
             gt=0,
             le=1,
-            description="Part of a worker's time that the shadow may take, which is about the part of all answers that "
-            "it may make late; what it has no time for is dropped.",
+            description="Part of one processor's time that the shadow of a worker may take, of what nobody else wants; "
+            "what it has no time for is dropped.",
         ),
-    ] = 0.002
+    ] = 0.1
     max_rows: Annotated[
-        int, Meta(ge=1, description="Rows that wait for the shadow in one worker; what comes beyond is dropped.")
+        int,
+        Meta(ge=1, description="Rows of a worker that its shadow has not answered yet; what is beyond is dropped."),
     ] = 10_000
     differences_file: Annotated[
         Text | None,

@@ -1,0 +1,84 @@
+"""A client that asks at a steady rate whether or not earlier requests are answered, and takes little of a processor.
+
+A second of asyncio's tasks at 1,500 requests a second has a 99th percentile of milliseconds of its own; this one's is a
+tenth of that, so that it is the server's that is seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from benchmarks.http_client import HOST, TIMEOUT
+
+#: Connections that requests are sent over; more than are ever under way unless the server stands still.
+CONNECTIONS = 16
+_PIECE = 1 << 16
+
+
+class _Connection:
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection((HOST, port), TIMEOUT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = b""
+        self.due = 0.0
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def is_answered(self) -> bool:
+        """Read what is there; whether the answer is whole."""
+        if not (piece := self.socket.recv(_PIECE)):
+            raise RuntimeError("the server closed a connection")
+        self._received += piece
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+        if not end or len(body) < int(length):
+            return False
+        if self._received.split(b" ", 2)[1] != b"200":
+            raise RuntimeError(f"the server answered {self._received[:200].decode(errors='replace')}")
+        self._received = b""
+        return True
+
+
+def steadily(port: int, sent: Sequence[bytes], seconds: float, rate: float) -> list[float]:
+    """Latencies in seconds, each from when its request was due: what waited for a connection is not left out.
+
+    Parameters
+    ----------
+    port : int
+    sent : sequence of bytes
+        Whole requests, sent in turn.
+    seconds : float
+    rate : float
+        Requests a second.
+
+    Raises
+    ------
+    RuntimeError
+        An answer was not 200, or none came.
+    """
+    with contextlib.ExitStack() as stack:
+        connections = [_Connection(port) for _ in range(CONNECTIONS)]
+        for each in connections:
+            stack.callback(each.socket.close)
+        free, latencies = deque(connections), list[float]()
+        n, asked, start = int(seconds * rate), 0, time.perf_counter()
+        while len(latencies) < n:
+            while asked < n and free and start + asked / rate <= time.perf_counter():
+                connection = free.popleft()
+                connection.due = start + asked / rate
+                connection.socket.sendall(sent[asked % len(sent)])
+                asked += 1
+            wait = start + asked / rate - time.perf_counter() if asked < n and free else TIMEOUT
+            for ready in select.select(connections, [], [], max(0.0, wait))[0]:
+                if ready.is_answered():
+                    latencies.append(time.perf_counter() - ready.due)
+                    free.append(ready)
+            if time.perf_counter() > start + seconds + TIMEOUT:
+                raise RuntimeError(f"{n - len(latencies)} of {n} requests were not answered within {TIMEOUT:g} s")
+    return latencies

@@ -1,0 +1,227 @@
+"""The process of a shadow: what is said to it and by it, and what becomes of it when something ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fin_pyfunc.model.decision import Scores
+from fin_pyfunc.model.errors import BackendError
+from fin_pyfunc.model.feature import Feature
+from fin_pyfunc.model.features import FeatureSpec
+from fin_pyfunc.serving.motion.shadow.messages import (
+    Answered,
+    Clear,
+    Frames,
+    Opening,
+    Report,
+    Rows,
+    ToShadow,
+    ToWorker,
+    framed,
+    rows_of,
+)
+from fin_pyfunc.serving.motion.shadow.process import ShadowProcess
+from tests.motion.conftest import NAME, Registry
+from tests.servers import Serving, serving
+from tests.test_api import row
+
+FEATURES = FeatureSpec(features=[Feature(name="spread", kind="number", dtype="float64")])
+LABELS = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=5)
+ROWS = st.builds(
+    Rows,
+    request_id=st.text(max_size=40),
+    index=st.binary(max_size=4).map(lambda bytes_: bytes_ * 8),
+    probabilities=st.none() | st.binary(max_size=100),
+    matrix=st.none() | st.binary(max_size=5000),
+    sent=st.none() | st.binary(max_size=100),
+    pickled=st.none() | st.binary(max_size=100),
+)
+MESSAGES = st.lists(
+    ROWS
+    | st.builds(Clear)
+    | st.builds(Answered, st.text(max_size=9), st.lists(LABELS, max_size=3), st.sampled_from([None, FEATURES])),
+    max_size=6,
+)
+
+
+@given(MESSAGES, st.lists(st.integers(1, 3000), min_size=1, max_size=20))
+def test_messages_arrive_whole_and_in_turn_however_the_pipe_cuts_them(sent: list[ToShadow], cuts: list[int]) -> None:
+    stream, frames = b"".join(map(framed, sent)), Frames[ToShadow](ToShadow)
+    heard, at, i = list[ToShadow](), 0, 0
+    while at < len(stream):
+        heard += frames.feed(stream[at : at + cuts[i % len(cuts)]])
+        at, i = at + cuts[i % len(cuts)], i + 1
+    assert heard == sent
+    assert [type(c) for m in heard if isinstance(m, Answered) for c in m.classes] == [
+        type(c) for m in sent if isinstance(m, Answered) for c in m.classes
+    ]
+
+
+def test_a_report_names_pairs_of_classes_by_both() -> None:
+    said = Report(taken=3, agreed=1, pairs={("-1", "1"): 2}, compared=3, difference=0.5, greatest=0.25)
+    assert list(Frames[ToWorker](ToWorker).feed(framed(said))) == [said]
+
+
+@pytest.mark.parametrize("k", [None, 1, 3])
+@given(st.data())
+def test_rows_are_what_was_scored_to_the_last_bit(k: int | None, data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 5))
+    any_float = st.floats(allow_nan=True, allow_infinity=True)
+    table = np.array(data.draw(st.lists(any_float, min_size=4 * n, max_size=4 * n))).reshape(n, 4)
+    p = None if k is None else np.random.default_rng(0).random((n, k))
+    index = np.array(data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)), dtype=np.intp)
+    scores = Scores(classes=[-1, 0, 1], index=index, probabilities=p)
+    sent = msgspec.Raw(b'[{"spread": 1}]')
+    for given_, is_same in ((table, True), (np.asfortranarray(table), True), (table[::-1], True), (table, False)):
+        rows = rows_of("id", scores, given_, sent, is_same=is_same)
+        assert len(rows) == n
+        assert rows.scores([-1, 0, 1]).index.tobytes() == index.tobytes()
+        q = rows.scores([-1, 0, 1]).probabilities
+        assert (None if q is None else q.tobytes()) == (None if p is None else p.tobytes())
+        found = rows.table()
+        if is_same:
+            assert isinstance(found, np.ndarray)
+            np.testing.assert_array_equal(found, given_)
+            assert rows.sent is None
+        else:
+            assert found is None
+            assert rows.sent == b'[{"spread": 1}]'
+    frame = pd.DataFrame({"spread": range(n), "session": ["london"] * n})
+    pd.testing.assert_frame_equal(rows_of("id", scores, frame, None, is_same=True).table(), frame)
+
+
+@pytest.fixture(scope="module")
+def served(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """Version 1, with whatever stands for an alias in its shadow, which is followed."""
+    folder = tmp_path_factory.mktemp("shadow")
+    registry.move("behind", 1)
+    env = {
+        "MLFLOW_TRACKING_URI": registry.tracking_uri,
+        "FIN_PYFUNC__MODELS__REFRESH_SECONDS": "1",
+        "FIN_PYFUNC__SHADOW__MODEL_URI": f"models:/{NAME}@behind",
+        "FIN_PYFUNC__SHADOW__SHARE": "1",
+        "FIN_PYFUNC__LOG_FORMAT": "json",
+    }
+    with serving("-m", f"models:/{NAME}/1", folder=folder, env=env) as server:
+        until(lambda: shadow(server)["problem"] is None)
+        yield server
+
+
+def shadow(server: Serving) -> dict[str, Any]:
+    state: dict[str, Any] = requests.get(server.url + "/admin/models", timeout=30).json()["shadow"]
+    return state
+
+
+def worker(server: Serving) -> psutil.Process:
+    (found,) = psutil.Process(server.process.pid).children()
+    return found
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def compared(server: Serving) -> int:
+    state = shadow(server)
+    return int(state["agreed"] + sum(state["differed"].values()))
+
+
+def test_it_takes_only_what_processor_time_nobody_else_wants(served: Serving) -> None:
+    (process,) = worker(served).children()
+    assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+
+
+def test_a_process_that_is_killed_fails_no_request_and_is_started_again(served: Serving) -> None:
+    (process,) = worker(served).children()
+    process.kill()
+    until(lambda: shadow(served)["problem"] == "its process ended (signal 9)")
+    assert served.predict(row()).status_code == 200
+    until(lambda: shadow(served)["problem"] is None)
+    before = compared(served)
+    assert served.predict(row()).status_code == 200
+    until(lambda: compared(served) == before + 1)
+    served.wait_for_log("the shadow models:/eurusd_lr@behind has ended: its process ended (signal 9)")
+
+
+def test_its_alias_is_followed(served: Serving, registry: Registry) -> None:
+    assert shadow(served)["model_id"] == registry.ids[1]
+    (process,) = worker(served).children()
+    registry.move("behind", 2)
+    until(lambda: shadow(served)["model_id"] == registry.ids[2])
+    assert not process.is_running()
+    before = shadow(served)["differed"]
+    for i in range(30):
+        assert served.predict(row(i)).status_code == 200
+    until(lambda: shadow(served)["differed"] != before)
+    registry.move("behind", 1)
+
+
+def test_a_shadow_that_is_stopped_is_asked_no_more_and_what_waits_is_dropped(
+    served: Serving, registry: Registry
+) -> None:
+    body = {"model_uri": registry.sleeps, "share": 1}
+    assert requests.post(served.url + "/admin/shadow", json=body, timeout=60).status_code == 200
+    assert served.predict(row() | {"spread": 2.0}).status_code == 200
+    time.sleep(0.5)  # it is at work on the first
+    for _ in range(3):
+        assert served.predict(row() | {"spread": 60.0}).status_code == 200
+    before = compared(served)
+    stop = {"name": registry.sleeps, "reason": "Because."}
+    assert requests.post(served.url + "/admin/models/stop", json=stop, timeout=60).status_code == 200
+    try:
+        assert served.predict(row()).status_code == 200
+        until(lambda: not shadow(served)["waiting"], 30)
+        assert compared(served) <= before + 1
+        metrics = requests.get(served.url + "/metrics", timeout=30).text
+        until(lambda: f'reason="stopped",shadow="{registry.sleeps}"' in metrics, 1)
+        (line,) = [line for line in metrics.splitlines() if f'reason="stopped",shadow="{registry.sleeps}"' in line]
+        assert float(line.split()[-1]) == 4
+    finally:
+        requests.post(served.url + "/admin/models/start", json={"name": registry.sleeps}, timeout=60)
+    before = compared(served)
+    assert served.predict(row() | {"spread": 0.01}).status_code == 200
+    until(lambda: compared(served) > before)
+
+
+def test_it_ends_with_its_worker_whatever_it_is_at_work_on(served: Serving, registry: Registry) -> None:
+    body = {"model_uri": registry.sleeps, "share": 1}
+    assert requests.post(served.url + "/admin/shadow", json=body, timeout=60).status_code == 200
+    assert served.predict(row() | {"spread": 600.0}).status_code == 200
+    time.sleep(0.5)
+    before = worker(served)
+    (process,) = before.children()
+    before.kill()
+    process.wait(10)
+    until(lambda: bool(served.predict(row()).status_code == 200))
+
+
+def test_a_model_that_its_process_cannot_open_is_said_and_no_process_is_left(tmp_path: Path) -> None:
+    opening = Opening(
+        str(tmp_path), "models:/a/1", "models:/m-1", "mlflow", None, False, 0.1, None, None, 1, "info", False
+    )
+
+    async def start() -> None:
+        process = ShadowProcess(print, print)
+        with pytest.raises(BackendError, match="model"):
+            await process.start(opening)
+        process.send(b"to nobody")
+
+    asyncio.run(start())
+    assert [child for child in psutil.Process().children() if "motion.shadow" in " ".join(child.cmdline())] == []
