@@ -17,6 +17,8 @@ from fin_pyfunc.serving.motion.shadow.messages import Frames, Opening, Ready, Re
 PIPE_BYTES = 1 << 20
 #: Seconds that the model may take to open; a machine that is busy gives the process little of its time.
 START_SECONDS = 300.0
+#: Seconds that its code is waited for, once it has let go of the pipe.
+END_SECONDS = 0.5
 
 
 class ShadowProcess:
@@ -106,7 +108,9 @@ class ShadowProcess:
         """Called by the listener once the process's end of the pipe is closed."""
         if self._process is None:
             return
-        code = self._process.poll()
+        code = None
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the pipe is closed a moment before there is a code
+            code = self._process.wait(END_SECONDS)
         how = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit status {code})"
         why = f"its process ended{how}"
         if self._ready.done():
