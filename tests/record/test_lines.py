@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fin_pyfunc.model.decision import Decisions, Scores, Thresholds
 from fin_pyfunc.serving.record import entries, lines, notes
 from fin_pyfunc.serving.record.lines import START, Position, chained_in_python, digest
 from fin_pyfunc.serving.record.notes import Note, bodies_in_python
@@ -25,11 +27,15 @@ SENT = st.builds(
     st.booleans(),
     st.sampled_from([None, 0, 1]),
 )
+DECISIONS = Decisions(
+    Scores(classes=[0, 1], index=np.array([1]), probabilities=np.array([[0.25, 0.75]])), Thresholds(), "forest"
+)
+#: And the answer of each.
 NOTES = st.lists(
     st.builds(
         lambda principal, ours, theirs, began, took, answer, sent: (
-            *(entries.around(principal, FACTS), ours, msgspec.json.encode(theirs), began, began + took),
-            *(msgspec.json.encode(answer), sent),
+            (entries.around(principal, FACTS), ours, msgspec.json.encode(theirs), began, began + took, DECISIONS, sent),
+            msgspec.json.encode(answer),
         ),
         st.sampled_from([None, "desk", 'a "quoted" name', "büro"]),
         st.text("0123456789abcdef", min_size=1, max_size=32),
@@ -46,9 +52,11 @@ OFFSETS = st.floats(-2e6, 4e9)
 
 
 @given(NOTES, OFFSETS)
-def test_bodies_are_those_that_python_makes(made: list[Note], offset: float) -> None:
-    expected = bodies_in_python(made, offset)
-    assert _lines.bodies(made, offset) == (expected if all(bytes(note[-1]).isascii() for note in made) else None)
+def test_bodies_are_those_that_python_makes(answered: list[tuple[Note, bytes]], offset: float) -> None:
+    made, answers = [note for note, _ in answered], [answer for _, answer in answered]
+    expected = bodies_in_python(made, answers, offset)
+    is_ascii = all(bytes(note[-1]).isascii() for note in made)
+    assert _lines.bodies(made, answers, offset) == (expected if is_ascii else None)
     assert [json.loads(b"{%b}" % each)["kind"] for each in expected.split(b"\n")[:-1]] == ["prediction"] * len(made)
 
 
@@ -73,7 +81,14 @@ def test_openssl_is_found_where_hashlib_has_it() -> None:
 )
 def test_what_is_no_note_is_an_error(made: list[Any]) -> None:
     with pytest.raises(TypeError):
-        _lines.bodies(made, 0.0)
+        _lines.bodies(made, [b"{}"], 0.0)
+
+
+def test_each_note_has_one_answer() -> None:
+    with pytest.raises(ValueError, match="one answer"):
+        _lines.bodies([], [b"{}"], 0.0)
+    with pytest.raises(TypeError):
+        _lines.bodies([()], ["{}"], 0.0)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +102,11 @@ def test_what_cannot_be_chained_is_an_error(position: int, wrong: Any) -> None:
 
 
 def test_without_the_module_records_are_made_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    note: Note = (entries.around(None, FACTS), "1f", b"null", 1.0, 1.5, b"{}", b'{"x":1}')
+    note: Note = (entries.around(None, FACTS), "1f", b"null", 1.0, 1.5, DECISIONS, b'{"x":1}')
     made = notes.bodies([note])
     monkeypatch.setattr(notes, "_lines", None)
     monkeypatch.setattr(lines, "_SHA256", 0)
-    assert json.loads(b"{%b}" % notes.bodies([note]))["features"] == [{"x": 1}]
+    record = json.loads(b"{%b}" % notes.bodies([note]))
+    assert record["features"] == [{"x": 1}]
+    assert record["answers"] == [DECISIONS.one()]
     assert chained_in_python(START, [made]) == lines.chained(START, [made])

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection
+from typing import Any
 from urllib.parse import quote
 
 from starlette.types import Scope
@@ -78,12 +79,9 @@ class JsonLines:
 
     def answered(self, scope: Scope, status: int, seconds: float, error: Exception | None, /) -> None:
         """Keep one line, if it is to be written, for a moment."""
-        path, state = scope["path"], scope["state"]
-        level = _level(path, status, self._is_all)
-        if logger.isEnabledFor(level):
-            why = "" if error is None else type(error).__name__
-            kind = (level, scope["method"], path, status, why, model_of(scope, error), state.get("trace_id", ""))
-            self._gathering.add((time.time(), kind, state["request_id"], seconds, state.get("prediction")))
+        # as little as can be: between two requests nothing is in the caches, and what is done later of many is
+        why = ("", "") if error is None else (type(error).__name__, model_of(scope, error))
+        self._gathering.add((time.time(), scope["method"], scope["path"], status, why, seconds, scope["state"]))
 
     def flush(self) -> None:
         """Write what is kept."""
@@ -94,19 +92,25 @@ class JsonLines:
         lines: list[bytes] = []
         size, last = 0, None
         before = between = then = after = ""
-        for at, kind, id_, seconds, prediction in requests:
+        for at, method, path, status, (why, model), seconds, state in requests:
+            level = _level(path, status, self._is_all)
+            if not logger.isEnabledFor(level):
+                continue
+            prediction: Prediction | None = state.get("prediction")
             answer = ("", 0) if prediction is None else (prediction.decisions.backend, len(prediction.table))
-            if (key := (*kind, *answer)) != last:
+            of = model if prediction is None else prediction.loaded.resolved.model_id
+            if (key := (level, method, path, status, why, of, state.get("trace_id", ""), *answer)) != last:
                 before, between, then, after = self._common.get(key) or self._parts(key)
                 last = key
             # an id is hexadecimal, or of characters that JSON writes as they are (`http.request_id`)
-            line = f'{before}"{timestamp(at)}"{between}"{id_}"{then}{seconds:.6f}{after}\n'.encode()
+            line = f'{before}"{timestamp(at)}"{between}"{state["request_id"]}"{then}{seconds:.6f}{after}\n'.encode()
             if lines and size + len(line) > PIECE:
                 self._write(b"".join(lines))
                 lines, size = [], 0
             lines.append(line)
             size += len(line)
-        self._write(b"".join(lines))
+        if lines:
+            self._write(b"".join(lines))
 
     def _parts(self, kind: _Kind) -> list[str]:
         level, method, path, status, why, model, trace, backend, rows = kind
@@ -135,8 +139,8 @@ class JsonLines:
 
 #: Level, method, path, status, error, model and trace of a request; and backend and rows of its answer.
 _Kind = tuple[int, str, str, int, str, str, str, str, int]
-#: When a request was answered, what kind of one it was, its id, the seconds that took, and its prediction, if any.
-_Answered = tuple[float, tuple[int, str, str, int, str, str, str], str, float, Prediction | None]
+#: When a request was answered, its method and path, its status, an error's type and model, its seconds and its state.
+_Answered = tuple[float, str, str, int, tuple[str, str], float, dict[str, Any]]
 _NAMES = {logging.DEBUG: "debug", logging.INFO: "info"}
 
 

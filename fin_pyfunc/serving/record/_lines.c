@@ -24,7 +24,8 @@ typedef unsigned char *(*Sha256)(const unsigned char *, size_t, unsigned char *)
 #define AROUND (sizeof SEQ + sizeof PREV + sizeof REST + HEX + 20 + 2)
 /* 2026-11-26T08:30:00.123456Z */
 #define TIMESTAMP 27
-/* text around what differs in a note, and what differs: id, the caller's id, two times, an answer and features */
+/* text around what differs in a note, and what differs: id, the caller's id, two times, decisions and features; their
+ * answer comes beside it, as JSON */
 #define PARTS 7
 #define NOTE 7
 
@@ -92,8 +93,8 @@ static int get_bytes(PyObject *object, Text *text) {
     return 0;
 }
 
-/* The pieces of a note but its features; how many bytes they have, or -1 with an error set. */
-static Py_ssize_t take_apart(PyObject *note, Text parts[PARTS], Text *id, Text *theirs, double times[2], Text *answer) {
+/* The pieces of a note but its features and answer; how many bytes they have, or -1 with an error set. */
+static Py_ssize_t take_apart(PyObject *note, Text parts[PARTS], Text *id, Text *theirs, double times[2]) {
     PyObject *given = PyTuple_Check(note) && PyTuple_Size(note) == NOTE ? PyTuple_GetItem(note, 0) : NULL;
     if (!given || !PyTuple_Check(given) || PyTuple_Size(given) != PARTS) {
         PyErr_SetString(PyExc_TypeError, "a note is a tuple of 7, the first of which is one of 7, too");
@@ -105,19 +106,23 @@ static Py_ssize_t take_apart(PyObject *note, Text parts[PARTS], Text *id, Text *
         size += parts[i].n;
     }
     if (!(id->at = PyUnicode_AsUTF8AndSize(PyTuple_GetItem(note, 1), &id->n))) return -1;
-    if (get_bytes(PyTuple_GetItem(note, 2), theirs) < 0 || get_bytes(PyTuple_GetItem(note, 5), answer) < 0) return -1;
+    if (get_bytes(PyTuple_GetItem(note, 2), theirs) < 0) return -1;
     for (int i = 0; i < 2; i++) times[i] = PyFloat_AsDouble(PyTuple_GetItem(note, 3 + i));
     if (PyErr_Occurred()) return -1;
-    return size + id->n + theirs->n + answer->n + 2 * TIMESTAMP + 1;
+    return size + id->n + theirs->n + 2 * TIMESTAMP + 1;
 }
 
 static PyObject *bodies(PyObject *module, PyObject *args) {
-    PyObject *notes, *made = NULL;
+    PyObject *notes, *answers, *made = NULL;
     double offset;
     Py_ssize_t room = 0, used = 0;
-    if (!PyArg_ParseTuple(args, "Od:bodies", &notes, &offset)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOd:bodies", &notes, &answers, &offset)) return NULL;
     const Py_ssize_t count = PyList_Size(notes);
     if (count < 0) return NULL;
+    if (PyList_Size(answers) != count) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "each note has one answer");
+        return NULL;
+    }
     int64_t known = INT64_MIN;
     char text[20];
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -125,8 +130,11 @@ static PyObject *bodies(PyObject *module, PyObject *args) {
         Text parts[PARTS], id, theirs, answer;
         double times[2];
         Py_buffer sent;
-        const Py_ssize_t size = take_apart(note, parts, &id, &theirs, times, &answer);
-        if (size < 0 || PyObject_GetBuffer(PyTuple_GetItem(note, 6), &sent, PyBUF_SIMPLE) < 0) goto failed;
+        if (get_bytes(PyList_GetItem(answers, i), &answer) < 0) goto failed;
+        Py_ssize_t size = take_apart(note, parts, &id, &theirs, times);
+        if (size < 0) goto failed;
+        size += answer.n;
+        if (PyObject_GetBuffer(PyTuple_GetItem(note, 6), &sent, PyBUF_SIMPLE) < 0) goto failed;
         if (used + size + sent.len > room) {
             /* those that follow are about as long */
             room = used + (size + sent.len) * (count - i) + (count - i) * 16;
@@ -229,7 +237,7 @@ done:
 }
 
 static PyMethodDef METHODS[] = {
-    {"bodies", bodies, METH_VARARGS, "bodies(notes, offset): bodies of records, a line each; None where not all is ASCII."},
+    {"bodies", bodies, METH_VARARGS, "bodies(notes, answers, offset): bodies of records, a line each; None where not all is ASCII."},
     {"chained", chained, METH_VARARGS, "chained(sha256, seq, prev, blocks): lines, the number after theirs, the last digest."},
     {NULL, NULL, 0, NULL},
 };

@@ -137,11 +137,11 @@ class Recorder:
         if parts is None or sent is None or type(decisions) is not Decisions or scope["path"] != ONE_ROW:
             return self._record(scope, prediction, decisions.backend)
         # there is little code here, and most of it has just run: whatever is not in the caches takes ten times as long
-        theirs, answer = state.get("client_request_id"), encode(decisions.one())
+        theirs = state.get("client_request_id")
         if theirs is None:
-            self._notes.add((parts, state["request_id"], b"null", prediction.began, prediction.scored, answer, sent))
+            self._notes.add((parts, state["request_id"], b"null", prediction.began, prediction.scored, decisions, sent))
         else:  # a caller may use an id twice
-            self._notes.add((parts, new_id(), encode(theirs), prediction.began, prediction.scored, answer, sent))
+            self._notes.add((parts, new_id(), encode(theirs), prediction.began, prediction.scored, decisions, sent))
         return None
 
     async def before_failure(self, scope: Scope, failure: Failure) -> None:
