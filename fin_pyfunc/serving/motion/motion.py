@@ -28,7 +28,7 @@ logger = logging.getLogger("fin_pyfunc.server")
 #: Seconds between two looks at the shared memory and the state file.
 LOOK_SECONDS = 0.25
 #: Seconds until a shadow that could not be loaded is tried again.
-RETRY_SECONDS = 10.0
+RETRY_SECONDS = 5.0
 
 
 class Asked(NamedTuple):
