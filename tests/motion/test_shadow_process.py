@@ -114,6 +114,7 @@ def served(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "FIN_PYFUNC__MODELS__REFRESH_SECONDS": "1",
         "FIN_PYFUNC__SHADOW__MODEL_URI": f"models:/{NAME}@behind",
         "FIN_PYFUNC__SHADOW__SHARE": "1",
+        "FIN_PYFUNC__SHADOW__PART_OF_TIME": "1",  # one of its models takes seconds, and would rest for minutes
         "FIN_PYFUNC__LOG_FORMAT": "json",
     }
     with serving("-m", f"models:/{NAME}/1", folder=folder, env=env) as server:
