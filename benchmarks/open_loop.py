@@ -1,7 +1,7 @@
 """A client that asks at a steady rate whether or not earlier requests are answered, and takes little of a processor.
 
-A second of asyncio's tasks at 1,500 requests a second has a 99th percentile of milliseconds of its own; this one's is a
-tenth of that, so that it is the server's that is seen.
+With asyncio's tasks at 1,500 requests a second the 99th percentile of a server was 2 to 5 ms; with this it is 1.0 to
+1.5, more of which is the server's.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fin_pyfunc.model.decision import Scores
+from fin_pyfunc.model.decision import Decisions, Scores, Thresholds
 from fin_pyfunc.model.errors import BackendError
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
@@ -35,6 +36,8 @@ from fin_pyfunc.serving.motion.shadow.messages import (
     rows_of,
 )
 from fin_pyfunc.serving.motion.shadow.process import ShadowProcess
+from fin_pyfunc.serving.motion.shadow.shadow import Chosen, _Active
+from fin_pyfunc.serving.prediction import Prediction
 from tests.motion.conftest import NAME, Registry
 from tests.servers import Serving, serving
 from tests.test_api import row
@@ -102,6 +105,29 @@ def test_rows_are_what_was_scored_to_the_last_bit(k: int | None, data: st.DataOb
             assert rows.sent == b'[{"spread": 1}]'
     frame = pd.DataFrame({"spread": range(n), "session": ["london"] * n})
     pd.testing.assert_frame_equal(rows_of("id", scores, frame, None, is_same=True).table(), frame)
+
+
+@pytest.mark.parametrize(("ours", "is_read_again"), [(None, False), (FEATURES, True)])
+def test_a_shadow_that_knows_no_names_gets_the_table_that_was_scored(ours: Any, is_read_again: bool) -> None:
+    said = list[bytes]()
+    process: Any = SimpleNamespace(send=said.append)
+    chosen = Chosen("models:/b/1", 1.0, None, True)
+    shadow: Any = SimpleNamespace(model=SimpleNamespace(features=ours))
+    answering: Any = SimpleNamespace(
+        model=SimpleNamespace(features=None), resolved=SimpleNamespace(model_id="models:/m-1")
+    )
+    active = _Active(chosen, shadow, frozenset({None}), process)
+    scores = Scores(classes=[0, 1], index=np.array([1]), probabilities=None)
+    frame = pd.DataFrame({"session": ["london"], "spread": [1.0]})
+    sent = msgspec.Raw(b'{"spread":1.0,"session":"london"}')
+    decisions = Decisions(scores, Thresholds(), "native")
+    active.tell("id", Prediction(None, answering, frame, decisions, 0.0, 0.0, sent))
+    answered, rows = Frames[ToShadow](ToShadow).feed(b"".join(said))
+    assert isinstance(answered, Answered)
+    assert isinstance(rows, Rows)
+    assert (rows.sent is not None) == is_read_again
+    if not is_read_again:
+        pd.testing.assert_frame_equal(rows.table(), frame)
 
 
 @pytest.fixture(scope="module")
@@ -224,5 +250,6 @@ def test_a_model_that_its_process_cannot_open_is_said_and_no_process_is_left(tmp
             await process.start(opening)
         process.send(b"to nobody")
 
+    before = set(psutil.Process().children())
     asyncio.run(start())
-    assert [child for child in psutil.Process().children() if "motion.shadow" in " ".join(child.cmdline())] == []
+    until(lambda: not set(psutil.Process().children()) - before, 10)

@@ -78,7 +78,7 @@ class JsonLines:
         self._common: dict[_Kind, list[str]] = {}
 
     def answered(self, scope: Scope, status: int, seconds: float, error: Exception | None, /) -> None:
-        """Keep one line, if it is to be written, for a moment."""
+        """Keep what its line says for a moment."""
         # as little as can be: between two requests nothing is in the caches, and what is done later of many is
         why = ("", "") if error is None else (type(error).__name__, model_of(scope, error))
         self._gathering.add((time.time(), scope["method"], scope["path"], status, why, seconds, scope["state"]))

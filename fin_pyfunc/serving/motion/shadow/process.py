@@ -8,6 +8,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 from fin_pyfunc.model.errors import BackendError
@@ -90,7 +91,8 @@ class ShadowProcess:
                 transport.abort() if isinstance(transport, asyncio.WriteTransport) else transport.close()
         if process is not None:
             process.kill()
-            process.wait()
+            # what is large takes a while to end, which no answer should wait for
+            threading.Thread(target=process.wait, name="shadow-end", daemon=True).start()
         if not self._ready.done():
             self._ready.cancel()
 

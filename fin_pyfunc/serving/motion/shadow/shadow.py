@@ -78,7 +78,9 @@ class _Active:
             self._is_same = ours is None or (theirs is not None and ours.features == theirs.features)
             self.process.send(framed(Answered(loaded.resolved.model_id, list(scores.classes), theirs)))
         self.waiting += len(scores.index)
-        self.process.send(framed(rows_of(request_id, scores, prediction.table, prediction.sent, is_same=self._is_same)))
+        # without names of its own it goes by the order of what was scored, which is not that of what was sent
+        sent = None if self.loaded.model.features is None else prediction.sent
+        self.process.send(framed(rows_of(request_id, scores, prediction.table, sent, is_same=self._is_same)))
 
     def clear(self) -> None:
         """Have it drop what waits, once."""
