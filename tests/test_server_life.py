@@ -67,6 +67,7 @@ def test_a_store_that_is_down_at_start_is_waited_for(remote: str, tmp_path: Path
     with serving(*arguments, folder=tmp_path, wait_for="/health/live") as server:
         body = server.wait_for("/health", 503).json()
         assert (body["status"], body["mlflow_connected"]) == ("unhealthy", False)
+        server.wait_for_log("MLflow does not answer; it is asked every 10 s")
         refused(requests.get(server.url + "/health/ready", timeout=10), 503)
         refused(requests.get(server.url + "/ping", timeout=10), 503)
         answered = server.predict(row())
@@ -87,7 +88,7 @@ def test_a_store_that_goes_down_later_stops_nothing_that_is_in_memory(remote: st
     arguments = ("-m", f"models:/{NAME}@champion", "--mlflow-tracking-uri", proxy.uri)
     with serving(*arguments, folder=tmp_path, env=env) as server:
         before = server.predict(row(), return_proba=True)
-        server.wait_for("/health")
+        server.wait_for_log("MLflow answers")
         proxy.stop()
         server.wait_for_log("does not answer any more")
         time.sleep(0.3)  # past the alias's refresh
@@ -99,7 +100,7 @@ def test_a_store_that_goes_down_later_stops_nothing_that_is_in_memory(remote: st
         refused(server.predict(row(), f"models:/{NAME}/2"), 503)
         back = MlflowProxy(remote, int(proxy.uri.rpartition(":")[2]))
         try:
-            server.wait_for_log("MLflow answers")
+            server.wait_for_log("MLflow answers", times=2)
             assert server.predict(row(), f"models:/{NAME}/2").status_code == 200
         finally:
             back.stop()

@@ -67,13 +67,7 @@ class HealthProbe:
         while True:
             # asked once; again only where a device has failed since
             self._gpu_available = await loop.run_in_executor(self._thread, gpu_available)
-            before, self._mlflow_connected = (
-                self._mlflow_connected,
-                await loop.run_in_executor(self._thread, self._ping),
-            )
-            self._has_probed = True
-            if before != self._mlflow_connected:
-                logger.info("MLflow %s", "answers" if self._mlflow_connected else "does not answer any more")
+            self._note(await loop.run_in_executor(self._thread, self._ping))
             await asyncio.sleep(self._probe_seconds)
 
     @property
@@ -111,6 +105,16 @@ class HealthProbe:
     def close(self) -> None:
         """Stop asking."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _note(self, connected: bool) -> None:
+        """Keep what the probe found, and say what is new of it: the first finding, and each change."""
+        if connected and not self._mlflow_connected:
+            logger.info("MLflow answers")
+        elif not connected and self._mlflow_connected:
+            logger.warning("MLflow does not answer any more; models in memory go on")
+        elif not connected and not self._has_probed:
+            logger.warning("MLflow does not answer; it is asked every %g s", self._probe_seconds)
+        self._mlflow_connected, self._has_probed = connected, True
 
     def _ping(self) -> bool:
         try:
