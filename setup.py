@@ -1,12 +1,13 @@
 """Packaging lives in setup.cfg; here is what it cannot say: the modules in C.
 
-They may be missing where there is no compiler: forests are then scored by ONNX Runtime, and records made in Python.
+They may be missing where there is no compiler: forests are then scored by ONNX Runtime, and lines of the record and of
+the log made in Python.
 """
 
 from setuptools import Extension, setup
 
 #: Each by the folder it lies in.
-MODULES = {"_forest": "fin_pyfunc/model/backends", "_lines": "fin_pyfunc/serving/record"}
+MODULES = {"_forest": "fin_pyfunc/model/backends", "_lines": "fin_pyfunc/serving"}
 
 setup(
     ext_modules=[

@@ -13,7 +13,8 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,11 +37,14 @@ class Found(NamedTuple):
     ----------
     rate : float
         Requests answered, each with 200, a second.
+    requests : int
+        How many were answered.
     latency : dict of float to float
         Percentile to milliseconds.
     """
 
     rate: float
+    requests: int
     latency: dict[float, float]
 
     @property
@@ -76,10 +80,17 @@ def drive(
     RuntimeError
         An answer was not 200: numbers of a server that refuses are worth nothing.
     """
+    return driving(port, path, bodies, connections, seconds, headers)()
+
+
+def driving(
+    port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: float, headers: Sequence[str] = ()
+) -> Callable[[], Found]:
+    """Warm a server up; what drives it then, as often as it is called. See `drive`."""
     warm_up = _client(port, path, bodies, connections, min(seconds, WARM_UP_SECONDS), headers)
     is_fast = connections <= UNCOUNTED * warm_up.rate * seconds
     measure = _wrk if is_fast and shutil.which("wrk") else _client
-    return measure(port, path, bodies, connections, seconds, headers)
+    return partial(measure, port, path, bodies, connections, seconds, headers)
 
 
 def _wrk(
@@ -99,7 +110,7 @@ def _wrk(
     if found["failed"] or not found["requests"]:
         raise RuntimeError(f"{found['failed']} of {found['requests']} requests to {path} were not answered with 200")
     latency = {float(p): us / 1e3 for p, us in found["percentiles"].items()}
-    return Found(found["requests"] / found["microseconds"] * 1e6, latency)
+    return Found(found["requests"] / found["microseconds"] * 1e6, found["requests"], latency)
 
 
 def _client(
@@ -107,7 +118,7 @@ def _client(
 ) -> Found:
     sent = [request(path, body, headers=headers) for body in bodies]
     found = asyncio.run(load(port, sent, connections, seconds))
-    return Found(len(found.latencies) / found.seconds, percentiles(found.latencies))
+    return Found(len(found.latencies) / found.seconds, len(found.latencies), percentiles(found.latencies))
 
 
 def percentiles(seconds: Sequence[float]) -> dict[float, float]:

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from benchmarks import contenders
 from benchmarks.bench import Bench
 from benchmarks.http_client import HOST
-from benchmarks.row import Row, ratios
+from benchmarks.row import Row
 from benchmarks.servers import free_port
-from benchmarks.settings import side_by_side
+from benchmarks.settings import beside, medians, side_by_side
 from fin_pyfunc.serving.callers.keys import KeyFile
 from fin_pyfunc.serving.callers.principal import Scope
 
@@ -52,14 +52,14 @@ def measure(bench: Bench) -> list[Row]:
         for name, (environ, credential) in ways.items():
             headers = () if credential is None else (f"Authorization: Bearer {credential}",)
             servers.append(contenders.ours(uri, name=name, environ=environ)._replace(headers=headers))
-        found = {name: [one.rate for one in of] for name, of in side_by_side(bench, servers, CONNECTIONS).items()}
+        found = side_by_side(bench, servers, CONNECTIONS)
     what = f"requests/s at {CONNECTIONS} connections"
     lines = [
-        Row(9, f"{what}, {name} to none of it", "×", ratios(of, found[OFF]), LEFT if name in (KEYS, JWT) else None)
+        Row(9, f"{what}, {name} to none of it", "×", beside(of, found[OFF]), LEFT if name in (KEYS, JWT) else None)
         for name, of in found.items()
         if name != OFF
     ]
-    return lines + [Row(9, f"{what}, {name}", "/s", of) for name, of in found.items()]
+    return lines + [Row(9, f"{what}, {name}", "/s", medians(of, lambda w: w.found.rate)) for name, of in found.items()]
 
 
 def _issued(jwks: Path) -> tuple[str, dict[str, str]]:

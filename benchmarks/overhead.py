@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks import contenders
 from benchmarks.bench import Bench
 from benchmarks.row import Row
-from benchmarks.settings import side_by_side
+from benchmarks.settings import Windows, beside, medians, side_by_side
 
 CONNECTIONS = 16
 #: What is on, by name; the first is what the others are compared with.
@@ -22,15 +22,19 @@ def measure(bench: Bench) -> list[Row]:
     """The same server once a way to look on, side by side."""
     uri = bench.models.ours["forest"]
     servers = [contenders.ours(uri, name=name, environ=environ) for name, environ in WATCHED.items()]
-    return _rows({name: [one.rate for one in of] for name, of in side_by_side(bench, servers, CONNECTIONS).items()})
+    return _rows(side_by_side(bench, servers, CONNECTIONS))
 
 
-def _rows(rates: dict[str, list[float]]) -> list[Row]:
+def _rows(found: Windows) -> list[Row]:
     bare, *watched = WATCHED
-    lines = [
-        Row(0, f"requests/s at {CONNECTIONS} connections, {name} looking on", "/s", rates[name]) for name in WATCHED
-    ]
+    lines: list[Row] = []
+    for name, of in found.items():
+        what = f"at {CONNECTIONS} connections, {name} looking on"
+        lines.append(Row(0, f"requests/s {what}", "/s", medians(of, lambda window: window.found.rate)))
+        lines.append(Row(0, f"processor time a request {what}", "µs", medians(of, lambda window: window.processor)))
     for name in watched:
-        lost = [1 - with_it / without for with_it, without in zip(rates[name], rates[bare], strict=True)]
+        lost = [1 - left for left in beside(found[name], found[bare])]
+        more = [ratio - 1 for ratio in beside(found[name], found[bare], lambda window: window.processor)]
         lines.append(Row(0, f"part of the throughput that {name} cost", "", lost, at_most=AT_MOST.get(name)))
+        lines.append(Row(0, f"part of the processor time that {name} cost on top", "", more))
     return lines

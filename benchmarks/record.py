@@ -10,10 +10,9 @@ from pathlib import Path
 
 from benchmarks import contenders
 from benchmarks.bench import Bench
-from benchmarks.drive import Found
-from benchmarks.row import Row, ratios
+from benchmarks.row import Row
 from benchmarks.servers import ROOT
-from benchmarks.settings import side_by_side
+from benchmarks.settings import Windows, beside, medians, side_by_side
 from fin_pyfunc.serving.record.reading import entries
 from fin_pyfunc.serving.record.verify import verify
 
@@ -72,23 +71,20 @@ def _whole(folder: Path) -> int:
     return sum(1 for _ in entries(folder))
 
 
-def _rows(found: dict[str, list[Found]], syncs: list[float], counts: dict[str, int]) -> list[Row]:
-    rates = {name: [one.rate for one in of] for name, of in found.items()}
-    what = f"requests/s at {CONNECTIONS} connections"
+def _rows(found: Windows, syncs: list[float], counts: dict[str, int]) -> list[Row]:
+    rates = {name: medians(of, lambda window: window.found.rate) for name, of in found.items()}
+    what, at = f"requests/s at {CONNECTIONS} connections", f"at {CONNECTIONS} connections"
     limit = f"this disk does {statistics.median(syncs):,.0f} syncs a second, one record each"
     return [
-        Row(0, f"{what}: {INTERVAL}, to {OFF}", "×", ratios(rates[INTERVAL], rates[OFF]), LEFT),
+        Row(0, f"{what}: {INTERVAL}, to {OFF}", "×", beside(found[INTERVAL], found[OFF]), LEFT),
         Row(0, f"{what}: {ALWAYS}", "/s", rates[ALWAYS], PER_SECOND, note=limit),
-        Row(0, f"{what}: {ALWAYS}, to {OFF}", "×", ratios(rates[ALWAYS], rates[OFF])),
+        Row(0, f"{what}: {ALWAYS}, to {OFF}", "×", beside(found[ALWAYS], found[OFF])),
         Row(0, f"{what}: {OFF}", "/s", rates[OFF]),
         Row(0, f"{what}: {INTERVAL}", "/s", rates[INTERVAL], note=f"{counts['interval']:,} records, verified"),
         Row(0, "syncs a second of this disk, one record each", "/s", syncs, note=f"{counts['always']:,} records"),
+        *(Row(0, f"{name}: p50 {at}", "ms", medians(of, lambda w: w.found.p50)) for name, of in found.items()),
         *(
-            Row(0, f"{name}: p50 at {CONNECTIONS} connections", "ms", [one.p50 for one in of])
-            for name, of in found.items()
-        ),
-        *(
-            Row(0, f"{name}: p99 at {CONNECTIONS} connections", "ms", [one.latency[99.0] for one in of])
+            Row(0, f"{name}: p99 {at}", "ms", medians(of, lambda w: w.found.latency[99.0]))
             for name, of in found.items()
         ),
     ]

@@ -87,6 +87,15 @@ def running(
             end_group(process)
 
 
+def processor_seconds(pid: int) -> float:
+    """Processor time that a process and those below it have taken; what of them has ended is left out."""
+    import psutil
+
+    first = psutil.Process(pid)
+    times = [process.cpu_times() for process in (first, *first.children(recursive=True))]
+    return float(sum(of.user + of.system for of in times))
+
+
 def wait_for_all(port: int, sent: bytes, workers: int) -> None:
     """Wait until every worker answers: so many connections in a row, each given to any of them, that none was missed.
 

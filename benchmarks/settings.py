@@ -7,50 +7,81 @@ what a setting costs is less, and shows only over many starts.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from benchmarks.bench import Bench, turn
 from benchmarks.contenders import Contender, serving
-from benchmarks.drive import Found, drive
+from benchmarks.drive import Found, driving
+from benchmarks.servers import processor_seconds
 
-#: Times that each server of a round is driven; the middle one counts.
+#: A server is driven for so long before it is another's turn: what this machine does beside changes slower than that.
+WINDOW_SECONDS = 1.0
+#: The fewest windows of a server and round.
 TURNS = 3
 
 
-def side_by_side(bench: Bench, contenders: Sequence[Contender], connections: int) -> dict[str, list[Found]]:
+class Window(NamedTuple):
+    """One measurement of one server.
+
+    Parameters
+    ----------
+    found : Found
+    processor : float
+        Microseconds of processor time that all of the server's processes took for a request.
+    """
+
+    found: Found
+    processor: float
+
+
+#: A contender's name to the windows of each round, the k-th of one beside the k-th of any other.
+Windows = dict[str, list[list[Window]]]
+
+
+def side_by_side(bench: Bench, contenders: Sequence[Contender], connections: int) -> Windows:
     """Start all of them each round, the first one first and then the last one, and drive them in turns.
 
     Parameters
     ----------
     bench : Bench
-        A server is driven for `bench.seconds` a round, in `TURNS` parts of a second at least.
+        A server is driven for `bench.seconds` a round, a window at a time, and `TURNS` windows at least.
     contenders : sequence of Contender
         Each serves the forest.
     connections : int
-
-    Returns
-    -------
-    dict of str to list of Found
-        A contender's name to what was found of it, one a round.
     """
     rows, expected = bench.models.records(), bench.models.expected("forest")
-    found: dict[str, list[Found]] = {contender.name: [] for contender in contenders}
+    found: Windows = {contender.name: [] for contender in contenders}
     for i in range(bench.rounds):
         print(f"  round {i + 1} of {bench.rounds}", flush=True)
-        of_round: dict[str, list[Found]] = {contender.name: [] for contender in contenders}
+        for contender in contenders:
+            found[contender.name].append([])
         with contextlib.ExitStack() as stack:
-            started = [
-                (contender, stack.enter_context(serving(contender, bench.models, rows, expected)))
-                for contender in turn(contenders, i)
-            ]
-            for k in range(TURNS):
-                for contender, server in turn(started, k):
-                    of_round[contender.name].append(
-                        drive(
-                            *(server.port, contender.path, contender.bodies(rows), connections),
-                            *(max(1.0, bench.seconds / TURNS), contender.headers),
-                        )
-                    )
-        for name, of in of_round.items():
-            found[name].append(sorted(of, key=lambda one: one.rate)[TURNS // 2])
+            drives = []
+            for contender in turn(contenders, i):
+                server = stack.enter_context(serving(contender, bench.models, rows, expected))
+                asked = server.port, contender.path, contender.bodies(rows), connections, WINDOW_SECONDS
+                drives.append((contender.name, server.pid, driving(*asked, contender.headers)))
+            for k in range(max(TURNS, round(bench.seconds / WINDOW_SECONDS))):
+                for name, pid, drive in turn(drives, k):
+                    before = processor_seconds(pid)
+                    one = drive()
+                    took = processor_seconds(pid) - before
+                    found[name][i].append(Window(one, 1e6 * took / one.requests))
     return found
+
+
+def medians(rounds: list[list[Window]], figure: Callable[[Window], float]) -> list[float]:
+    """A figure of the median window of each round."""
+    return [statistics.median(map(figure, windows)) for windows in rounds]
+
+
+def beside(
+    above: list[list[Window]], below: list[list[Window]], figure: Callable[[Window], float] = lambda w: w.found.rate
+) -> list[float]:
+    """The median of each round, of what a figure of one server is to that of another in the window beside it."""
+    return [
+        statistics.median(figure(a) / figure(b) for a, b in zip(*windows, strict=True))
+        for windows in zip(above, below, strict=True)
+    ]

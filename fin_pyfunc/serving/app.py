@@ -20,10 +20,11 @@ from fin_pyfunc.serving.logs.requests import JsonLines, TextLines
 from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.requests import RequestMetrics
 from fin_pyfunc.serving.middleware.auth import Authenticate
-from fin_pyfunc.serving.middleware.boundary import Boundary, Observer
+from fin_pyfunc.serving.middleware.boundary import Boundary
 from fin_pyfunc.serving.mlflow_app import Invocations
 from fin_pyfunc.serving.motion.board import Board
 from fin_pyfunc.serving.motion.routes import AdminRoutes
+from fin_pyfunc.serving.observers import Observers
 from fin_pyfunc.serving.routes import Routes
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
@@ -114,7 +115,7 @@ def create_app(
     if settings.auth.is_on:
         app = Authenticate(app, open_credentials(settings.auth), SCOPES)
     paths = {*hot, *(route.path for route in rest.routes if isinstance(route, Route))}
-    app = Boundary(app, server, _observers(server, paths))
+    app = Boundary(app, server, _observers(server, paths).add)
     if server.tracer is not None:
         app = Traced(app, server.tracer, paths)
     cors = settings.cors
@@ -130,22 +131,19 @@ def create_app(
     return app
 
 
-def _observers(server: Server, paths: Collection[str]) -> list[Observer]:
+def _observers(server: Server, paths: Collection[str]) -> Observers:
     """Who is told of each request that was answered."""
     settings = server.settings
-    observers: list[Observer] = []
-    if settings.metrics.enabled:
-        counting = RequestMetrics(server.metrics.values, paths)
-        server.metrics.before_flush.append(counting.count)
-        observers.append(counting)
     is_json = settings.log_format == "json"
     is_all = settings.log_requests == "all" or (settings.log_requests == "auto" and is_json)
-    if is_json:
-        lines = JsonLines(is_all, paths)
-        server.at_end.append(lines.flush)
-        observers.append(lines)
+    lines = JsonLines(is_all, paths) if is_json else TextLines(is_all)
+    if not settings.metrics.enabled:
+        observers = Observers([lines])
     else:
-        observers.append(TextLines(is_all))
+        counting = RequestMetrics(server.metrics.values, paths)
+        observers = Observers([counting, lines])
+        server.metrics.before_flush += [observers.flush, counting.count]
+    server.at_end.append(observers.flush)
     return observers
 
 

@@ -130,9 +130,9 @@ class UnansweredError(Exception):
             failure.error.model_id = failure.loaded.resolved.model_id  # for `model_of`
 
 
-def model_of(scope: Scope, error: Exception | None = None) -> str:
-    """The immutable id of the model that a request was about, as far as it is known; else an empty text."""
-    prediction: Prediction | None = scope["state"].get("prediction")
+def model_of(state: Mapping[str, Any], error: Exception | None = None) -> str:
+    """The immutable id of the model that a request was about, as far as its scope's state tells; else an empty text."""
+    prediction: Prediction | None = state.get("prediction")
     return getattr(error, "model_id", "") if prediction is None else prediction.loaded.resolved.model_id
 
 

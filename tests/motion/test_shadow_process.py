@@ -116,12 +116,17 @@ def test_a_shadow_that_knows_no_names_gets_the_table_that_was_scored(ours: Any, 
     answering: Any = SimpleNamespace(
         model=SimpleNamespace(features=None), resolved=SimpleNamespace(model_id="models:/m-1")
     )
-    active = _Active(chosen, shadow, frozenset({None}), process)
     scores = Scores(classes=[0, 1], index=np.array([1]), probabilities=None)
     frame = pd.DataFrame({"session": ["london"], "spread": [1.0]})
     sent = msgspec.Raw(b'{"spread":1.0,"session":"london"}')
     decisions = Decisions(scores, Thresholds(), "native")
-    active.tell("id", Prediction(None, answering, frame, decisions, 0.0, 0.0, sent))
+
+    async def tell() -> None:
+        active = _Active(chosen, shadow, frozenset({None}), process)
+        active.tell("id", Prediction(None, answering, frame, decisions, 0.0, 0.0, sent))
+        active.flush()
+
+    asyncio.run(tell())
     answered, rows = Frames[ToShadow](ToShadow).feed(b"".join(said))
     assert isinstance(answered, Answered)
     assert isinstance(rows, Rows)

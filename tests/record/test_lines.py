@@ -17,7 +17,7 @@ from fin_pyfunc.serving.record.lines import START, Position, chained_in_python, 
 from fin_pyfunc.serving.record.notes import Note, bodies_in_python
 from tests.record.chains import body
 
-_lines = pytest.importorskip("fin_pyfunc.serving.record._lines", reason="the module in C was not built: no compiler")
+_lines = pytest.importorskip("fin_pyfunc.serving._lines", reason="the module in C was not built: no compiler")
 
 FACTS = b'"model_uri":"models:/m/1","backend":"forest"'
 #: JSON as clients send it: with blanks and line breaks between tokens, and with any text within.

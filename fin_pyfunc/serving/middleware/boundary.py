@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fin_pyfunc.serving.http import ClientDisconnected, request_id, send_error
+from fin_pyfunc.serving.observers import Answered
 from fin_pyfunc.serving.withheld import log_error
 
 logger = logging.getLogger("fin_pyfunc.server")
@@ -21,24 +22,6 @@ class BrokenOffError(Exception):
 
 #: With it a server says that it closes the connection once this answer is read.
 _CLOSE = (b"connection", b"close")
-
-
-class Observer(Protocol):
-    """Looks on at requests that have been answered."""
-
-    def answered(self, scope: Scope, status: int, seconds: float, error: Exception | None, /) -> None:
-        """Called once a request is over; must be quick, and must not raise.
-
-        Parameters
-        ----------
-        scope : Scope
-        status : int
-            0 where the client went away before it was answered.
-        seconds : float
-            Since its head was read.
-        error : Exception or None
-            What it was answered instead of.
-        """
 
 
 class Leaving(Protocol):
@@ -55,11 +38,12 @@ class Boundary:
     app : ASGI application
     worker : Leaving
         While it is leaving, each answer asks the client to connect anew, to another worker.
-    observers : sequence of Observer
+    tell : callable
+        Called with each request once it is over.
     """
 
-    def __init__(self, app: ASGIApp, worker: Leaving, observers: Sequence[Observer] = ()) -> None:
-        self._app, self._worker, self._observers = app, worker, tuple(observers)
+    def __init__(self, app: ASGIApp, worker: Leaving, tell: Callable[[Answered], None]) -> None:
+        self._app, self._worker, self._tell = app, worker, tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; anything but HTTP passes through."""
@@ -91,6 +75,6 @@ class Boundary:
                 raise BrokenOffError from None
             await send_error(scope, send_with_id, e)
         finally:
-            for observer in self._observers:
-                observer.answered(scope, status, time.perf_counter() - began, error)
+            seconds = time.perf_counter() - began
+            self._tell((time.time(), seconds, status, scope["method"], scope["path"], scope["state"], error))
         return None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 try:
-    from fin_pyfunc.serving.record import _lines
+    from fin_pyfunc.serving import _lines
 except ImportError:  # where there was no compiler
     _lines = None  # type: ignore[assignment]
 

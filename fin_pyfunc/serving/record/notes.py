@@ -14,7 +14,7 @@ from fin_pyfunc.serving.record.features import as_sent
 from fin_pyfunc.serving.timestamps import timestamp
 
 try:
-    from fin_pyfunc.serving.record import _lines
+    from fin_pyfunc.serving import _lines
 except ImportError:  # where there was no compiler
     _lines = None  # type: ignore[assignment]
 

@@ -1,7 +1,8 @@
-/* Lines of the record, many at a time: put together from what a request left behind, and chained.
+/* Lines of the record and of the log, many at a time: put together from what a request left behind, and chained.
  *
- * A worker records thousands of predictions a second between its answers, and whoever chains them must not keep Python's
- * lock from it. What is done here is what `lines.py` does where this was not built; a test holds both to the same bytes.
+ * A worker records and logs thousands of predictions a second between its answers, and whoever chains them must not keep
+ * Python's lock from it. What is done here is what `record.lines`, `record.notes` and `logs.pieces` do where this was not
+ * built; tests hold both to the same bytes.
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000 /* buffers came to it with Python 3.11 */
@@ -28,6 +29,9 @@ typedef unsigned char *(*Sha256)(const unsigned char *, size_t, unsigned char *)
  * answer comes beside it, as JSON */
 #define PARTS 7
 #define NOTE 7
+/* what a line of the log has around its time, id and seconds; and what is known of its request: these three and a kind */
+#define AROUND_IDS 4
+#define REQUEST 4
 
 static char *put(char *to, const char *from, Py_ssize_t n) {
     memcpy(to, from, (size_t)n);
@@ -236,9 +240,99 @@ done:
     return lines;
 }
 
+/* The text around what differs in lines of a kind: as it is known, or as it is made now. A new reference. */
+static PyObject *template_of(PyObject *kind, PyObject *known, PyObject *make) {
+    PyObject *found = PyDict_GetItemWithError(known, kind);
+    if (found) return Py_NewRef(found);
+    return PyErr_Occurred() ? NULL : PyObject_CallFunctionObjArgs(make, kind, NULL);
+}
+
+/* Add a piece of `used` bytes to the list, if there are any. */
+static int end_piece(PyObject *pieces, const char *piece, Py_ssize_t used) {
+    if (!used) return 0;
+    PyObject *made = PyBytes_FromStringAndSize(piece, used);
+    const int failed = !made || PyList_Append(pieces, made) < 0;
+    Py_XDECREF(made);
+    return failed ? -1 : 0;
+}
+
+static PyObject *pieces(PyObject *module, PyObject *args) {
+    PyObject *requests, *known, *make, *made, *last = NULL, *template = NULL;
+    Py_ssize_t most, used = 0, room;
+    if (!PyArg_ParseTuple(args, "O!O!On:pieces", &PyList_Type, &requests, &PyDict_Type, &known, &make, &most)) return NULL;
+    char *piece = PyMem_Malloc((size_t)(room = most > 0 ? most : 1)), *seconds = NULL, text[20];
+    if (!(made = PyList_New(0)) || !piece) goto failed;
+    int64_t second = INT64_MIN;
+    Text parts[AROUND_IDS] = {{0}}, id;
+    int is_told = 0;
+    for (Py_ssize_t i = 0; i < PyList_Size(requests); i++) {
+        PyObject *request = PyList_GetItem(requests, i);
+        if (!PyTuple_Check(request) || PyTuple_Size(request) != REQUEST) {
+            PyErr_SetString(PyExc_TypeError, "a request is a tuple of 4");
+            goto failed;
+        }
+        PyObject *kind = PyTuple_GetItem(request, 3);
+        const int is_same = last ? PyObject_RichCompareBool(kind, last, Py_EQ) : 0;
+        if (is_same < 0) goto failed;
+        if (!is_same) {
+            Py_XDECREF(template);
+            if (!(template = template_of(kind, known, make))) goto failed;
+            last = kind;
+            if ((is_told = template != Py_None)) {
+                if (!PyTuple_Check(template) || PyTuple_Size(template) != AROUND_IDS) {
+                    PyErr_SetString(PyExc_TypeError, "a template is a tuple of 4, or None");
+                    goto failed;
+                }
+                for (int k = 0; k < AROUND_IDS; k++)
+                    if (get_bytes(PyTuple_GetItem(template, k), &parts[k]) < 0) goto failed;
+            }
+        }
+        if (!is_told) continue;
+        const double at = PyFloat_AsDouble(PyTuple_GetItem(request, 0)), took = PyFloat_AsDouble(PyTuple_GetItem(request, 2));
+        if (PyErr_Occurred() || !(id.at = PyUnicode_AsUTF8AndSize(PyTuple_GetItem(request, 1), &id.n))) goto failed;
+        if (!(seconds = PyOS_double_to_string(took, 'f', 6, 0, NULL))) goto failed;
+        const Py_ssize_t n_seconds = (Py_ssize_t)strlen(seconds);
+        Py_ssize_t size = TIMESTAMP + id.n + n_seconds + 1;
+        for (int k = 0; k < AROUND_IDS; k++) size += parts[k].n;
+        if (used + size > most) {
+            if (end_piece(made, piece, used) < 0) goto failed;
+            used = 0;
+        }
+        if (size > room) { /* a line that is longer than a piece is a piece of its own */
+            char *const larger = PyMem_Realloc(piece, (size_t)size);
+            if (!larger) goto failed;
+            piece = larger;
+            room = size;
+        }
+        char *to = put(piece + used, parts[0].at, parts[0].n);
+        to = put_time(to, at, &second, text);
+        to = put(to, parts[1].at, parts[1].n);
+        to = put(to, id.at, id.n);
+        to = put(to, parts[2].at, parts[2].n);
+        to = put(to, seconds, n_seconds);
+        to = put(to, parts[3].at, parts[3].n);
+        *to++ = '\n';
+        used = to - piece;
+        PyMem_Free(seconds);
+        seconds = NULL;
+    }
+    if (end_piece(made, piece, used) < 0) goto failed;
+    Py_XDECREF(template);
+    PyMem_Free(piece);
+    return made;
+failed:
+    if (!PyErr_Occurred()) PyErr_NoMemory();
+    PyMem_Free(seconds);
+    PyMem_Free(piece);
+    Py_XDECREF(template);
+    Py_XDECREF(made);
+    return NULL;
+}
+
 static PyMethodDef METHODS[] = {
     {"bodies", bodies, METH_VARARGS, "bodies(notes, answers, offset): bodies of records, a line each; None where not all is ASCII."},
     {"chained", chained, METH_VARARGS, "chained(sha256, seq, prev, blocks): lines, the number after theirs, the last digest."},
+    {"pieces", pieces, METH_VARARGS, "pieces(requests, known, make, most): lines of the log, in pieces of so many bytes at most."},
     {NULL, NULL, 0, NULL},
 };
 static PyModuleDef_Slot SLOTS[] = {{0, NULL}};
