@@ -52,17 +52,21 @@ def measure(bench: Bench) -> list[Row]:
             _switch(server.port, family and models.ours[family])
             found: dict[bool, list[dict[float, float]]] = {False: [], True: []}
             typical: dict[bool, list[float]] = {False: [], True: []}
+            pooled: dict[bool, list[float]] = {False: [], True: []}
             compared: list[float] = []
             for i in range(bench.rounds):
                 print(f"  {name} in the shadow, round {i + 1} of {bench.rounds}", flush=True)
                 before = _counts(server.port)
                 latencies = _round(server.port, sent, bench.seconds, rate)
                 for is_seen, windows in latencies.items():
-                    found[is_seen].append(percentiles(list(chain.from_iterable(windows))))
+                    of_round = list(chain.from_iterable(windows))
+                    pooled[is_seen] += of_round
+                    found[is_seen].append(percentiles(of_round))
                     typical[is_seen].append(statistics.median(percentiles(window)[99.0] for window in windows))
                 meant = sum(map(len, latencies[True])) * (1 + SETTLE_SECONDS / WINDOW_SECONDS)
                 compared.append((_counts(server.port) - before) / meant)
-            measured += _rows(name, found, typical, compared if family else [])
+            whole = percentiles(pooled[True])[99.0] / percentiles(pooled[False])[99.0]
+            measured += _rows(name, found, typical, whole, compared if family else [])
     return [*measured, Row(0, "requests/s at which the shadow was measured", "/s", [rate])]
 
 
@@ -82,6 +86,7 @@ def _rows(
     name: str,
     found: dict[bool, list[dict[float, float]]],
     typical: dict[bool, list[float]],
+    whole: float,
     compared: list[float],
 ) -> list[Row]:
     off, on = ([each[99.0] for each in found[is_seen]] for is_seen in (False, True))
@@ -89,6 +94,7 @@ def _rows(
     what = f"with {name} in the shadow"
     return [
         Row(0, f"p99 {what} to without", "×", ratios(on, off), at_most=AT_MOST if compared else None),
+        Row(0, f"p99 of all rounds together {what} to without", "×", [whole]),
         Row(0, f"p99 of the median half second {what} to without", "×", ratios(typical[True], typical[False])),
         Row(0, f"p50 {what} to without", "×", ratios(*medians)),
         Row(0, f"p99 {what}", "ms", on),
