@@ -50,23 +50,17 @@ def measure(bench: Bench) -> list[Row]:
         }
         for name, family in SHADOWS.items():
             _switch(server.port, family and models.ours[family])
-            found: dict[bool, list[dict[float, float]]] = {False: [], True: []}
-            typical: dict[bool, list[float]] = {False: [], True: []}
-            pooled: dict[bool, list[float]] = {False: [], True: []}
+            found: dict[bool, list[list[list[float]]]] = {False: [], True: []}
             compared: list[float] = []
             for i in range(bench.rounds):
                 print(f"  {name} in the shadow, round {i + 1} of {bench.rounds}", flush=True)
                 before = _counts(server.port)
-                latencies = _round(server.port, sent, bench.seconds, rate)
-                for is_seen, windows in latencies.items():
-                    of_round = list(chain.from_iterable(windows))
-                    pooled[is_seen] += of_round
-                    found[is_seen].append(percentiles(of_round))
-                    typical[is_seen].append(statistics.median(percentiles(window)[99.0] for window in windows))
-                meant = sum(map(len, latencies[True])) * (1 + SETTLE_SECONDS / WINDOW_SECONDS)
+                of_round = _round(server.port, sent, bench.seconds, rate)
+                for is_seen, windows in of_round.items():
+                    found[is_seen].append(windows)
+                meant = sum(map(len, of_round[True])) * (1 + SETTLE_SECONDS / WINDOW_SECONDS)
                 compared.append((_counts(server.port) - before) / meant)
-            whole = percentiles(pooled[True])[99.0] / percentiles(pooled[False])[99.0]
-            measured += _rows(name, found, typical, whole, compared if family else [])
+            measured += _rows(name, found, compared if family else [])
     return [*measured, Row(0, "requests/s at which the shadow was measured", "/s", [rate])]
 
 
@@ -82,24 +76,34 @@ def _round(port: int, sent: dict[bool, list[bytes]], seconds: float, rate: float
     return latencies
 
 
-def _rows(
-    name: str,
-    found: dict[bool, list[dict[float, float]]],
-    typical: dict[bool, list[float]],
-    whole: float,
-    compared: list[float],
-) -> list[Row]:
-    off, on = ([each[99.0] for each in found[is_seen]] for is_seen in (False, True))
-    medians = ([each[50.0] for each in found[is_seen]] for is_seen in (True, False))
+def _rows(name: str, found: dict[bool, list[list[list[float]]]], compared: list[float]) -> list[Row]:
+    """What came of all rounds, each of them windows of latencies, by whether the shadow saw the requests."""
     what = f"with {name} in the shadow"
+    rounds = {is_seen: [list(chain.from_iterable(windows)) for windows in of] for is_seen, of in found.items()}
+    p99 = {is_seen: [percentiles(of)[99.0] for of in rounds[is_seen]] for is_seen in rounds}
+    whole = [percentiles(list(chain.from_iterable(rounds[is_seen])))[99.0] for is_seen in (True, False)]
     return [
-        Row(0, f"p99 {what} to without", "×", ratios(on, off), at_most=AT_MOST if compared else None),
-        Row(0, f"p99 of all rounds together {what} to without", "×", [whole]),
-        Row(0, f"p99 of the median half second {what} to without", "×", ratios(typical[True], typical[False])),
-        Row(0, f"p50 {what} to without", "×", ratios(*medians)),
-        Row(0, f"p99 {what}", "ms", on),
-        Row(0, f"p99 without {name}", "ms", off),
+        Row(0, f"p99 {what} to without", "×", _beside(found, 99.0), at_most=AT_MOST if compared else None),
+        Row(0, f"p50 {what} to without", "×", _beside(found, 50.0)),
+        Row(0, f"p99 of whole rounds {what} to without", "×", ratios(p99[True], p99[False])),
+        Row(0, f"p99 of all rounds together {what} to without", "×", [whole[0] / whole[1]]),
+        Row(0, f"p99 of whole rounds {what}", "ms", p99[True]),
+        Row(0, f"p99 of whole rounds without {name}", "ms", p99[False]),
         *([Row(0, f"rows compared, of those meant for it, {what}", "×", compared)] if compared else []),
+    ]
+
+
+def _beside(found: dict[bool, list[list[list[float]]]], percentile: float) -> list[float]:
+    """The median of each round, of what a percentile is to that of the window beside it, which the shadow did not see.
+
+    A window in which the machine did something else for 10 ms says nothing of the shadow, and is one of many.
+    """
+    return [
+        statistics.median(
+            percentiles(seen)[percentile] / percentiles(unseen)[percentile]
+            for seen, unseen in zip(*windows, strict=True)
+        )
+        for windows in zip(found[True], found[False], strict=True)
     ]
 
 
