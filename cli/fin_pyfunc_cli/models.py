@@ -72,11 +72,19 @@ def stop(name: str, reason: str, server: str, file: Path | None) -> None:
     Example: fin-pyfunc models stop eurusd_rf --reason "limits breached, ask the desk"
     """
     from fin_pyfunc.serving.motion import commands
+    from fin_pyfunc.serving.motion.names import normal
 
     if file is not None:
         commands.stop_in_file(file, name, reason)
     else:
-        _show_kept(commands.ask_server(server, "stop", {"name": name, "reason": reason}))
+        answer = commands.ask_server(server, "stop", {"name": name, "reason": reason})
+        _show_kept(answer)
+        if not any(stop["model_ids"] for stop in answer["stopped"] if stop["name"] == normal(name)):
+            click.echo(
+                f"Note: {name} leads to no model that the server or MLflow knows of now. Is it spelled right? "
+                "'fin-pyfunc models' and GET /admin/models list what there is.",
+                err=True,
+            )
     click.echo(f"stopped {name}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -69,11 +70,24 @@ def verify(folder: Path, heads: Path | None, as_json: bool) -> None:
 def export(folder: Path, target: Path, force: bool) -> None:
     """Write the record to a Parquet file, a line a row that was asked for.
 
+    What was changed and can still be read is exported as it is: 'record verify' finds that. Exit status 1: some lines
+    cannot be read any more.
+
     Example: fin-pyfunc record export --folder record --parquet november.parquet
     """
     from fin_pyfunc.serving.record.export import export_parquet
+    from fin_pyfunc.serving.record.verify import Place
 
-    click.echo(f"wrote {export_parquet(folder, target, overwrite=force)} rows to {target}", err=True)
+    damaged = list[Place]()
+    count = export_parquet(folder, target, overwrite=force, damaged=damaged)
+    click.echo(f"wrote {count} rows to {target}", err=True)
+    if damaged:
+        click.echo(
+            f"{len(damaged)} lines are no records any more and are left out (the first: {damaged[0]}): "
+            "'fin-pyfunc record verify' says more.",
+            err=True,
+        )
+        sys.exit(1)
 
 
 @record.command()

@@ -39,10 +39,21 @@ class DefaultModel:
         self._refusal = "it is being loaded"
         #: why it will never load, where waiting does not help; the worker then ends with this sentence
         self.fatal: str | None = None
-        self.loaded: LoadedModel | None = None
+        self._loaded: LoadedModel | None = None
         self._refresh_not_before = 0.0
         #: set once it is loaded, or known to be none, or to have to wait for MLflow
         self.settled = asyncio.Event()
+
+    @property
+    def loaded(self) -> LoadedModel | None:
+        """The model that answers now, once there is one."""
+        return self._loaded
+
+    @loaded.setter
+    def loaded(self, loaded: LoadedModel | None) -> None:
+        if loaded is not None:
+            loaded.default_uri = self.uri
+        self._loaded = loaded
 
     @property
     def is_ready(self) -> bool:

@@ -163,5 +163,5 @@ def identity(asked: str | None, loaded: LoadedModel) -> dict[str, str]:
     """
     resolved = loaded.resolved
     if asked is None:
-        asked = resolved.public_uri
+        asked = resolved.public(loaded.default_uri or resolved.uri)
     return {"X-Model-URI": quote(asked, safe="/:@=+,!$&'()*~"), "X-Model-ID": resolved.model_id}

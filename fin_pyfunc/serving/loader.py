@@ -71,6 +71,8 @@ class LoadedModel:
         Bytes of its files; 0 where nobody has looked.
     hits : int
         How often it was asked for.
+    default_uri : str or None
+        The server's default model's URI, where it is that model or was: another URI may have loaded it before.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class LoadedModel:
     ) -> None:
         self.resolved, self.model, self.path = resolved, model, path
         self.size = self.hits = 0
+        self.default_uri: str | None = None
         self.has_pyfunc = open_pyfunc is not None
         self._open_pyfunc, self._opening = open_pyfunc, threading.Lock()
         self._pyfunc: PyFuncModel | None = None

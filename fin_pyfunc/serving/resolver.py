@@ -75,7 +75,11 @@ class Resolved:
     @property
     def public_uri(self) -> str:
         """What was asked for as a stranger may read it: the operator's own local path stays on the server."""
-        return self.uri if self.uri.startswith(("models:/", "runs:/")) else self.model_id
+        return self.public(self.uri)
+
+    def public(self, uri: str) -> str:
+        """Any URI of this model's so."""
+        return uri if uri.startswith(("models:/", "runs:/")) else self.model_id
 
 
 class _Fetched(NamedTuple):

@@ -208,7 +208,7 @@ class Server:
         self._hits = self.cache.hits
         values.set(m.MODELS, to=len(models))
         values.set(m.MODEL_BYTES, to=sum(model.size for model in models))
-        shown = {(model.resolved.model_id, model.resolved.public_uri) for model in models}
+        shown = {(model.resolved.model_id, model.resolved.public(self._uri_of(model))) for model in models}
         for labels in shown | self._shown:
             values.set(m.MODEL_INFO, *labels, to=float(labels in shown))
         self._shown = shown
@@ -222,6 +222,11 @@ class Server:
         values.set(m.WAITING, to=self.predictor.waiting)
         values.set(m.READY, to=float(self.health.not_ready() is None))
         values.set(m.MLFLOW_UP, to=float(self.health.mlflow_connected))
+
+    def _uri_of(self, model: LoadedModel) -> str:
+        """The URI to show a model by: the default model's own, which need not have loaded it."""
+        is_default = self.default.loaded is model
+        return model.default_uri or model.resolved.uri if is_default else model.resolved.uri
 
     def _count_motion(self, name: str, _: tuple[str, ...], n: float) -> None:
         """What happened to a model, as soon as it did; names as `Tally` has them."""

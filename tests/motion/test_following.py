@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import threading
 import time
 import weakref
@@ -18,11 +19,13 @@ import requests
 
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.default_model import DefaultModel
+from fin_pyfunc.serving.endpoints import identity
 from fin_pyfunc.serving.loader import load
 from fin_pyfunc.serving.motion.board import Board
 from fin_pyfunc.serving.motion.follower import IDLE_ROUNDS, Follower
 from fin_pyfunc.serving.motion.last_good import LastGood
 from fin_pyfunc.serving.motion.tally import Tally
+from fin_pyfunc.serving.record.facts import of_model
 from fin_pyfunc.serving.resolver import Resolver
 from tests.motion.conftest import NAME, Registry, loaded
 from tests.servers import Serving, serving
@@ -237,6 +240,36 @@ def test_the_old_version_is_freed_after_its_last_request_and_outcomes_are_counte
                 assert worker.tally.by_label("rejected")[reason,] == 1
             assert worker.default.loaded is not None
             assert worker.default.loaded.resolved.model_id == registry.ids[2]
+        finally:
+            worker.close()
+
+    asyncio.run(follow())
+
+
+def test_a_default_model_goes_by_its_own_uri_whoever_loaded_it_and_one_move_is_told_once(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.move("counted", 1)
+    uri = f"models:/{NAME}@counted"
+
+    async def follow() -> None:
+        worker = Worker(registry)
+        try:
+            await worker.default.start()
+            await worker.cache.get(uri)  # a client's, which is followed, too
+            await worker.cache.get(f"models:/{NAME}/2")
+            registry.move("counted", 2)
+            with caplog.at_level("INFO"):
+                await worker.follower.look()
+            model = worker.default.loaded
+            assert model is not None
+            assert model.resolved.model_id == registry.ids[2]
+            assert identity(None, model) == {"X-Model-URI": uri, "X-Model-ID": registry.ids[2]}
+            said = json.loads(b"{" + of_model(model, None, "onnx") + b"}")
+            assert (said["model_uri"], said["default_model"]) == (uri, True)
+            assert identity(f"models:/{NAME}/2", model)["X-Model-URI"] == f"models:/{NAME}/2"
+            assert worker.tally.total("followed") == 1
+            assert caplog.text.count("from now on") == 1
         finally:
             worker.close()
 

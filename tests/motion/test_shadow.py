@@ -135,6 +135,7 @@ def test_it_is_switched_off_and_on_for_all_workers_while_the_server_runs(served:
     assert shadow(served)["agreed"] == before["agreed"]
     on = choose(served, f"models:/{NAME}/1", share=1)
     assert on.json()["model_id"] == registry.ids[1]
+    assert (on.json()["agreed"], on.json()["differed"], on.json()["max_difference"]) == (0, {}, None)
     before = shadow(served)
     for i in range(5):
         served.predict(row(i))
@@ -164,6 +165,18 @@ def test_a_shadow_that_cannot_be_is_refused_and_the_one_there_is_stays(
     answered = requests.post(served.url + "/admin/shadow", json=body, timeout=60)
     assert said in refused(answered, status)["detail"]
     assert shadow(served)["model_uri"] == before["model_uri"]
+
+
+def test_a_shadow_that_is_stopped_says_why_it_sees_nothing(served: Serving) -> None:
+    assert choose(served, f"models:/{NAME}/2").json()["problem"] is None
+    stop = {"name": f"models:/{NAME}/2", "reason": "Wrong week."}
+    try:
+        assert requests.post(served.url + "/admin/models/stop", json=stop, timeout=60).status_code == 200
+        assert shadow(served)["problem"] == "it is stopped: Wrong week."
+        assert choose(served, f"models:/{NAME}/2").json()["problem"] == "it is stopped: Wrong week."
+    finally:
+        requests.post(served.url + "/admin/models/start", json={"name": stop["name"]}, timeout=60)
+    assert shadow(served)["problem"] is None
 
 
 def test_a_shadow_of_other_features_reads_the_rows_for_itself(served: Serving, registry: Registry) -> None:

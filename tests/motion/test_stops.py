@@ -174,6 +174,10 @@ def test_the_command_line_tells_the_server_with_a_key_from_the_environment(desk:
     started = cli("start", NAME, *at, key=desk.keys["admin"], folder=desk.folder)
     assert (started.returncode, started.stdout) == (0, f"started {NAME} again\n")
     assert desk.everywhere() == {200}
+    typo = cli("stop", "eurusd_typo", "--reason", REASON, *at, key=desk.keys["admin"], folder=desk.folder)
+    assert (typo.returncode, typo.stdout) == (0, "stopped eurusd_typo\n")
+    assert "Is it spelled right?" in typo.stderr
+    assert cli("start", "eurusd_typo", *at, key=desk.keys["admin"], folder=desk.folder).returncode == 0
     again = cli("start", NAME, *at, key=desk.keys["admin"], folder=desk.folder)
     assert again.returncode == 1
     assert again.stderr.startswith("Error: Nothing is stopped by this name")

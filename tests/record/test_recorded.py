@@ -350,6 +350,27 @@ def test_a_record_that_was_changed_is_told_by_its_replay_although_the_answer_is_
     assert "changed since it was written" in done.err
 
 
+def test_a_line_that_cannot_be_read_any_more_is_told_by_whoever_wants_it(values: Recording, tmp_path: Path) -> None:
+    answered = values.ask("/predict", {"features": row(8)})
+    values.ask("/predict", {"features": row(9)})
+    values.recorded(answered)
+    copy, request_id = tmp_path / "copy", answered.headers["X-Request-ID"]
+    shutil.copytree(values.folder, copy)
+    [entry] = find(copy, request_id)
+    [path] = copy.glob(f"chain-*{entry.place.chain}/{entry.place.segment:08d}.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[entry.place.line - 1] = b"!" + lines[entry.place.line - 1]
+    path.write_bytes(b"".join(lines))
+    total = sum(each.record.n_rows for each in entries(copy))
+    exported = run("record", "export", "--folder", str(copy), "--parquet", str(tmp_path / "all.parquet"))
+    assert exported.code == 1
+    assert f"1 lines are no records any more and are left out (the first: {entry.place})" in exported.err
+    assert len(pd.read_parquet(tmp_path / "all.parquet")) == total
+    shown = run("record", "show", request_id, "--folder", str(copy))
+    assert shown.code == 1
+    assert f"cannot be read any more ({entry.place}): 'fin-pyfunc record verify' says more." in shown.err
+
+
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -80,6 +80,8 @@ class Follower:
         # of its own: what it waits for must keep no request's model from loading
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="follow")
         self._is_away = False
+        #: what this look has told: a URI may be the operator's and a client's, and is followed as each of them
+        self._told: set[tuple[str, str]] = set()
         self.rejected: dict[Key, Rejection] = {}
 
     async def run(self) -> None:
@@ -95,6 +97,7 @@ class Follower:
     async def look(self) -> None:
         """Look once at everything that is in use."""
         was_away, self._is_away = self._is_away, False
+        self._told.clear()
         for key, known in self._cache.to_follow():
             if self._is_away and key[0].startswith("models:/"):
                 continue  # one question that was not answered is enough
@@ -146,8 +149,9 @@ class Follower:
             if key == (self._default.uri, True):
                 self._default.now_is(model)
             self.rejected.pop(key, None)
-            self._tally.add("followed")
-            logger.info("%s is %s from now on, and no longer %s", uri, resolved.model_id, before.model_id)
+            if self._is_news(uri, resolved.model_id):
+                self._tally.add("followed")
+                logger.info("%s is %s from now on, and no longer %s", uri, resolved.model_id, before.model_id)
 
     async def _ready(self, resolved: Resolved, before: LoadedModel | None) -> LoadedModel:
         """The model in memory, warm for every route that the one before it was asked by."""
@@ -169,10 +173,18 @@ class Follower:
         wait = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2 ** (times - 1))
         sentence = str(error) if isinstance(error, FinPyfuncError) else f"loading it raised {type(error).__name__}."
         self.rejected[key] = Rejection(model_id, sentence, times, time.monotonic() + wait)
+        if not self._is_news(key[0], model_id):
+            return
         self._tally.add("rejected", next((word for kind, word in _REASONS if isinstance(error, kind)), "other"))
         to = model_id or "nothing"
         trace = None if isinstance(error, FinPyfuncError) else error
         logger.error("%s goes on as %s and not as %s: %s", key[0], before, to, sentence, exc_info=trace)
+
+    def _is_news(self, uri: str, model_id: str) -> bool:
+        """Whether this look has not told of it yet."""
+        is_news = (uri, model_id) not in self._told
+        self._told.add((uri, model_id))
+        return is_news
 
     async def _on_thread(self, function: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

@@ -67,7 +67,9 @@ class AdminRoutes:
         uris: dict[str, list[str]] = {}
         for uri, model_id in cache.led_to():
             if uri.startswith(("models:/", "runs:/")) or (uri, False) in cache:  # no path that only the operator knows
-                uris.setdefault(model_id, []).append(uri)
+                of_model = uris.setdefault(model_id, [])
+                if uri not in of_model:  # it may be the operator's and a client's
+                    of_model.append(uri)
         entries = [self._entry(model, uris.get(model.resolved.model_id, [])) for model in cache.models()]
         now = time.monotonic()
         rejected = [
@@ -180,13 +182,14 @@ class AdminRoutes:
         shadow, tally = self._server.shadow, self._server.tally
         compared, loaded = tally.total("shadow_compared"), shadow.loaded
         uri = shadow.chosen.model_uri
+        stop = None if loaded is None else self._server.stops.stop_of(uri, loaded)
         is_shown = uri is None or uri.startswith(("models:/", "runs:/")) or not shadow.chosen.is_operators
         return ShadowState(
             model_uri=uri if is_shown else None,
             model_id=None if loaded is None else loaded.resolved.model_id,
             share=shadow.chosen.share,
             of=shadow.chosen.of,
-            problem=shadow.problem,
+            problem=shadow.problem if stop is None else f"it is stopped: {stop.reason}",
             agreed=int(tally.total("shadow_agreed")),
             differed={" -> ".join(pair): int(n) for pair, n in tally.by_label("shadow_differed").items()},
             dropped=int(tally.total("shadow_dropped")),

@@ -88,7 +88,7 @@ class RejectedVersion(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ShadowState(msgspec.Struct, kw_only=True, frozen=True):
-    """The shadow of this worker, and its rows so far."""
+    """The shadow of this worker, and its rows since it was chosen; another version, or model shadowed, begins anew."""
 
     model_uri: str | None
     model_id: str | None

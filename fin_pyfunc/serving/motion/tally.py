@@ -35,6 +35,11 @@ class Tally:
         for listener in self._listeners:
             listener(name, labels, n)
 
+    def forget(self, prefix: str) -> None:
+        """Begin anew with the counts whose names begin so; listeners are not told."""
+        for key in [key for key in self._counts if key[0].startswith(prefix)]:
+            del self._counts[key]
+
     def total(self, name: str) -> float:
         """The count of a name over all its labels."""
         return sum(self.by_label(name).values())

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from fin_pyfunc.serving.record.reading import Entry, entries
-from fin_pyfunc.serving.record.verify import RecordError
+from fin_pyfunc.serving.record.verify import Place, RecordError
 
 #: Rows that are held in memory, and written, at a time.
 CHUNK_ROWS = 20_000
 
 
-def export_parquet(folder: Path, target: Path, *, overwrite: bool = False) -> int:
+def export_parquet(folder: Path, target: Path, *, overwrite: bool = False, damaged: list[Place] | None = None) -> int:
     """Write every row of a record to a Parquet file, which is there whole or not at all.
 
     Parameters
@@ -26,6 +26,8 @@ def export_parquet(folder: Path, target: Path, *, overwrite: bool = False) -> in
     target : Path
     overwrite : bool, default False
         Whether `target` may be there.
+    damaged : list of Place, optional
+        Given the place of each line that is no record any more, whose rows are not in the file.
 
     Returns
     -------
@@ -47,7 +49,7 @@ def export_parquet(folder: Path, target: Path, *, overwrite: bool = False) -> in
     try:
         os.close(os.open(part, os.O_CREAT | os.O_WRONLY, 0o600))  # as private as the record
         with pyarrow.parquet.ParquetWriter(part, schema, compression="zstd") as writer:
-            for rows in _chunked(row for entry in entries(folder) for row in _rows(entry)):
+            for rows in _chunked(row for entry in entries(folder, damaged=damaged) for row in _rows(entry)):
                 writer.write_table(pa.Table.from_pylist(rows, schema))
                 count += len(rows)
         part.replace(target)

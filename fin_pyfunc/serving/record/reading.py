@@ -94,7 +94,7 @@ _record = msgspec.json.Decoder(Record).decode
 _process = msgspec.json.Decoder(Process).decode
 
 
-def entries(folder: Path, containing: bytes = b"") -> Iterator[Entry]:
+def entries(folder: Path, containing: bytes = b"", damaged: list[Place] | None = None) -> Iterator[Entry]:
     """Records of predictions, chain by chain and in order; what cannot be read is left out, and `verify` names it.
 
     Parameters
@@ -102,6 +102,8 @@ def entries(folder: Path, containing: bytes = b"") -> Iterator[Entry]:
     folder : Path
     containing : bytes
         Only lines that hold this.
+    damaged : list of Place, optional
+        Given the place of each line that was left out because it is no record any more.
 
     Raises
     ------
@@ -114,8 +116,13 @@ def entries(folder: Path, containing: bytes = b"") -> Iterator[Entry]:
                 for i, line in enumerate(segment.lines(), 1):
                     if i == 1:
                         process = _head_of(line)
-                    if containing in line and (record := _read(line)) is not None:
-                        yield Entry(Place(chain=chain.number, segment=segment.number, line=i), record, process)
+                    if containing not in line:
+                        continue
+                    place = Place(chain=chain.number, segment=segment.number, line=i)
+                    if (record := _read(line)) is not None:
+                        yield Entry(place, record, process)
+                    elif damaged is not None and _is_damaged(line):
+                        damaged.append(place)
             except OSError as e:
                 raise RecordError(
                     f"Segment {segment.number} of chain {chain.number} cannot be read ({e.strerror or e}): "
@@ -131,12 +138,17 @@ def find(folder: Path, request_id: str) -> list[Entry]:
     RecordError
         There is none.
     """
-    needle = msgspec.json.encode(request_id)
+    needle, damaged = msgspec.json.encode(request_id), list[Place]()
     found = [
         entry
-        for entry in entries(folder, needle)
+        for entry in entries(folder, needle, damaged)
         if request_id in (entry.record.request_id, entry.record.client_request_id)
     ]
+    if not found and damaged:
+        raise RecordError(
+            f"What is recorded of this request id cannot be read any more ({damaged[0]}): "
+            "'fin-pyfunc record verify' says more."
+        )
     if not found:
         raise RecordError(
             "There is no record of this request id: it is what X-Request-ID said in the answer; was it removed by age, "
@@ -211,6 +223,11 @@ def _read(line: bytes) -> Record | None:
         return _record(line)
     except msgspec.MsgspecError:
         return None
+
+
+def _is_damaged(line: bytes) -> bool:
+    link = read(line.rstrip(b"\n"))
+    return link is None or link.kind == "prediction"
 
 
 def _head_of(line: bytes) -> Process | None:

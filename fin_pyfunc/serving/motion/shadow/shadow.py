@@ -139,6 +139,8 @@ class Shadow:
         self.greatest = 0.0
         self._active: _Active | None = None
         self._pairs: set[tuple[str, str]] = set()
+        #: whom the counts are of: the shadow's id, and what it shadows
+        self._subject: tuple[str, str | None] | None = None
 
     @property
     def loaded(self) -> LoadedModel | None:
@@ -180,6 +182,11 @@ class Shadow:
         if self.chosen is not to:  # another has been chosen meanwhile, or the worker ends
             process.kill()
             return
+        if (subject := (loaded.resolved.model_id, to.of)) != self._subject:
+            # what another shadow found says nothing of this one
+            self._subject, self.greatest = subject, 0.0
+            self._tally.forget("shadow_")
+            self._pairs.clear()
         default = self._settings.model_uri
         of = default if to.of is None else to.of
         self._active = _Active(to, loaded, frozenset({of, None} if of == default else {of}), process)
