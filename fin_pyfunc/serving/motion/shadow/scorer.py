@@ -96,8 +96,14 @@ class Scorer:
             self._report.taken += n
             self._report.stopped += n
 
-    def work(self) -> float:
-        """Score what waits, as much as one call takes; returns the seconds to rest before the next one."""
+    def work(self, heard: float = 0.0) -> float:
+        """Score what waits, as much as one call takes; returns the seconds to rest before the next one.
+
+        Parameters
+        ----------
+        heard : float, default 0.0
+            Seconds that were spent on hearing it, which count, too.
+        """
         if not self._queue:
             return 0.0
         began = time.perf_counter()
@@ -108,7 +114,8 @@ class Scorer:
         self._report.taken += n
         took = time.perf_counter() - began
         self._most = min(BATCH_ROWS, max(1, int(CALL_SECONDS * n / took)))
-        return took / self._opening.part_of_time - took
+        spent = took + heard
+        return spent / self._opening.part_of_time - spent
 
     def report(self) -> Report | None:
         """What came of the rows since it was asked last; None where there were none."""
@@ -211,10 +218,15 @@ def run(reading: int, writing: int) -> None:
     os.set_blocking(reading, False)
     for message in messages:
         scorer.hear(message)
-    rest_until = 0.0
-    while _hear(reading, frames, scorer):
+    rest_until = heard = 0.0
+    while True:
+        began = time.perf_counter()
+        if not _hear(reading, frames, scorer):
+            return
+        heard += time.perf_counter() - began
         if time.monotonic() >= rest_until:
-            rest_until = time.monotonic() + scorer.work()
+            rest_until = time.monotonic() + scorer.work(heard)
+            heard = 0.0
         if (report := scorer.report()) is not None:
             _say(writing, report)
         time.sleep(PAUSE_SECONDS)
