@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -82,12 +81,10 @@ def export(folder: Path, target: Path, force: bool) -> None:
     count = export_parquet(folder, target, overwrite=force, damaged=damaged)
     click.echo(f"wrote {count} rows to {target}", err=True)
     if damaged:
-        click.echo(
-            f"{len(damaged)} lines are no records any more and are left out (the first: {damaged[0]}): "
-            "'fin-pyfunc record verify' says more.",
-            err=True,
+        raise click.ClickException(
+            f"{len(damaged)} left out of it that cannot be read any more (the first: {damaged[0]}): "
+            "'fin-pyfunc record verify' says more."
         )
-        sys.exit(1)
 
 
 @record.command()

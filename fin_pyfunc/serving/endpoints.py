@@ -162,6 +162,5 @@ def identity(asked: str | None, loaded: LoadedModel) -> dict[str, str]:
     A URI is percent-encoded where a header could not hold it. The operator's own local path stays on the server.
     """
     resolved = loaded.resolved
-    if asked is None:
-        asked = resolved.public(loaded.default_uri or resolved.uri)
-    return {"X-Model-URI": quote(asked, safe="/:@=+,!$&'()*~"), "X-Model-ID": resolved.model_id}
+    uri = resolved.public(loaded.asked_by(None)) if asked is None else asked
+    return {"X-Model-URI": quote(uri, safe="/:@=+,!$&'()*~"), "X-Model-ID": resolved.model_id}

@@ -93,6 +93,10 @@ class LoadedModel:
         self.noted: dict[tuple[str | None, str, str | None], tuple[bytes, ...]] = {}
         self.artifact_sha256 = _artifact_sha256(resolved, path)
 
+    def asked_by(self, asked: str | None) -> str:
+        """The URI that a request asked for: the one it sent, or, where it sent none, the default model's."""
+        return self.default_uri or self.resolved.uri if asked is None else asked
+
     @property
     def is_pyfunc_open(self) -> bool:
         """Whether MLflow's routes have asked for it."""

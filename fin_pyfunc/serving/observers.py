@@ -9,7 +9,7 @@ from fin_pyfunc.serving.gathering import Gathering
 
 #: When a request was answered, in seconds since the epoch; the seconds since its head was read; its status, 0 where the
 #: client went away before; its method and path; the ``state`` of its scope; and what it was answered instead of, if it
-#: was. A plain tuple: a named one takes five times as long to make, which each request would pay for.
+#: was. A plain tuple: a named one takes seven times as long to make, which each request would pay for.
 Answered = tuple[float, float, int, str, str, dict[str, Any], Exception | None]
 
 #: Observers are told of so many requests at once, or of what came within so many seconds, which is what a killed

@@ -72,13 +72,8 @@ class Resolved:
     kind: str
     origin: Literal["store", "file", "operator"] = "store"
 
-    @property
-    def public_uri(self) -> str:
-        """What was asked for as a stranger may read it: the operator's own local path stays on the server."""
-        return self.public(self.uri)
-
     def public(self, uri: str) -> str:
-        """Any URI of this model's so."""
+        """A URI of this model's as a stranger may read it: the operator's own local path stays on the server."""
         return uri if uri.startswith(("models:/", "runs:/")) else self.model_id
 
 

@@ -225,8 +225,7 @@ class Server:
 
     def _uri_of(self, model: LoadedModel) -> str:
         """The URI to show a model by: the default model's own, which need not have loaded it."""
-        is_default = self.default.loaded is model
-        return model.default_uri or model.resolved.uri if is_default else model.resolved.uri
+        return model.asked_by(None) if self.default.loaded is model else model.resolved.uri
 
     def _count_motion(self, name: str, _: tuple[str, ...], n: float) -> None:
         """What happened to a model, as soon as it did; names as `Tally` has them."""

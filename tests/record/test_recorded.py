@@ -364,7 +364,7 @@ def test_a_line_that_cannot_be_read_any_more_is_told_by_whoever_wants_it(values:
     total = sum(each.record.n_rows for each in entries(copy))
     exported = run("record", "export", "--folder", str(copy), "--parquet", str(tmp_path / "all.parquet"))
     assert exported.code == 1
-    assert f"1 lines are no records any more and are left out (the first: {entry.place})" in exported.err
+    assert f"1 left out of it that cannot be read any more (the first: {entry.place})" in exported.err
     assert len(pd.read_parquet(tmp_path / "all.parquet")) == total
     shown = run("record", "show", request_id, "--folder", str(copy))
     assert shown.code == 1

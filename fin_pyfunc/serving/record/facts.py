@@ -87,7 +87,7 @@ def of_model(loaded: LoadedModel, asked: str | None, backend: str | None) -> byt
     if loaded.artifact_sha256 is None:
         loaded.artifact_sha256 = artifact_sha256(loaded)
     values: dict[str, Any] = {
-        "model_uri": loaded.default_uri or resolved.uri if asked is None else asked,
+        "model_uri": loaded.asked_by(asked),
         "default_model": asked is None,
         "model_id": resolved.model_id,
         "run_id": resolved.run_id,
