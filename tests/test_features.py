@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fin_pyfunc.model.errors import FeatureError
-from fin_pyfunc.model.feature import MAX_EXACT_INTEGER
+from fin_pyfunc.model.feature import MAX_EXACT_INTEGER, Feature
 from fin_pyfunc.model.features import FeatureSpec, infer
 from tests.feature_rows import NUMBERS, ROW, TRAINING, frame_of, outcome, refusal, same_table, spec
 
@@ -209,3 +209,64 @@ def test_a_spec_survives_json() -> None:
     encoded = msgspec.json.encode(features)
     assert msgspec.json.decode(encoded, type=FeatureSpec) == features
     assert json.loads(encoded)["features"][0] == {"name": "price", "kind": "number", "dtype": "float64"}
+
+
+NUMERIC_FEATURES = st.sampled_from(
+    [("number", "float64"), ("number", "float32"), ("integer", "int64"), ("integer", "int8"), ("boolean", "bool")]
+)
+
+
+@given(st.data())
+def test_a_matrix_that_other_features_read_is_checked_as_its_rows_are(data: st.DataObject) -> None:
+    drawn = data.draw(st.lists(NUMERIC_FEATURES, min_size=1, max_size=3))
+    other_dtypes = {"number": ["float64", "float32"], "integer": ["int64", "int8"], "boolean": ["bool"]}
+
+    def features(dtypes: list[str]) -> FeatureSpec:
+        return FeatureSpec(
+            features=[
+                Feature(
+                    name=f"f{i}",
+                    kind=kind,  # type: ignore[arg-type]
+                    dtype=dtype,
+                    nullable=data.draw(st.booleans()),
+                    single=kind == "number" and data.draw(st.booleans()),
+                )
+                for i, ((kind, _), dtype) in enumerate(zip(drawn, dtypes, strict=True))
+            ]
+        )
+
+    theirs = features([dtype for _, dtype in drawn])
+    ours = features([data.draw(st.sampled_from(other_dtypes[kind])) for kind, _ in drawn])
+    assert ours.reads_as(theirs)
+    values = {
+        "number": st.none() | st.sampled_from([0.5, -1e39, 1e39, 2]),
+        "integer": st.none() | st.sampled_from([0, 127, 128, -129, 3.0]),
+        "boolean": st.none() | st.booleans(),
+    }
+    row = st.fixed_dictionaries({f"f{i}": values[kind] for i, (kind, _) in enumerate(drawn)})
+    rows = data.draw(st.lists(row, min_size=1, max_size=3))
+    matrix = outcome(theirs.table, rows)
+    assume(isinstance(matrix, np.ndarray))
+    wanted = outcome(ours.table, rows)
+    if isinstance(wanted, np.ndarray):
+        ours.check_matrix(matrix)
+        same_table(wanted, matrix)
+    else:
+        with pytest.raises(FeatureError) as raised:
+            ours.check_matrix(matrix)
+        expected = {(i, f.name) for i, row in enumerate(rows) for f in ours.features if not _takes(f, row[f.name])}
+        assert {(problem.row, problem.feature) for problem in raised.value.problems} == expected
+
+
+def _takes(feature: Feature, value: Any) -> bool:
+    return not isinstance(outcome(FeatureSpec(features=[feature]).table, [{feature.name: value}]), tuple)
+
+
+def test_features_of_other_names_orders_or_kinds_read_otherwise() -> None:
+    a, b = (Feature(name=name, kind="number", dtype="float64") for name in "ab")
+    whole, text = Feature(name="b", kind="integer", dtype="int64"), Feature(name="b", kind="string", dtype="object")
+    ours = FeatureSpec(features=[a, b])
+    for other in ([b, a], [a], [a, whole], [a, text]):
+        assert not ours.reads_as(FeatureSpec(features=other))
+        assert not FeatureSpec(features=other).reads_as(ours)
+    assert not FeatureSpec(features=[text]).reads_as(FeatureSpec(features=[text]))  # which is no matrix

@@ -134,12 +134,42 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return np.column_stack(stacked) if stacked else np.empty((len(frame), 0))
         return self._frame(columns, frame.index)
 
+    def reads_as(self, other: FeatureSpec) -> bool:
+        """Whether what the other makes a matrix of these make the same matrix of, as far as they take it at all."""
+        ours, theirs = ([(f.name, f.kind, f.optional) for f in spec.features] for spec in (self, other))
+        return self.is_numeric and ours == theirs
+
+    def check_matrix(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+        """Check what features that `reads_as` likens to these have read.
+
+        Parameters
+        ----------
+        matrix : ndarray of shape (n_rows, n_features), float64
+
+        Raises
+        ------
+        FeatureError
+            A null, or a number, that these do not take.
+        """
+        least, greatest, nullable = self._bounds
+        taken = (matrix >= least) & (matrix <= greatest) | (np.isnan(matrix) & nullable)
+        if not taken.all():
+            found = _Problems()
+            for row, i in np.argwhere(~taken).tolist():
+                found.add(row, self.names[i], "null, or beyond its training dtype")
+            found.raise_if_any()
+
     def restore(self, table: Table) -> pd.DataFrame:
         """The table as the DataFrame the estimator was trained on: names, order and dtypes."""
         if isinstance(table, pd.DataFrame):
             return table
         frame = pd.DataFrame(table, columns=self._columns, copy=False)
         return frame.astype(self._casts) if self._casts else frame
+
+    @cached_property
+    def _bounds(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        limits = np.array([feature.limits for feature in self.features]).reshape(-1, 2)
+        return limits[:, 0], limits[:, 1], np.array([feature.nullable for feature in self.features], dtype=bool)
 
     @cached_property
     def is_float64(self) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,10 +35,11 @@ from fin_pyfunc.serving.motion.shadow.messages import (
     ToShadow,
     ToWorker,
     framed,
-    rows_of,
 )
 from fin_pyfunc.serving.motion.shadow.process import ShadowProcess
+from fin_pyfunc.serving.motion.shadow.seen import Seen, joined, seen
 from fin_pyfunc.serving.motion.shadow.shadow import Chosen, _Active
+from fin_pyfunc.serving.motion.shadow.telling import Answer, Telling
 from fin_pyfunc.serving.prediction import Prediction
 from tests.motion.conftest import NAME, Registry
 from tests.servers import Serving, serving
@@ -46,11 +49,11 @@ FEATURES = FeatureSpec(features=[Feature(name="spread", kind="number", dtype="fl
 LABELS = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=5)
 ROWS = st.builds(
     Rows,
-    request_id=st.text(max_size=40),
+    requests=st.lists(st.tuples(st.text(max_size=40), st.integers(1, 9)), max_size=3),
     index=st.binary(max_size=4).map(lambda bytes_: bytes_ * 8),
     probabilities=st.none() | st.binary(max_size=100),
     matrix=st.none() | st.binary(max_size=5000),
-    sent=st.none() | st.binary(max_size=100),
+    sent=st.none() | st.lists(st.binary(max_size=100), max_size=3),
     pickled=st.none() | st.binary(max_size=100),
 )
 MESSAGES = st.lists(
@@ -79,32 +82,87 @@ def test_a_report_names_pairs_of_classes_by_both() -> None:
     assert list(Frames[ToWorker](ToWorker).feed(framed(said))) == [said]
 
 
-@pytest.mark.parametrize("k", [None, 1, 3])
+TURNED = FeatureSpec(features=[Feature(name=name, kind="number", dtype="float64") for name in "dcba"])
+STRAIGHT = FeatureSpec(features=[Feature(name=name, kind="number", dtype="float64", nullable=True) for name in "abcd"])
+
+
+def answer(request_id: str, loaded: Any, table: Any, scores: Scores, sent: bytes | None) -> Answer:
+    decisions = Decisions(scores, Thresholds(), "native")
+    raw = None if sent is None else msgspec.Raw(sent)
+    return request_id, Prediction(None, loaded, table, decisions, 0.0, 0.0, raw)
+
+
+def heard(said: bytes) -> list[Seen]:
+    """What the process makes of messages."""
+    found, by = list[Seen](), None
+    for message in Frames[ToShadow](ToShadow).feed(said):
+        if isinstance(message, Answered):
+            by = message
+        elif isinstance(message, Rows):
+            assert by is not None
+            found.append(seen(by, message))
+    return found
+
+
 @given(st.data())
-def test_rows_are_what_was_scored_to_the_last_bit(k: int | None, data: st.DataObject) -> None:
-    n = data.draw(st.integers(1, 5))
-    any_float = st.floats(allow_nan=True, allow_infinity=True)
-    table = np.array(data.draw(st.lists(any_float, min_size=4 * n, max_size=4 * n))).reshape(n, 4)
-    p = None if k is None else np.random.default_rng(0).random((n, k))
-    index = np.array(data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)), dtype=np.intp)
-    scores = Scores(classes=[-1, 0, 1], index=index, probabilities=p)
-    sent = msgspec.Raw(b'[{"spread": 1}]')
-    for given_, is_same in ((table, True), (np.asfortranarray(table), True), (table[::-1], True), (table, False)):
-        rows = rows_of("id", scores, given_, sent, is_same=is_same)
-        assert len(rows) == n
-        assert rows.scores([-1, 0, 1]).index.tobytes() == index.tobytes()
-        q = rows.scores([-1, 0, 1]).probabilities
-        assert (None if q is None else q.tobytes()) == (None if p is None else p.tobytes())
-        found = rows.table()
-        if is_same:
-            assert isinstance(found, np.ndarray)
-            np.testing.assert_array_equal(found, given_)
-            assert rows.sent is None
-        else:
-            assert found is None
-            assert rows.sent == b'[{"spread": 1}]'
-    frame = pd.DataFrame({"spread": range(n), "session": ["london"] * n})
-    pd.testing.assert_frame_equal(rows_of("id", scores, frame, None, is_same=True).table(), frame)
+def test_the_process_sees_what_was_answered_to_the_last_bit_however_it_is_gathered(data: st.DataObject) -> None:
+    models: list[Any] = [
+        SimpleNamespace(model=SimpleNamespace(features=features), resolved=SimpleNamespace(model_id=f"m{i}"))
+        for i, features in enumerate((STRAIGHT, TURNED))
+    ]
+    classes, random = [[-1, 0, 1], ["a", "b"]], np.random.default_rng(data.draw(st.integers(0, 99)))
+    answers, which = list[Answer](), data.draw(st.lists(st.integers(0, 1), min_size=1, max_size=8))
+    for i, m in enumerate(which):
+        n, names = data.draw(st.integers(1, 4)), models[m].model.features.names
+        table: Any = (
+            random.random((n, 4)) if data.draw(st.booleans()) else np.asfortranarray(random.random((n, 4)))[::-1]
+        )
+        rows = [dict(zip(names, values, strict=True)) for values in table.tolist()]
+        if data.draw(st.booleans()):
+            table = pd.DataFrame(rows)
+        p = random.random((n, len(classes[m]))) if data.draw(st.booleans()) else None
+        scores = Scores(classes=classes[m], index=random.integers(0, len(classes[m]), n), probabilities=p)
+        sent = json.dumps(rows).encode() if data.draw(st.booleans()) else None
+        answers.append(answer(f"r{i}", models[m], table, scores, sent))
+
+    found = heard(Telling(STRAIGHT).of(answers))
+    groups = [list(group) for _, group in groupby(found, lambda each: each.answered.model_id)]
+    parts = list[Seen]()
+    for group in groups:
+        together = group[0]
+        for each in group[1:]:
+            if together.is_like(each):
+                together = joined([together, each])
+            else:
+                parts.append(together)
+                together = each
+        parts.append(together)
+    alone = list[Seen]()
+    for part in parts:
+        places = part.where(range(part.n_rows))
+        assert places == [(name, row) for name, n in part.requests for row in range(n)]
+        rest = part
+        while rest.requests:
+            k = data.draw(st.integers(1, len(rest.requests)))
+            assert rest.within(sum(n for _, n in rest.requests[:k])) == k
+            assert rest.within(sum(n for _, n in rest.requests[:k]) - 1) == k - 1
+            head, rest = rest.cut(k)
+            while head.requests:
+                one, head = head.cut(1)
+                alone.append(one)
+    assert [one.requests[0] for one in alone] == [(name, len(p.decisions)) for name, p in answers]
+    ours: Any = SimpleNamespace(features=STRAIGHT, table=STRAIGHT.table)
+    for one, (_, prediction) in zip(alone, answers, strict=True):
+        scores = prediction.decisions.scores
+        assert one.answered.model_id == prediction.loaded.resolved.model_id
+        assert one.scores.classes == scores.classes
+        assert one.scores.index.tolist() == scores.index.tolist()
+        p, q = scores.probabilities, one.scores.probabilities
+        assert (p is None and q is None) or (p is not None and q is not None and p.tobytes() == q.tobytes())
+        is_matrix = prediction.loaded is models[0] and isinstance(prediction.table, np.ndarray)
+        assert isinstance(one.tables, np.ndarray) == is_matrix
+        wanted = pd.DataFrame(prediction.table, columns=prediction.loaded.model.features.names)[STRAIGHT.names]
+        np.testing.assert_array_equal(np.asarray(one.table(ours)), wanted.to_numpy())
 
 
 @pytest.mark.parametrize(("ours", "is_read_again"), [(None, False), (FEATURES, True)])
@@ -118,21 +176,18 @@ def test_a_shadow_that_knows_no_names_gets_the_table_that_was_scored(ours: Any, 
     )
     scores = Scores(classes=[0, 1], index=np.array([1]), probabilities=None)
     frame = pd.DataFrame({"session": ["london"], "spread": [1.0]})
-    sent = msgspec.Raw(b'{"spread":1.0,"session":"london"}')
-    decisions = Decisions(scores, Thresholds(), "native")
 
     async def tell() -> None:
         active = _Active(chosen, shadow, frozenset({None}), process)
-        active.tell("id", Prediction(None, answering, frame, decisions, 0.0, 0.0, sent))
+        active.tell(*answer("id", answering, frame, scores, b'{"spread":1.0,"session":"london"}'))
         active.flush()
 
     asyncio.run(tell())
-    answered, rows = Frames[ToShadow](ToShadow).feed(b"".join(said))
-    assert isinstance(answered, Answered)
-    assert isinstance(rows, Rows)
-    assert (rows.sent is not None) == is_read_again
-    if not is_read_again:
-        pd.testing.assert_frame_equal(rows.table(), frame)
+    (found,) = heard(b"".join(said))
+    if is_read_again:
+        assert found.tables == [b'{"spread":1.0,"session":"london"}']
+    else:
+        pd.testing.assert_frame_equal(found.tables[0], frame)
 
 
 @pytest.fixture(scope="module")

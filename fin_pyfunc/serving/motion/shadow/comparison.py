@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,8 +62,10 @@ def compare(answered: Scores, shadow: Scores, tolerance: float | None) -> Compar
     return Comparison(agreed, pairs, distances, differing)
 
 
-def one(scores: Scores, i: int) -> tuple[Any, dict[str, float] | None]:
-    """One row's class and, where the model has them, probabilities by class."""
-    p = scores.probabilities
+def rows(scores: Scores, which: np.ndarray[Any, np.dtype[np.intp]]) -> Iterator[tuple[Any, dict[str, float] | None]]:
+    """Some rows' classes, each with probabilities by class where the model has them."""
     names: Sequence[str] = label_names(scores.classes)
-    return scores.classes[int(scores.index[i])], None if p is None else dict(zip(names, p[i].tolist(), strict=True))
+    predicted = [scores.classes[k] for k in scores.index[which].tolist()]
+    if scores.probabilities is None:
+        return zip(predicted, repeat(None))
+    return zip(predicted, (dict(zip(names, p, strict=True)) for p in scores.probabilities[which].tolist()), strict=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,15 @@ class Differences:
         self._path, self._max_bytes = path, max_bytes
         self._has_failed = False
 
-    def write(self, differences: Sequence[Difference]) -> None:
+    def write(self, differences: Iterable[Difference]) -> None:
         """Write them all; a disk that refuses is said once, and costs no answer."""
-        if not differences:
-            return
         if self._path is None:
-            for difference in differences[:LOGGED]:
+            for difference in islice(differences, LOGGED):
                 logger.info("the shadow differs: %s", msgspec.json.encode(difference).decode())
             return
         lines = b"".join(msgspec.json.encode(difference) + b"\n" for difference in differences)
+        if not lines:
+            return
         try:
             self._append(self._path, lines)
             self._has_failed = False

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
-import numpy as np
 
-from fin_pyfunc.model.decision import Label, Scores
-from fin_pyfunc.model.features import FeatureSpec, Table
+from fin_pyfunc.model.decision import Label
+from fin_pyfunc.model.features import FeatureSpec
 
 T = TypeVar("T")
 
@@ -72,46 +70,30 @@ class Answered(msgspec.Struct, array_like=True, tag=1):
 
 
 class Rows(msgspec.Struct, array_like=True, tag=2, gc=False):
-    """The rows of one request, and what was answered.
+    """The rows of requests that one model answered, and what it answered; one request after another.
 
     Parameters
     ----------
-    request_id : str
+    requests : list of (str, int)
+        Each one's id, and how many rows it had.
     index : bytes
-        `Scores.index`.
+        `Scores.index` of all rows.
     probabilities : bytes or None
-        `Scores.probabilities`.
+        `Scores.probabilities` of all rows.
     matrix : bytes or None
-        The float64 table that was scored, where the shadow takes the same.
-    sent : bytes or None
-        Else the rows as the client sent them, JSON.
+        The float64 table of all rows as it was scored, where the shadow takes the same.
+    sent : list of bytes or None
+        Else each request's rows as the client sent them, JSON.
     pickled : bytes or None
-        Else the table that was scored.
+        Else the list of each request's table as it was scored.
     """
 
-    request_id: str
+    requests: list[tuple[str, int]]
     index: bytes
     probabilities: bytes | None
     matrix: bytes | None
-    sent: bytes | None
+    sent: list[bytes] | None
     pickled: bytes | None
-
-    def __len__(self) -> int:
-        return len(self.index) // np.dtype(np.intp).itemsize
-
-    def scores(self, classes: list[Label]) -> Scores:
-        """What was answered."""
-        p = None if self.probabilities is None else np.frombuffer(self.probabilities).reshape(len(self), -1)
-        return Scores(classes=classes, index=np.frombuffer(self.index, np.intp), probabilities=p)
-
-    def table(self) -> Table | None:
-        """The table that was scored; None where the rows are as the client sent them."""
-        if self.matrix is not None:
-            return np.frombuffer(self.matrix).reshape(len(self), -1)
-        if self.pickled is None:
-            return None
-        table: Table = pickle.loads(self.pickled)  # noqa: S301 - of the worker whose child this is
-        return table
 
 
 class Clear(msgspec.Struct, array_like=True, tag=3):
@@ -170,33 +152,6 @@ def framed(message: ToShadow | ToWorker) -> bytes:
     """A message as it goes through the pipe."""
     content = _encode(message)
     return len(content).to_bytes(_LENGTH, "little") + content
-
-
-def rows_of(request_id: str, scores: Scores, table: Table, sent: Any, *, is_same: bool) -> Rows:
-    """The rows of one request in the form that costs the least to send.
-
-    Parameters
-    ----------
-    request_id : str
-    scores : Scores
-        What was answered.
-    table : ndarray of shape (n_rows, n_features) or DataFrame
-        What was scored.
-    sent : bytes-like or None
-        The rows as the client sent them, JSON, where it sent JSON.
-    is_same : bool
-        Whether the shadow takes the same features.
-    """
-    p = scores.probabilities
-    matrix = raw = pickled = None
-    if is_same and isinstance(table, np.ndarray) and table.dtype == np.float64:
-        matrix = table.tobytes()
-    elif sent is not None:
-        raw = bytes(sent)
-    else:
-        pickled = pickle.dumps(table, pickle.HIGHEST_PROTOCOL)
-    index = scores.index.astype(np.intp, copy=False).tobytes()
-    return Rows(request_id, index, None if p is None else p.tobytes(), matrix, raw, pickled)
 
 
 class Frames(Generic[T]):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import logging
 import os
 import signal
@@ -18,17 +17,14 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
-import pandas as pd
 
 from fin_pyfunc.model.choice import nearest
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.decision import Scores
 from fin_pyfunc.model.errors import FinPyfuncError
-from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.loader import opened, warm_up
 from fin_pyfunc.serving.logs.lines import set_up
 from fin_pyfunc.serving.motion.shadow import comparison
@@ -46,24 +42,19 @@ from fin_pyfunc.serving.motion.shadow.messages import (
     ToWorker,
     framed,
 )
+from fin_pyfunc.serving.motion.shadow.seen import Seen, joined, seen
 from fin_pyfunc.serving.resolver import Resolved
 
 logger = logging.getLogger("fin_pyfunc.server")
 
 #: Rows that are scored in one call: the first, and the most; and the seconds that a call is to take at most.
 FIRST_ROWS, BATCH_ROWS, CALL_SECONDS = 16, 512, 0.02
-#: Seconds between two looks into the pipe: a reader that waited there would have to be woken by each answer.
-PAUSE_SECONDS = 0.1
+#: Seconds between two looks into the pipe: each finds the processor's caches full of other things, and costs as much as
+#: dozens of rows.
+PAUSE_SECONDS = 0.5
 #: Bytes that are read at once.
 PIECE = 1 << 20
 _PR_SET_PDEATHSIG = 1
-
-
-class _Seen(NamedTuple):
-    """What was answered, and by what."""
-
-    answered: Answered
-    rows: Rows
 
 
 class Scorer:
@@ -79,7 +70,7 @@ class Scorer:
         self._model, self._opening = model, opening
         file = opening.differences_file
         self._differences = Differences(None if file is None else Path(file), opening.differences_bytes)
-        self._queue: deque[_Seen] = deque()
+        self._queue: deque[Seen] = deque()
         self._answered = Answered("", [], None)
         self._report = Report()
         self._most = FIRST_ROWS
@@ -87,11 +78,11 @@ class Scorer:
     def hear(self, message: ToShadow) -> None:
         """Take what the worker says."""
         if isinstance(message, Rows):
-            self._queue.append(_Seen(self._answered, message))
+            self._queue.append(seen(self._answered, message))
         elif isinstance(message, Answered):
             self._answered = message
         elif isinstance(message, Clear):
-            n = sum(len(seen.rows) for seen in self._queue)
+            n = sum(each.n_rows for each in self._queue)
             self._queue.clear()
             self._report.taken += n
             self._report.stopped += n
@@ -108,9 +99,9 @@ class Scorer:
             return 0.0
         began = time.perf_counter()
         together = self._take()
-        n = sum(len(seen.rows) for seen in together)
         for part in self._scored(together):
             self._compare(*part)
+        n = together.n_rows
         self._report.taken += n
         took = time.perf_counter() - began
         self._most = min(BATCH_ROWS, max(1, int(CALL_SECONDS * n / took)))
@@ -122,44 +113,33 @@ class Scorer:
         report, self._report = self._report, Report()
         return report if report.taken else None
 
-    def _take(self) -> list[_Seen]:
-        """What waits and was answered by one model, as far as one call takes it; one request at least."""
-        taken = [self._queue.popleft()]
-        n = len(taken[0].rows)
-        while self._queue and self._queue[0].answered is taken[0].answered:
-            n += len(self._queue[0].rows)
-            if n > self._most:
+    def _take(self) -> Seen:
+        """What waits and is alike, as far as one call takes it; one request at least."""
+        taken, room = list[Seen](), self._most
+        while self._queue and (not taken or taken[0].is_like(self._queue[0])):
+            k = max(self._queue[0].within(room), 0 if taken else 1)
+            if not k:
                 break
-            taken.append(self._queue.popleft())
-        return taken
+            head, rest = self._queue.popleft().cut(k)
+            if rest.requests:
+                self._queue.appendleft(rest)
+            taken.append(head)
+            room -= head.n_rows
+        return joined(taken)
 
-    def _scored(self, together: list[_Seen]) -> list[tuple[list[_Seen], Scores]]:
-        """The shadow's answers: from one call, or, where it fails, from one a request."""
+    def _scored(self, together: Seen) -> list[tuple[Seen, Scores]]:
+        """The shadow's answers: from one call, or, where it fails, from more of them for fewer requests each."""
         try:
-            table = _stacked([self._table(seen) for seen in together])
-            return [(together, self._model.decide_table(table).scores)]
+            return [(together, self._model.decide_table(together.table(self._model)).scores)]
         except Exception as e:
-            if len(together) > 1:
-                return list(itertools.chain.from_iterable(self._scored([seen]) for seen in together))
-            self._report.failed += len(together[0].rows)
-            logger.debug("the shadow cannot answer request %s: %s", together[0].rows.request_id, type(e).__name__)
+            if (k := len(together.requests)) > 1:
+                return [part for half in together.cut(k // 2) for part in self._scored(half)]
+            self._report.failed += together.n_rows
+            logger.debug("the shadow cannot answer request %s: %s", together.requests[0][0], type(e).__name__)
             return []
 
-    def _table(self, seen: _Seen) -> Table:
-        """The rows as the shadow takes them."""
-        table, ours, theirs = seen.rows.table(), self._model.features, seen.answered.features
-        if table is None:
-            assert seen.rows.sent is not None  # noqa: S101 - for the type checker; rows come in one of three forms
-            sent = msgspec.json.decode(seen.rows.sent)
-            return self._model.table(sent if isinstance(sent, list) else [sent])
-        if ours is None or (theirs is not None and ours.features == theirs.features):
-            return table
-        # a table that came as a table: what the model that answered looked at is what there is
-        return ours.check(pd.DataFrame(table, columns=None if theirs is None else theirs.names))
-
-    def _compare(self, together: list[_Seen], scores: Scores) -> None:
-        answered = _joined([seen.rows.scores(seen.answered.classes) for seen in together])
-        found, report = comparison.compare(answered, scores, self._opening.tolerance), self._report
+    def _compare(self, together: Seen, scores: Scores) -> None:
+        found, report = comparison.compare(together.scores, scores, self._opening.tolerance), self._report
         report.agreed += found.agreed
         for pair, n in found.pairs.items():
             report.pairs[pair] = report.pairs.get(pair, 0) + n
@@ -167,27 +147,22 @@ class Scorer:
             report.compared += len(found.distances)
             report.difference += float(found.distances.sum())
             report.greatest = max(report.greatest, float(found.distances.max(initial=0.0)))
-        self._differences.write(list(self._differing(together, answered, scores, found.differing)))
+        self._differences.write(self._differing(together, scores, np.flatnonzero(found.differing)))
 
-    def _differing(
-        self, together: list[_Seen], answered: Scores, scores: Scores, differing: Any
-    ) -> Iterator[Difference]:
+    def _differing(self, together: Seen, scores: Scores, which: np.ndarray[Any, Any]) -> Iterator[Difference]:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        places = [(seen, row) for seen in together for row in range(len(seen.rows))]
-        for i in np.flatnonzero(differing).tolist():
-            seen, row = places[i]
-            prediction, probabilities = comparison.one(answered, i)
-            shadow_prediction, shadow_probabilities = comparison.one(scores, i)
+        ours, theirs = comparison.rows(together.scores, which), comparison.rows(scores, which)
+        for place, answered, shadow in zip(together.where(which.tolist()), ours, theirs, strict=True):
             yield Difference(
                 time=now,
-                request_id=seen.rows.request_id,
-                row=row,
-                model_id=seen.answered.model_id,
+                request_id=place[0],
+                row=place[1],
+                model_id=together.answered.model_id,
                 shadow_id=self._opening.model_id,
-                prediction=prediction,
-                shadow_prediction=shadow_prediction,
-                probabilities=probabilities,
-                shadow_probabilities=shadow_probabilities,
+                prediction=answered[0],
+                shadow_prediction=shadow[0],
+                probabilities=answered[1],
+                shadow_probabilities=shadow[1],
             )
 
 
@@ -281,18 +256,3 @@ def _yield_to_all() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         return
     os.nice(20)
-
-
-def _joined(scores: list[Scores]) -> Scores:
-    """One model's answers to several requests as one."""
-    parts = [each.probabilities for each in scores if each.probabilities is not None]
-    return Scores(
-        classes=scores[0].classes,
-        index=np.concatenate([each.index for each in scores]),
-        probabilities=np.concatenate(parts) if len(parts) == len(scores) else None,
-    )
-
-
-def _stacked(tables: list[Table]) -> Table:
-    frames = [table for table in tables if isinstance(table, pd.DataFrame)]
-    return pd.concat(frames, ignore_index=True) if frames else np.concatenate(tables)

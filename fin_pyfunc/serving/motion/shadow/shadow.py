@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
-from itertools import chain, starmap
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -15,8 +13,9 @@ from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.gathering import Gathering
 from fin_pyfunc.serving.http import request_id
 from fin_pyfunc.serving.loader import LoadedModel
-from fin_pyfunc.serving.motion.shadow.messages import Answered, Clear, Opening, Report, framed, rows_of
+from fin_pyfunc.serving.motion.shadow.messages import Clear, Opening, Report, framed
 from fin_pyfunc.serving.motion.shadow.process import ShadowProcess
+from fin_pyfunc.serving.motion.shadow.telling import Answer, Telling
 from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.motion.tally import Tally
 from fin_pyfunc.serving.prediction import Prediction, Watchers
@@ -70,9 +69,8 @@ class _Active:
         #: rows that it was told of and has not reported on
         self.waiting = 0
         self.is_cleared = False
-        self._gathering: Gathering[tuple[str, Prediction]] = Gathering(self._send, TOGETHER, WAIT_SECONDS)
-        self._answered: tuple[LoadedModel, Any] | None = None
-        self._is_same = False
+        self._gathering: Gathering[Answer] = Gathering(self._send, TOGETHER, WAIT_SECONDS)
+        self._telling = Telling(loaded.model.features)
 
     def tell(self, request_id: str, prediction: Prediction) -> None:
         """Send it what was answered, in a moment and with what else is answered until then."""
@@ -83,20 +81,8 @@ class _Active:
         """Send what is gathered now."""
         self._gathering.flush()
 
-    def _send(self, answers: list[tuple[str, Prediction]]) -> None:
-        self.process.send(b"".join(chain.from_iterable(starmap(self._frames, answers))))
-
-    def _frames(self, request_id: str, prediction: Prediction) -> Iterator[bytes]:
-        scores, loaded = prediction.decisions.scores, prediction.loaded
-        if self._answered is None or self._answered[0] is not loaded or self._answered[1] is not scores.classes:
-            # said once, not with each request: a model answers many
-            self._answered = loaded, scores.classes
-            ours, theirs = self.loaded.model.features, loaded.model.features
-            self._is_same = ours is None or (theirs is not None and ours.features == theirs.features)
-            yield framed(Answered(loaded.resolved.model_id, list(scores.classes), theirs))
-        # without names of its own it goes by the order of what was scored, which is not that of what was sent
-        sent = None if self.loaded.model.features is None else prediction.sent
-        yield framed(rows_of(request_id, scores, prediction.table, sent, is_same=self._is_same))
+    def _send(self, answers: list[Answer]) -> None:
+        self.process.send(self._telling.of(answers))
 
     def clear(self) -> None:
         """Have it drop what waits, once."""
