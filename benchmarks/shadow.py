@@ -23,10 +23,12 @@ AT_MOST = 1.05
 CONNECTIONS = 16
 #: Of what one worker can do, how much is asked of it, and the most requests a second that our own client keeps up with.
 LOAD, MAX_RATE = 0.5, 1500.0
-#: A round is made of windows of so many seconds, seen and unseen in turn: what this machine does beside changes slower.
-WINDOW_SECONDS = 0.5
-#: Seconds between two windows: the shadow takes what the one before left it, or wakes.
-SETTLE_SECONDS = 0.25
+#: A round is made of windows of so many seconds, seen and unseen in turn, some looks of the shadow's into its pipe long.
+WINDOW_SECONDS = 2.0
+#: Seconds of the same load before each, so that the shadow is at its work as it is in the middle of a day.
+SETTLE_SECONDS = 1.0
+#: Rows that may wait for the shadow: so few that it is done with them before the window that it does not see.
+MAX_ROWS = "500"
 #: The shadow by its name here, and the family of the model: none, for what such a comparison finds of nothing; one that
 #: is compiled, and one that never is.
 SHADOWS = {"nothing": None, "a compiled forest": "forest", "an estimator that is not compiled": "svc"}
@@ -39,7 +41,7 @@ def measure(bench: Bench) -> list[Row]:
     models = bench.models
     rows, expected = models.records(), models.expected("forest")
     _name(models)
-    contender = contenders.ours(models.ours["forest"])
+    contender = contenders.ours(models.ours["forest"], environ={"FIN_PYFUNC__SHADOW__MAX_ROWS": MAX_ROWS})
     measured: list[Row] = []
     with serving(contender, models, rows, expected) as server:
         most = drive(server.port, contender.path, contender.bodies(rows), CONNECTIONS, bench.seconds).rate
@@ -69,10 +71,9 @@ def _round(port: int, sent: dict[bool, list[bytes]], seconds: float, rate: float
     latencies: dict[bool, list[list[float]]] = {False: [], True: []}
     for k in range(max(2, round(seconds / WINDOW_SECONDS))):
         for is_seen in turn([False, True], k):
-            # so long that the shadow is at its work as it is in the middle of a day
             steadily(port, sent[is_seen], SETTLE_SECONDS, rate)
             latencies[is_seen].append(steadily(port, sent[is_seen], WINDOW_SECONDS, rate))
-            time.sleep(SETTLE_SECONDS)
+            _counts(port)  # until it has nothing left to do
     return latencies
 
 

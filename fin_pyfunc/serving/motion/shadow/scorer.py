@@ -87,26 +87,17 @@ class Scorer:
             self._report.taken += n
             self._report.stopped += n
 
-    def work(self, heard: float = 0.0) -> float:
-        """Score what waits, as much as one call takes; returns the seconds to rest before the next one.
-
-        Parameters
-        ----------
-        heard : float, default 0.0
-            Seconds that were spent on hearing it, which count, too.
-        """
+    def work(self) -> None:
+        """Score what waits, as much as one call takes."""
         if not self._queue:
-            return 0.0
+            return
         began = time.perf_counter()
         together = self._take()
         for part in self._scored(together):
             self._compare(*part)
         n = together.n_rows
         self._report.taken += n
-        took = time.perf_counter() - began
-        self._most = min(BATCH_ROWS, max(1, int(CALL_SECONDS * n / took)))
-        spent = took + heard
-        return spent / self._opening.part_of_time - spent
+        self._most = min(BATCH_ROWS, max(1, int(CALL_SECONDS * n / (time.perf_counter() - began))))
 
     def report(self) -> Report | None:
         """What came of the rows since it was asked last; None where there were none."""
@@ -193,17 +184,18 @@ def run(reading: int, writing: int) -> None:
     os.set_blocking(reading, False)
     for message in messages:
         scorer.hear(message)
-    rest_until = heard = 0.0
+    free_at, spent = 0.0, time.process_time()
     while True:
-        began = time.perf_counter()
+        now = time.monotonic()
         if not _hear(reading, frames, scorer):
             return
-        heard += time.perf_counter() - began
-        if time.monotonic() >= rest_until:
-            rest_until = time.monotonic() + scorer.work(heard)
-            heard = 0.0
+        if now >= free_at:
+            scorer.work()
         if (report := scorer.report()) is not None:
             _say(writing, report)
+        before, spent = spent, time.process_time()
+        # what it had no use for is kept for one look, not for more of them
+        free_at = max(free_at, now - PAUSE_SECONDS) + (spent - before) / opening.part_of_time
         time.sleep(PAUSE_SECONDS)
 
 
