@@ -11,13 +11,32 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from benchmarks.http_client import HOST, TIMEOUT
+from benchmarks.http_client import HOST, TIMEOUT, undisturbed
 
 #: Connections that requests are sent over; more than are ever under way unless the server stands still.
 CONNECTIONS = 16
 _PIECE = 1 << 16
+
+
+class Asked(NamedTuple):
+    """One request, by the clock of ``time.perf_counter``.
+
+    Parameters
+    ----------
+    due, done : float
+        When it was to be sent, and when its answer was whole.
+    """
+
+    due: float
+    done: float
+
+    @property
+    def seconds(self) -> float:
+        """From when it was due."""
+        return self.done - self.due
 
 
 class _Connection:
@@ -45,8 +64,11 @@ class _Connection:
         return True
 
 
-def steadily(port: int, sent: Sequence[bytes], seconds: float, rate: float) -> list[float]:
-    """Latencies in seconds, each from when its request was due: what waited for a connection is not left out.
+@undisturbed()
+def steadily(
+    port: int, sent: Sequence[bytes], seconds: float, rate: float, look: Callable[[], None] | None = None
+) -> list[Asked]:
+    """Ask, and tell of each request when it was due and when answered: what waited for a connection is not left out.
 
     Parameters
     ----------
@@ -56,6 +78,8 @@ def steadily(port: int, sent: Sequence[bytes], seconds: float, rate: float) -> l
     seconds : float
     rate : float
         Requests a second.
+    look : callable, optional
+        Called after each request and each answer; must be quick.
 
     Raises
     ------
@@ -66,19 +90,23 @@ def steadily(port: int, sent: Sequence[bytes], seconds: float, rate: float) -> l
         connections = [_Connection(port) for _ in range(CONNECTIONS)]
         for each in connections:
             stack.callback(each.socket.close)
-        free, latencies = deque(connections), list[float]()
+        free, answered = deque(connections), list[Asked]()
         n, asked, start = int(seconds * rate), 0, time.perf_counter()
-        while len(latencies) < n:
+        while len(answered) < n:
             while asked < n and free and start + asked / rate <= time.perf_counter():
                 connection = free.popleft()
                 connection.due = start + asked / rate
                 connection.socket.sendall(sent[asked % len(sent)])
                 asked += 1
+                if look is not None:
+                    look()
             wait = start + asked / rate - time.perf_counter() if asked < n and free else TIMEOUT
             for ready in select.select(connections, [], [], max(0.0, wait))[0]:
                 if ready.is_answered():
-                    latencies.append(time.perf_counter() - ready.due)
+                    answered.append(Asked(ready.due, time.perf_counter()))
                     free.append(ready)
+            if look is not None:
+                look()
             if time.perf_counter() > start + seconds + TIMEOUT:
-                raise RuntimeError(f"{n - len(latencies)} of {n} requests were not answered within {TIMEOUT:g} s")
-    return latencies
+                raise RuntimeError(f"{n - len(answered)} of {n} requests were not answered within {TIMEOUT:g} s")
+    return answered

@@ -37,6 +37,7 @@ from fin_pyfunc.serving.motion.shadow.messages import (
     framed,
 )
 from fin_pyfunc.serving.motion.shadow.process import ShadowProcess
+from fin_pyfunc.serving.motion.shadow.scorer import Scorer
 from fin_pyfunc.serving.motion.shadow.seen import Seen, joined, seen
 from fin_pyfunc.serving.motion.shadow.shadow import Chosen, _Active
 from fin_pyfunc.serving.motion.shadow.telling import Answer, Telling
@@ -163,6 +164,39 @@ def test_the_process_sees_what_was_answered_to_the_last_bit_however_it_is_gather
         assert isinstance(one.tables, np.ndarray) == is_matrix
         wanted = pd.DataFrame(prediction.table, columns=prediction.loaded.model.features.names)[STRAIGHT.names]
         np.testing.assert_array_equal(np.asarray(one.table(ours)), wanted.to_numpy())
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.booleans()), min_size=1, max_size=12), st.integers(1, 20))
+def test_a_request_that_the_shadow_fails_on_keeps_no_other_from_being_compared(
+    asked: list[tuple[int, bool]], most: int
+) -> None:
+    def decide(table: Any) -> Decisions:
+        if (table > 100).any():
+            raise ValueError
+        scores = Scores(classes=[0, 1], index=np.zeros(len(table), np.intp), probabilities=None)
+        return Decisions(scores, Thresholds(), "native")
+
+    model: Any = SimpleNamespace(features=None, decide_table=decide)
+    scorer = Scorer(model, Opening("", "", "", "", None, False, 1.0, None, None, 1, "info", False))
+    loaded: Any = SimpleNamespace(model=model, resolved=SimpleNamespace(model_id="m"))
+    answers = [
+        answer(str(i), loaded, np.full((n, 2), 101.0 if is_bad else 0.0), decide(np.zeros((n, 2))).scores, None)
+        for i, (n, is_bad) in enumerate(asked)
+    ]
+    for message in Frames[ToShadow](ToShadow).feed(Telling(None).of(answers)):
+        scorer.hear(message)
+    found = Report()
+    for _ in answers:
+        scorer._most = most
+        scorer.work()
+        if (report := scorer.report()) is not None:
+            assert report.taken <= max(most, max(n for n, _ in asked))
+            found.taken += report.taken
+            found.agreed += report.agreed
+            found.failed += report.failed
+    failed = sum(n for n, is_bad in asked if is_bad)
+    assert (found.taken, found.failed) == (sum(n for n, _ in asked), failed)
+    assert found.agreed == found.taken - failed
 
 
 @pytest.mark.parametrize(("ours", "is_read_again"), [(None, False), (FEATURES, True)])

@@ -98,7 +98,7 @@ class Shadow(Section, frozen=True):
             description="Part of one processor's time that the shadow of a worker may take, of what nobody else wants; "
             "what it has no time for is dropped.",
         ),
-    ] = 0.005
+    ] = 0.003
     max_rows: Annotated[
         int,
         Meta(ge=1, description="Rows of a worker that its shadow has not answered yet; what is beyond is dropped."),
