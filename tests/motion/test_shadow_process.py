@@ -299,21 +299,22 @@ def test_a_shadow_that_is_stopped_is_asked_no_more_and_what_waits_is_dropped(
 ) -> None:
     body = {"model_uri": registry.sleeps, "share": 1}
     assert requests.post(served.url + "/admin/shadow", json=body, timeout=60).status_code == 200
+    before = compared(served)
     assert served.predict(row() | {"spread": 2.0}).status_code == 200
-    time.sleep(0.5)  # it is at work on the first
+    time.sleep(1.0)  # it is at work on the first, unless this machine is very busy
     for _ in range(3):
         assert served.predict(row() | {"spread": 60.0}).status_code == 200
-    before = compared(served)
     stop = {"name": registry.sleeps, "reason": "Because."}
     assert requests.post(served.url + "/admin/models/stop", json=stop, timeout=60).status_code == 200
     try:
         assert served.predict(row()).status_code == 200
         until(lambda: not shadow(served)["waiting"], 30)
-        assert compared(served) <= before + 1
+        done = compared(served) - before
+        assert done <= 1
         metrics = requests.get(served.url + "/metrics", timeout=30).text
         until(lambda: f'reason="stopped",shadow="{registry.sleeps}"' in metrics, 1)
         (line,) = [line for line in metrics.splitlines() if f'reason="stopped",shadow="{registry.sleeps}"' in line]
-        assert float(line.split()[-1]) == 4
+        assert float(line.split()[-1]) == 5 - done
     finally:
         requests.post(served.url + "/admin/models/start", json={"name": registry.sleeps}, timeout=60)
     before = compared(served)
@@ -325,7 +326,7 @@ def test_it_ends_with_its_worker_whatever_it_is_at_work_on(served: Serving, regi
     body = {"model_uri": registry.sleeps, "share": 1}
     assert requests.post(served.url + "/admin/shadow", json=body, timeout=60).status_code == 200
     assert served.predict(row() | {"spread": 600.0}).status_code == 200
-    time.sleep(0.5)
+    time.sleep(1.0)
     before = worker(served)
     (process,) = before.children()
     before.kill()
