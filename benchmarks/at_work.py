@@ -35,18 +35,11 @@ class AtWork:
             self._ends.append(now + AFTER_SECONDS)
         self._last, self._looked = ran, now
 
-    def met(self, asked: Asked, later: float = 0.0) -> bool:
-        """Whether a request was under way while it was at work, or would have been, had it been at it later.
-
-        Parameters
-        ----------
-        asked : Asked
-        later : float, default 0.0
-            Seconds.
-        """
+    def met(self, asked: Asked) -> bool:
+        """Whether a request was under way while it was at work."""
         # spans are in turn: of those that begin before the answer came, the last ends last
-        i = bisect(self._begins, asked.done - later) - 1
-        return i >= 0 and self._ends[i] + later >= asked.due
+        i = bisect(self._begins, asked.done) - 1
+        return i >= 0 and self._ends[i] >= asked.due
 
     def seconds(self) -> float:
         """How long it was at work so far, since its start."""

@@ -35,6 +35,8 @@ AT_MOST = 1.05
 CONNECTIONS = 16
 #: Of what one worker can do, how much is asked of it, and the most requests a second that our own client keeps up with.
 LOAD, MAX_RATE = 0.5, 1500.0
+#: Seconds of a window at least: the shadow may rest for three after it has scored 512 rows, and then nothing is seen.
+WINDOW_SECONDS = 10.0
 #: Seconds of a slice; and how much of its begin is left out, in which the worker still tells of the one before.
 SLICE_SECONDS, TOLD_SECONDS = 0.2, 0.06
 #: Seconds of the same load before a window, so that the shadow is at its work as it is in the middle of a day.
@@ -88,7 +90,7 @@ def measure(bench: Bench) -> list[Row]:
             for i in range(bench.rounds):
                 print(f"  {name} in the shadow, round {i + 1} of {bench.rounds}", flush=True)
                 _switch(server.port, family and models.ours[family])  # anew: what waited is dropped
-                windows.append(_window(server, sent, bench.seconds, rate))
+                windows.append(_window(server, sent, max(bench.seconds, WINDOW_SECONDS), rate))
             measured += _rows(name, windows, is_there=family is not None)
     return [*measured, Row(0, "requests/s at which the shadow was measured", "/s", [rate])]
 
