@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import msgspec
 import numpy as np
 import pandas as pd
@@ -42,6 +43,8 @@ from fin_pyfunc.serving.motion.shadow.seen import Seen, joined, seen
 from fin_pyfunc.serving.motion.shadow.shadow import Chosen, _Active
 from fin_pyfunc.serving.motion.shadow.telling import Answer, Telling
 from fin_pyfunc.serving.prediction import Prediction
+from tests.conftest import tracking_to
+from tests.models import bars
 from tests.motion.conftest import NAME, Registry
 from tests.servers import Serving, serving
 from tests.test_api import row
@@ -332,6 +335,37 @@ def test_it_ends_with_its_worker_whatever_it_is_at_work_on(served: Serving, regi
     before.kill()
     process.wait(10)
     until(lambda: bool(served.predict(row()).status_code == 200))
+
+
+@pytest.mark.parametrize(("part", "is_asked_again"), [(1.0, True), (5e-4, False)])
+def test_it_rests_after_its_work_for_as_long_as_its_part_of_a_processor_says(
+    registry: Registry, tmp_path: Path, part: float, is_asked_again: bool
+) -> None:
+    with tracking_to(registry.tracking_uri):
+        path = mlflow.artifacts.download_artifacts(f"models:/{NAME}/1", dst_path=str(tmp_path))
+    opening = Opening(path, "models:/a/1", "models:/m-1", "mlflow", None, False, part, None, None, 1, "info", False)
+    loaded: Any = SimpleNamespace(model=SimpleNamespace(features=None), resolved=SimpleNamespace(model_id="m"))
+    sizes = [50_000, 1]  # the first takes tens of milliseconds at least: at the lesser part, a rest of a minute or so
+    reports = list[Report]()
+
+    async def ask() -> None:
+        process = ShadowProcess(reports.append, print)
+        await process.start(opening)
+        told = Telling(FEATURES)
+        try:
+            for n in sizes:
+                table = bars().sample(n, replace=True, random_state=0)
+                scores = Scores(classes=[-1, 0, 1], index=np.ones(n, np.intp), probabilities=None)
+                before = len(reports)
+                process.send(told.of([answer("id", loaded, table, scores, None)]))
+                deadline = time.monotonic() + (30 if is_asked_again or n > 1 else 3)
+                while len(reports) == before and time.monotonic() < deadline:
+                    await asyncio.sleep(0.05)
+        finally:
+            process.kill()
+
+    asyncio.run(ask())
+    assert [report.taken for report in reports] == sizes[: 1 + is_asked_again]
 
 
 def test_a_model_that_its_process_cannot_open_is_said_and_no_process_is_left(tmp_path: Path) -> None:
