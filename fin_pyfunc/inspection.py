@@ -22,7 +22,8 @@ from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.form import Form
 from fin_pyfunc.model.plan import Plan, Step
-from fin_pyfunc.serving.loader import features_of_signature, load
+from fin_pyfunc.serving.foreign import features_of_signature
+from fin_pyfunc.serving.loader import load
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 
 _PICKLE = "its estimator is a pickle, which runs code when it is read, and looking at a model runs none"
@@ -158,7 +159,7 @@ def inspect(uri: str, tracking_uri: str | None = None, *, measure: bool = False,
     resolver = Resolver(tracking_uri)
     try:
         resolved = resolver.resolve_argument(uri)
-        path = resolver.fetch(resolved)
+        path = resolver.fetch(resolved).path
         if resolved.kind != "mlflow":
             return _bare_file(resolver, resolved, path)
         from mlflow.models import Model

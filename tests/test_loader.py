@@ -28,7 +28,8 @@ from fin_pyfunc.model.backends.pyfunc import PyfuncBackend
 from fin_pyfunc.model.decision import Label
 from fin_pyfunc.model.errors import ArtifactError, FeatureError, ScoringError
 from fin_pyfunc.model.wrapper import FinPyfuncModel
-from fin_pyfunc.serving.loader import LoadedModel, load
+from fin_pyfunc.serving.loaded_model import LoadedModel
+from fin_pyfunc.serving.loader import load
 from fin_pyfunc.serving.resolver import Resolver
 from tests.authoring.estimators import lightgbm
 from tests.conftest import SqliteStore, tracking_to

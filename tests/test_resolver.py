@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
 
 from fin_pyfunc.model.errors import ArtifactError, ModelNotFoundError, StoreUnavailableError
+from fin_pyfunc.serving.files import digest
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store
 from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.uris import parse
@@ -129,38 +130,40 @@ def test_a_version_of_a_runs_artifacts_is_known_by_name_and_number(
 ) -> None:
     found = resolver.resolve(parse(f"models:/rf/{version}"))
     assert (found.model_id, found.run_id) == (f"models:/rf/{version}", logged.run_id)
-    assert (resolver.fetch(found) / "MLmodel").is_file()
+    assert (resolver.fetch(found).path / "MLmodel").is_file()
 
 
 @pytest.mark.parametrize("text", ["runs:/{run}/model", "runs:/{run}/old/model", "models:/rf/2", "models:/rf@champion"])
 def test_what_is_fetched_predicts(logged: Logged, resolver: Resolver, text: str) -> None:
-    folder = resolver.fetch(resolver.resolve(parse(text.format(run=logged.run_id))))
+    folder = resolver.fetch(resolver.resolve(parse(text.format(run=logged.run_id)))).path
     model = mlflow.pyfunc.load_model(str(folder))
     assert list(model.predict(X)) == list(LogisticRegression().fit(X, Y).predict(X))
 
 
-def test_local_artifacts_are_used_where_they_lie(in_sqlite: Logged, sqlite_store: SqliteStore) -> None:
+def test_local_artifacts_are_copied_and_stay_as_they_are(in_sqlite: Logged, sqlite_store: SqliteStore) -> None:
     resolver = Resolver(in_sqlite.tracking_uri)
     found = resolver.resolve(parse(f"models:/{in_sqlite.model_id}"))
-    folder = resolver.fetch(found)
-    assert folder.is_relative_to(sqlite_store.artifact_root)
-    assert not (folder / "registered_model_meta").exists()
+    copied, source = resolver.fetch(found), Path(found.location.removeprefix("file://"))
+    assert not copied.path.is_relative_to(sqlite_store.artifact_root)
+    assert copied.digest == digest(source)
+    assert not (source / "registered_model_meta").exists()
     resolver.discard(found)
+    assert not copied.path.exists()
     resolver.close()
-    assert (folder / "MLmodel").is_file()
+    assert (source / "MLmodel").is_file()
 
 
 def test_a_download_is_private_shared_and_removed(in_server: Logged) -> None:
     resolver = Resolver(in_server.tracking_uri)
     found = resolver.resolve(parse("models:/rf@champion"))
     with ThreadPoolExecutor(8) as threads:
-        folders = set(threads.map(lambda _: resolver.fetch(found), range(16)))
+        folders = {snapshot.path for snapshot in threads.map(lambda _: resolver.fetch(found), range(16))}
     (folder,) = folders
     for above in (folder.parent, folder.parent.parent):
         assert stat.S_IMODE(above.stat().st_mode) == 0o700
     resolver.discard(found)
     assert not folder.parent.exists()
-    again = resolver.fetch(found)
+    again = resolver.fetch(found).path
     resolver.close()
     assert not again.parent.parent.exists()
 
@@ -242,13 +245,13 @@ def test_an_artifact_uri_is_downloaded_and_known_by_its_content(in_server: Logge
     resolver = Resolver(in_server.tracking_uri)
     location = resolver.resolve(parse("models:/rf/2")).location
     found = resolver.resolve_argument(location)
-    folder = resolver.fetch(found)
+    folder = resolver.fetch(found).path
     assert (folder / "MLmodel").is_file()
     assert found.model_id.startswith("sha256:")
     assert resolver.resolve_argument(location).model_id == found.model_id
     resolver.discard(found)
     assert not folder.exists()
-    assert (resolver.fetch(found) / "MLmodel").is_file()
+    assert (resolver.fetch(found).path / "MLmodel").is_file()
     refused(lambda: resolver.resolve_argument("mlflow-artifacts:/gone/model"), ArtifactError)
     resolver.close()
 
@@ -267,6 +270,6 @@ def test_a_server_that_goes_down_and_comes_back(in_server: Logged) -> None:
     refused(Store(proxy.uri).ping, StoreUnavailableError)
     proxy = MlflowProxy(in_server.tracking_uri, proxy.server_port)
     assert resolver.resolve(uri) == found
-    assert (resolver.fetch(found) / "MLmodel").is_file()
+    assert (resolver.fetch(found).path / "MLmodel").is_file()
     resolver.close()
     proxy.stop()

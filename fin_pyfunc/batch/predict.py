@@ -22,7 +22,8 @@ from fin_pyfunc.batch.tables import (
 )
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.errors import FeatureError, ScoringError
-from fin_pyfunc.serving.loader import LoadedModel, load
+from fin_pyfunc.serving.loaded_model import LoadedModel
+from fin_pyfunc.serving.loader import load
 from fin_pyfunc.serving.resolver import Resolver
 
 #: Rows that are read, scored and written at a time.

@@ -11,7 +11,7 @@ from fin_pyfunc import __version__
 from fin_pyfunc.batch import ledger, parts
 from fin_pyfunc.batch.predict import CHUNK_ROWS, check_columns, predicted
 from fin_pyfunc.batch.tables import FileError, ParquetTable
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 
 #: Called with the rows that are done, and all there are.
 OnProgress = Callable[[int, int], None]

@@ -22,7 +22,7 @@ from fin_pyfunc.batch.tables import ParquetTable
 from fin_pyfunc.model.choice import VARIABLE
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
 from fin_pyfunc.model.features import FeatureSpec
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -91,7 +91,7 @@ def _fetched(uri: str, tracking_uri: str | None) -> Iterator[tuple[Resolved, Pat
     resolver = Resolver(tracking_uri)
     try:
         resolved = resolver.resolve_argument(uri)
-        yield resolved, resolver.fetch(resolved)
+        yield resolved, resolver.fetch(resolved).path
     finally:
         resolver.close()
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from fin_pyfunc.model.errors import ArtifactError, ModelForbiddenError, StoreUnavailableError
 from fin_pyfunc.serving.files import local_path
+from fin_pyfunc.serving.snapshot import check_total
 from fin_pyfunc.serving.store import Store
-from fin_pyfunc.serving.trust.contents import check_total
 
 DAMAGED = "The files of this model are missing from the artifact store or are no model; restore them or log it again."
 _UNAVAILABLE = "The artifact store does not answer, so the model could not be fetched; try again later."

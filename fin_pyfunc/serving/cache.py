@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fin_pyfunc.model.errors import StoreUnavailableError
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.values import Values
 from fin_pyfunc.serving.resolver import Resolved, Resolver

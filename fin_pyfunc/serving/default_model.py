@@ -11,7 +11,8 @@ from typing import Any
 from fin_pyfunc.model.errors import FinPyfuncError, StoreUnavailableError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
-from fin_pyfunc.serving.loader import LoadedModel, warm_up
+from fin_pyfunc.serving.loaded_model import LoadedModel
+from fin_pyfunc.serving.loader import warm_up
 from fin_pyfunc.serving.motion.last_good import LastGood
 
 logger = logging.getLogger("fin_pyfunc.server")

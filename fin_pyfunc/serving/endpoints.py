@@ -15,7 +15,7 @@ from fin_pyfunc.serving import content_types, tables
 from fin_pyfunc.serving.callers.principal import require_model
 from fin_pyfunc.serving.decode import BatchEnvelope, open_batch_envelope, open_envelope, read_rows
 from fin_pyfunc.serving.http import Headers, encode, read_body, require_json, require_method, send_body
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError, Watchers
 from fin_pyfunc.serving.predictor import Predictor

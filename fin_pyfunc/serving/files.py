@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from fin_pyfunc.model.errors import ModelForbiddenError, ModelNotFoundError
+from fin_pyfunc.serving.snapshot import folder_sha256
 from fin_pyfunc.serving.uris import FILE_KINDS
 
 
@@ -67,7 +68,7 @@ def digest(path: Path, roots: Sequence[Path] | None = None) -> str:
     if path.is_file():
         return f"sha256:{_file_digest(path)}"
     # a linked folder is listed but not walked, so it is no file below
-    files = sorted(entry for entry in path.rglob("*") if entry.is_symlink() or not entry.is_dir())
+    files = [entry for entry in path.rglob("*") if entry.is_symlink() or not entry.is_dir()]
     for entry in files:
         real = entry.resolve()
         # a link must not lead a client out of the roots, and a pipe would be read for ever
@@ -75,11 +76,7 @@ def digest(path: Path, roots: Sequence[Path] | None = None) -> str:
             raise ModelForbiddenError(
                 "The model's folder holds something that is not a file, or a link that leads elsewhere; remove it."
             )
-    whole = hashlib.sha256()
-    for entry in files:
-        whole.update(entry.relative_to(path).as_posix().encode("utf-8", "surrogateescape") + b"\0")
-        whole.update(bytes.fromhex(_file_digest(entry)))
-    return f"sha256:{whole.hexdigest()}"
+    return f"sha256:{folder_sha256({entry.relative_to(path).as_posix(): _file_digest(entry) for entry in files})}"
 
 
 def _file_digest(path: Path) -> str:

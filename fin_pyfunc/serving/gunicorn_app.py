@@ -26,7 +26,7 @@ from fin_pyfunc.serving.app import create_app
 from fin_pyfunc.serving.life import succession, trial
 from fin_pyfunc.serving.life.arbiter import ReplacingArbiter
 from fin_pyfunc.serving.life.worker import Worker
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.logs.lines import GunicornLogger, set_up
 from fin_pyfunc.serving.metrics.values import Values
 from fin_pyfunc.serving.middleware.auth import warn_if_exposed

@@ -28,7 +28,7 @@ from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.http import header, read_body, require_method, send_json
 from fin_pyfunc.serving.json_keys import require_unique_everywhere
 from fin_pyfunc.serving.json_values import json_values
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.prediction import Failure, Prediction, Watchers
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.settings import Limits

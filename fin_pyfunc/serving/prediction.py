@@ -12,7 +12,7 @@ from starlette.types import Scope
 from fin_pyfunc.model.decision import Decisions
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.model.features import Table
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 
 
 class Asked:

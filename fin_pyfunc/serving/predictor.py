@@ -18,7 +18,7 @@ from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.http import HeldBytes
 from fin_pyfunc.serving.joiner import Joiner
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.places import Places
 from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError

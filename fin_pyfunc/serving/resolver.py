@@ -19,12 +19,13 @@ from fin_pyfunc.model.errors import (
     ModelNotFoundError,
     ModelUriError,
 )
+from fin_pyfunc.serving import snapshot
 from fin_pyfunc.serving.artifacts import DAMAGED, below, download, has_mlmodel
-from fin_pyfunc.serving.files import digest, identify, local_path
+from fin_pyfunc.serving.files import identify, local_path
 from fin_pyfunc.serving.registry import lenient, logged_by, run_of, source_of, unregistered, version_of
+from fin_pyfunc.serving.snapshot import Snapshot, check_size
 from fin_pyfunc.serving.store import Store, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.trust.allow import EVERY, Allowed
-from fin_pyfunc.serving.trust.contents import check_size
 from fin_pyfunc.serving.trust.sources import Sources
 from fin_pyfunc.serving.uris import FILE_KINDS, ModelUri, parse
 
@@ -79,7 +80,7 @@ class Resolved:
 
 class _Fetched(NamedTuple):
     folder: Path  # ours to remove
-    path: Path  # the model in it
+    model: Snapshot  # the model in it
 
 
 class Resolver:
@@ -198,16 +199,16 @@ class Resolver:
             kind, model_id = identify(path, path.suffix, _NO_PATH)
             return Resolved(text, model_id, str(path), None, mutable=True, kind=kind, origin="operator")
         remote = Resolved(text, "", text, None, mutable=True, kind="mlflow", origin="operator")
-        fetched = self._download(text)
-        found = replace(remote, model_id=digest(fetched.path))
+        fetched = self._fetch(remote)
+        found = replace(remote, model_id=fetched.model.digest)
         with self._lock:
             kept = self._fetched.setdefault(found.model_id, fetched)
         if kept is not fetched:
             shutil.rmtree(fetched.folder, ignore_errors=True)
         return found
 
-    def fetch(self, resolved: Resolved) -> Path:
-        """Bring a model's files to this machine.
+    def fetch(self, resolved: Resolved) -> Snapshot:
+        """Copy a model's files into a private folder, from this machine or from the artifact store.
 
         Parameters
         ----------
@@ -215,9 +216,8 @@ class Resolver:
 
         Returns
         -------
-        Path
-            The folder, or the bare file. What is local already is not copied; anything else is downloaded, once for
-            however many ask, into a private folder that is gone after `discard` or `close`.
+        Snapshot
+            Made once for however many ask; it is removed by `discard` or `close`.
 
         Raises
         ------
@@ -228,35 +228,28 @@ class Resolver:
         StoreUnavailableError
             The artifact store does not answer.
         """
-        if (path := local_path(resolved.location)) is not None:
-            is_there = path.is_file() if resolved.kind != "mlflow" else (path / "MLmodel").is_file()
-            if not is_there:
-                raise ArtifactError(DAMAGED)
-            if resolved.origin != "operator":
-                check_size(path, self._max_bytes, self._roots)
-            return path
         with self._lock:
             fetching = self._fetching.setdefault(resolved.model_id, threading.Lock())
         with fetching:
             with self._lock:
                 if (kept := self._fetched.get(resolved.model_id)) is not None:
-                    return kept.path
-            fetched = self._download(resolved.location)
-            if resolved.model_id.startswith("sha256:") and digest(fetched.path) != resolved.model_id:
+                    return kept.model
+            fetched = self._fetch(resolved)
+            if resolved.model_id.startswith("sha256:") and fetched.model.digest != resolved.model_id:
                 shutil.rmtree(fetched.folder, ignore_errors=True)
                 raise ArtifactError("The files of this model have changed since it was resolved; ask for it again.")
             with self._lock:
                 self._fetched[resolved.model_id] = fetched
-            return fetched.path
+            return fetched.model
 
     def discard(self, resolved: Resolved, after: object = None) -> None:
-        """Remove what `fetch` downloaded for one model, if anything.
+        """Remove what `fetch` copied for one model, if anything.
 
         Parameters
         ----------
         resolved : Resolved
         after : object, optional
-            Wait until nobody holds this any more; a `fetch` meanwhile downloads anew.
+            Wait until nobody holds this any more; a `fetch` meanwhile copies anew.
         """
         with self._lock:
             fetched = self._fetched.pop(resolved.model_id, None)
@@ -267,7 +260,7 @@ class Resolver:
             shutil.rmtree(fetched.folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Remove everything that `fetch` downloaded."""
+        """Remove everything that `fetch` copied."""
         with self._lock:
             root, self._root = self._root, None
             self._fetched.clear()
@@ -338,14 +331,23 @@ class Resolver:
                 "set to 'all' by the operator; send a .skops or .onnx file instead."
             )
         if path.is_file() or path.is_dir():
-            check_size(path, self._max_bytes, self._roots)
+            check_size(path, self._max_bytes)
         kind, model_id = identify(path, Path(uri.path).suffix, _NO_FILE, self._roots)
         return Resolved(str(uri), model_id, str(path), None, mutable=True, kind=kind, origin="file")
 
-    def _download(self, location: str) -> _Fetched:
+    def _fetch(self, resolved: Resolved) -> _Fetched:
         folder = Path(tempfile.mkdtemp(dir=self._private_root()))
         try:
-            return _Fetched(folder, download(self._store, location, folder, self._max_bytes))
+            if (path := local_path(resolved.location)) is None:
+                return _Fetched(
+                    folder, snapshot.describe(download(self._store, resolved.location, folder, self._max_bytes))
+                )
+            is_there = path.is_file() if resolved.kind != "mlflow" else (path / "MLmodel").is_file()
+            if not is_there:
+                raise ArtifactError(DAMAGED)
+            # what the operator names may be of any size, and hold links to anywhere
+            bounds = () if resolved.origin == "operator" else (self._max_bytes, self._roots)
+            return _Fetched(folder, snapshot.copy(path, folder / path.name, *bounds))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

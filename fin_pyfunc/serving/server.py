@@ -16,7 +16,8 @@ from fin_pyfunc.serving.catalog import Catalog
 from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.health import HealthProbe
-from fin_pyfunc.serving.loader import LoadedModel, load
+from fin_pyfunc.serving.loaded_model import LoadedModel
+from fin_pyfunc.serving.loader import load
 from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.worker import WorkerMetrics
 from fin_pyfunc.serving.motion.board import Board

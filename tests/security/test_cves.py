@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from tests.security.canary import Canary
 from tests.servers import Serving, serving
 
 ROW = {"return_1": 1e-4, "order_flow_imbalance": 0.3}
+#: A folder that may run code, one whose readers could differ, and one that has its code anywhere.
+REFUSED = "more than data|can be read in two ways|has its code elsewhere"
 
 
 class Attacked(NamedTuple):
@@ -224,7 +227,7 @@ def test_cve_2024_37052_to_37060_a_flavor_that_unpickles(
     data_only: Attacked, cve: str, loader: str, flavor: str, function: dict[str, str]
 ) -> None:
     said = data_only.refuses(_flavored(data_only, loader, flavor, **function))
-    assert "more than data" in said, cve
+    assert re.search(REFUSED, said), cve
 
 
 @pytest.mark.parametrize(
@@ -258,7 +261,7 @@ def test_cve_2024_37054_a_model_that_looks_like_ours_and_brings_code(data_only: 
     (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel))
     run = data_only.client.create_run(data_only.experiment).info.run_id
     data_only.client.log_artifacts(run, str(folder), "model")
-    assert "more than data" in data_only.refuses(f"runs:/{run}/model")
+    assert re.search(REFUSED, data_only.refuses(f"runs:/{run}/model"))
 
 
 def _calls(marker: str, path: Path) -> None:

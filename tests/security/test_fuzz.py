@@ -23,7 +23,8 @@ from fin_pyfunc.model import artifact
 from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, ModelUriError
 from fin_pyfunc.serving.decode import open_batch_envelope, open_envelope, read_row, read_rows
 from fin_pyfunc.serving.errors import RequestError
-from fin_pyfunc.serving.trust.contents import check_data
+from fin_pyfunc.serving.model_folder import classify
+from fin_pyfunc.serving.snapshot import describe
 from fin_pyfunc.serving.uris import parse
 from tests.models import OF_FORESTS
 from tests.test_artifact import FIXTURES, folder, record, sign
@@ -163,7 +164,7 @@ def damage_many(source: str, name: str, backend: str, first: str, count: str) ->
         file.write_bytes(damaged(whole, random.Random(seed)))
         try:
             if name == "MLmodel":
-                check_data(Path(source))
+                classify(describe(Path(source)))
                 continue
             (record if name == artifact.MANIFEST else sign)(Path(source))
             model = Classifier()

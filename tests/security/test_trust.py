@@ -15,9 +15,11 @@ from skl2onnx import to_onnx
 
 import fin_pyfunc
 from fin_pyfunc.model.errors import ArtifactError, ModelForbiddenError
-from fin_pyfunc.serving.loader import LoadedModel, load
+from fin_pyfunc.serving.loaded_model import LoadedModel
+from fin_pyfunc.serving.loader import load
+from fin_pyfunc.serving.model_folder import classify
 from fin_pyfunc.serving.resolver import Resolver
-from fin_pyfunc.serving.trust.contents import check_data
+from fin_pyfunc.serving.snapshot import describe
 from fin_pyfunc.serving.uris import parse
 from tests.models import logistic
 from tests.test_artifact import FIXTURES
@@ -123,7 +125,7 @@ def test_mlflows_route_runs_our_own_code_file_and_no_compiled_one_beside_it(file
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_code_file_of_every_released_format_is_known(version: int) -> None:
-    check_data(FIXTURES / f"artifact-v{version}")
+    assert classify(describe(FIXTURES / f"artifact-v{version}")).runs_code is None
 
 
 @pytest.mark.parametrize(
@@ -142,10 +144,10 @@ def test_the_code_file_of_every_released_format_is_known(version: int) -> None:
 def test_an_mlmodel_that_is_none_is_an_error_in_words(tmp_path: Path, text: str) -> None:
     (tmp_path / "MLmodel").write_text(text)
     with pytest.raises(ArtifactError, match=r"MLmodel is not one that MLflow writes"):
-        check_data(tmp_path)
+        classify(describe(tmp_path))
 
 
 def test_an_mlmodel_without_end_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_text("a: b\n" * 2_000_000)
     with pytest.raises(ArtifactError, match="larger than 8 MiB"):
-        check_data(tmp_path)
+        classify(describe(tmp_path))

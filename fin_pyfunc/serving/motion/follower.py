@@ -20,7 +20,8 @@ from fin_pyfunc.model.errors import (
 )
 from fin_pyfunc.serving.cache import Key, ModelCache, Resolution
 from fin_pyfunc.serving.default_model import DefaultModel
-from fin_pyfunc.serving.loader import LoadedModel, warm_up
+from fin_pyfunc.serving.loaded_model import LoadedModel
+from fin_pyfunc.serving.loader import warm_up
 from fin_pyfunc.serving.motion.tally import Tally
 from fin_pyfunc.serving.resolver import Resolved
 

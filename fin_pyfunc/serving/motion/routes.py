@@ -19,7 +19,7 @@ from starlette.responses import Response
 from fin_pyfunc.model.errors import ArtifactError, BackendError, FinPyfuncError
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.http import encode, read_body, require_json
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.motion.schemas import (
     LoadedEntry,
     LoadedModels,

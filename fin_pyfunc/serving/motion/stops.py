@@ -10,7 +10,7 @@ import msgspec
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.errors import RequestError
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.motion import state
 from fin_pyfunc.serving.motion.board import Board
 from fin_pyfunc.serving.motion.names import normal, registered_name

@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 
 from fin_pyfunc._version import __version__
-from fin_pyfunc.serving import files
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 
 #: The format of a record's lines. Raise it when an older version could misread what a newer one writes.
 FORMAT = 1
@@ -76,16 +75,11 @@ def machine() -> str:
 
 
 def of_model(loaded: LoadedModel, asked: str | None, backend: str | None) -> bytes:
-    """The members that every record of a model has, as one backend answers what was asked by one URI.
-
-    The files of a model of the store's that was not logged by us are read for it; not for an event loop.
-    """
+    """The members that every record of a model has, as one backend answers what was asked by one URI."""
     known = loaded.recorded.get((asked, backend))
     if known is not None:
         return known
     resolved, thresholds = loaded.resolved, loaded.model.thresholds
-    if loaded.artifact_sha256 is None:
-        loaded.artifact_sha256 = artifact_sha256(loaded)
     values: dict[str, Any] = {
         "model_uri": loaded.asked_by(asked),
         "default_model": asked is None,
@@ -98,16 +92,6 @@ def of_model(loaded: LoadedModel, asked: str | None, backend: str | None) -> byt
     }
     loaded.recorded[asked, backend] = made = members(values)
     return made
-
-
-def artifact_sha256(loaded: LoadedModel) -> str | None:
-    """Digest of a model's files; None where they are not there any more."""
-    if loaded.artifact_sha256 is not None:
-        return loaded.artifact_sha256
-    try:
-        return files.digest(loaded.path).removeprefix("sha256:")
-    except OSError:
-        return None
 
 
 def order_sha256(names: Sequence[str]) -> str:

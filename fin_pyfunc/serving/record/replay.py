@@ -23,7 +23,8 @@ from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.decode import BatchEnvelope, Envelope, read_row, read_rows
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.joiner import stacked
-from fin_pyfunc.serving.loader import LoadedModel, load
+from fin_pyfunc.serving.loaded_model import LoadedModel
+from fin_pyfunc.serving.loader import load
 from fin_pyfunc.serving.mlflow_app import pyfunc_decisions
 from fin_pyfunc.serving.record import facts
 from fin_pyfunc.serving.record.entries import answers
@@ -163,11 +164,11 @@ def _load(record: Record, resolver: Resolver, compiler: Compiler, model_uri: str
             f"The model at {uri} is another now: its digest is not the recorded {record.model_id}; name where that "
             "one is with --model-uri."
         )
-    is_ours = (resolver.fetch(resolved) / "artifacts" / NAME).is_dir()
+    is_ours = (resolver.fetch(resolved).path / "artifacts" / NAME).is_dir()
     # one of another's making was compiled after it was loaded, if a compiled form answered
     was_compiled = not is_ours and record.backend not in (None, NativeBackend.name, PyfuncBackend.name)
     loaded = load(resolver, resolved, record.backend if is_ours else None, compiler if was_compiled else None)
-    found = facts.artifact_sha256(loaded)
+    found = loaded.artifact_sha256
     if record.artifact_sha256 is not None and found != record.artifact_sha256:
         raise RecordError(
             f"The artifact of {record.model_id} is not the one that answered: its digest is {found}, and the record "

@@ -44,6 +44,7 @@ from fin_pyfunc.serving.motion.shadow.messages import (
 )
 from fin_pyfunc.serving.motion.shadow.seen import Seen, joined, seen
 from fin_pyfunc.serving.resolver import Resolved
+from fin_pyfunc.serving.snapshot import describe
 
 logger = logging.getLogger("fin_pyfunc.server")
 
@@ -227,7 +228,8 @@ def _say(writing: int, message: ToWorker) -> None:
 
 def _opened(opening: Opening) -> Classifier:
     resolved = Resolved(opening.uri, opening.model_id, opening.path, None, False, opening.kind)
-    loaded = opened(Path(opening.path), resolved, nearest(opening.backend), None, opening.is_data)
+    snapshot = describe(Path(opening.path))  # the worker's own private copy
+    loaded = opened(snapshot, resolved, nearest(opening.backend), None, opening.is_data)
     warm_up(loaded)
     return loaded.model
 

@@ -12,7 +12,7 @@ from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.gathering import Gathering
 from fin_pyfunc.serving.http import request_id
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.motion.shadow.messages import Clear, Opening, Report, framed
 from fin_pyfunc.serving.motion.shadow.process import ShadowProcess
 from fin_pyfunc.serving.motion.shadow.telling import Answer, Telling

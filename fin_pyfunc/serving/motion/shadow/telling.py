@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fin_pyfunc.model.features import FeatureSpec
-from fin_pyfunc.serving.loader import LoadedModel
+from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.motion.shadow.messages import Answered, Rows, framed
 from fin_pyfunc.serving.prediction import Prediction
 
