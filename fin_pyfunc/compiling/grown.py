@@ -87,7 +87,8 @@ def _gradient_boosting(estimator: Any) -> Ensemble:
     rate = estimator.learning_rate
     trees = stack(_tree(part.tree_, rate) for stage in stages for part in stage)
     target = np.tile(np.arange(stages.shape[1]), len(stages))
-    slope = 2.0 if estimator.loss == "exponential" else 1.0  # expit(2 * raw): sklearn/_loss/loss.py, ExponentialLoss
+    # expit(2 * raw): sklearn/_loss/loss.py, ExponentialLoss; the parameter `loss` may have been changed since
+    slope = 2.0 if type(estimator._loss).__name__ == "ExponentialLoss" else 1.0
     return Ensemble(
         "boosted", trees, len(estimator.classes_), "float32", target, base.astype(np.float64),
         "sigmoid" if stages.shape[1] == 1 else "softmax", slope,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.grown import is_ensemble, lightgbm_model, type_name, xgboost_model
+from fin_pyfunc.model.errors import ArtifactError
+from fin_pyfunc.model.soundness.estimator import check_estimator
 
 
 def treelite_model(estimator: Any) -> tuple[bytes, bool, bool]:
@@ -43,10 +46,8 @@ def treelite_model(estimator: Any) -> tuple[bytes, bool, bool]:
             model = lightgbm_model(estimator)
         elif name.startswith("xgboost."):
             model = xgboost_model(estimator)
-        elif "._forest." in name and len(estimator.estimators_) != estimator.n_estimators:
-            raise NotCompilable("its n_estimators is not how many trees it has")  # treelite would read beyond the last
         else:
-            model = treelite.sklearn.import_model(estimator)
+            model = treelite.sklearn.import_model(_as_fitted(estimator))
             exact = name.startswith("sklearn.ensemble._forest.") and _with_own_leaves(model, estimator)
         content = model.serialize_bytes()
     except NotCompilable:
@@ -54,6 +55,22 @@ def treelite_model(estimator: Any) -> tuple[bytes, bool, bool]:
     except Exception as e:  # of its own, asserts and NotImplementedError among them
         raise NotCompilable(f"treelite cannot read {type(estimator).__name__} ({type(e).__name__})") from e
     return content, not name.startswith(("lightgbm.", "sklearn.ensemble._hist")), exact
+
+
+def _as_fitted(estimator: Any) -> Any:
+    """A view of a scikit-learn ensemble that treelite's importer reads in bounds.
+
+    The importer passes `n_estimators` and `n_classes_` to compiled code as the number of trees and classes in its
+    arrays. Fewer are fitted where training stopped early, and `set_params` changes the parameter alone.
+    """
+    try:
+        check_estimator(estimator)
+    except ArtifactError as e:
+        raise NotCompilable("its trees, classes and features do not fit together") from e
+    view = copy.copy(estimator)
+    if hasattr(view, "estimators_"):
+        vars(view).update(n_estimators=len(view.estimators_), n_classes_=len(view.classes_))
+    return view
 
 
 def _with_own_leaves(model: Any, forest: Any) -> bool:

@@ -155,11 +155,3 @@ def test_an_estimator_that_raises_is_dropped(tmp_path: Path) -> None:
     assert found.dropped == dict.fromkeys(
         ("onnx", "treelite"), "the estimator refuses rows that it could be compared on"
     )
-
-
-def test_a_forest_that_says_it_has_more_trees_than_it_has_is_not_read_beyond_the_last(tmp_path: Path) -> None:
-    model = fit(random_forest(), bars(), labels(-1, 0, 1))
-    model.estimator.set_params(n_estimators=1000)
-    made = compiled(model, tmp_path)
-    assert made.kept == ["onnx"]
-    assert made.compiled.dropped["treelite"] == "its n_estimators is not how many trees it has"
