@@ -24,7 +24,7 @@ from fin_pyfunc.serving.decode import BatchEnvelope, Envelope, read_row, read_ro
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.joiner import stacked
 from fin_pyfunc.serving.loader import LoadedModel, load
-from fin_pyfunc.serving.mlflow_app import pyfunc_decisions
+from fin_pyfunc.serving.mlflow_scoring import pyfunc_decisions
 from fin_pyfunc.serving.record import facts
 from fin_pyfunc.serving.record.entries import answers
 from fin_pyfunc.serving.record.features import Digests
