@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 import fin_pyfunc
 from fin_pyfunc.model.errors import FeatureError
 from fin_pyfunc.serving.errors import RequestError
-from fin_pyfunc.serving.json_keys import require_unique, require_unique_everywhere, require_unique_rows
+from fin_pyfunc.serving.json_keys import decode_unique, require_unique, require_unique_rows
 from tests.models import bars, labels
 from tests.servers import Serving, serving
 
@@ -44,7 +44,7 @@ def test_a_row_is_refused_just_when_a_key_is_in_it_twice(
     row = written(pairs, blank, ascii_only)
     if len(set(names)) == len(names):
         require_unique_rows([b"{}", row], 100)
-        require_unique_everywhere(row, 100)
+        assert decode_unique(row, 100) == json.loads(row)
         if not any(":" in name for name in names):  # a body's own keys have no colon
             require_unique(row)
         return
@@ -52,7 +52,7 @@ def test_a_row_is_refused_just_when_a_key_is_in_it_twice(
         require_unique_rows([b"{}", row], 100)
     assert {(p.row, p.feature) for p in caught.value.problems} == {(1, n) for n in names if names.count(n) > 1}
     with pytest.raises(RequestError, match="more than once"):
-        require_unique_everywhere(b"[%s]" % row, 100)
+        decode_unique(b"[%s]" % row, 100)
     if not any(":" in name for name in names):
         with pytest.raises(RequestError, match="more than once"):
             require_unique(row)
@@ -61,7 +61,7 @@ def test_a_row_is_refused_just_when_a_key_is_in_it_twice(
 @given(n=st.integers(0, 12))
 def test_a_row_has_at_most_as_many_keys_as_it_may(n: int) -> None:
     row = json.dumps({f"k{i}": "::::::::::::" for i in range(n)}).encode()
-    for check in (lambda: require_unique_rows([row], 6), lambda: require_unique_everywhere(row, 6)):
+    for check in (lambda: require_unique_rows([row], 6), lambda: decode_unique(row, 6)):
         if n <= 6:
             check()
         else:

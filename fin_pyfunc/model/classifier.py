@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,12 +32,8 @@ class Classifier:
     dispatch : Dispatch
     manifest : Manifest or None
         None for a model that was not logged by this project.
-    on_decided : callable or None
-        Called with each DataFrame that `predict` classified: the DataFrame, the table that was scored, and the
-        decisions, or the exception that scoring it raised.
     """
 
-    on_decided: Callable[[pd.DataFrame, Table, Decisions | Exception], None] | None = None
     features: FeatureSpec | None
     thresholds: Thresholds
     dispatch: Dispatch
@@ -188,16 +184,7 @@ class Classifier:
         ------
         FeatureError, ScoringError
         """
-        table = frame if self.features is None else self.features.check(frame)
-        if self.on_decided is None:
-            return self.decide_table(table)
-        try:
-            decisions = self.decide_table(table)
-        except Exception as e:
-            self.on_decided(frame, table, e)
-            raise
-        self.on_decided(frame, table, decisions)
-        return decisions
+        return self.decide_table(frame if self.features is None else self.features.check(frame))
 
     def table(self, rows: Sequence[Mapping[str, Any]]) -> Table:
         """Rows as a client sends them, checked: what `decide_table` takes.

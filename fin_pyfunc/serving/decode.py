@@ -166,6 +166,15 @@ def too_many_rows(max_rows: int) -> RequestError:
     )
 
 
+def too_many_columns(max_columns: int) -> RequestError:
+    """The table has more columns than the server takes."""
+    return RequestError(
+        422,
+        f"The table has more columns than this server takes ({max_columns}): send the model's features only, or raise "
+        "deployment.api.limits.max_row_keys.",
+    )
+
+
 def _rebuilt(key: bytes, value: bytes) -> bytes:
     return b'{"' + key + b'":' + value + b"}"
 

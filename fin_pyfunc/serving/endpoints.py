@@ -48,7 +48,7 @@ class Predict:
             raise error from error.__cause__
         body = encode(prediction.decisions.one(envelope.return_proba))
         prediction.encoded = time.perf_counter()
-        await _answer(scope, send, prediction, body, content_types.JSON, self._predictor.stops, self._watchers)
+        await answer(scope, send, prediction, body, content_types.JSON, self._predictor.stops, self._watchers)
 
 
 class PredictBatch:
@@ -94,16 +94,16 @@ class PredictBatch:
             prediction = Prediction(
                 uri, loaded, table, decisions, began, decoded, rows, held, entered=entered, found=found
             )
-            answer = _encoded(wanted, decisions, return_proba)
+            encoded = _encoded(wanted, decisions, return_proba)
             prediction.encoded = time.perf_counter()
-            return answer, prediction
+            return encoded, prediction
 
         try:
-            answer, prediction = await self._predictor.on_thread(uri, work)
+            encoded, prediction = await self._predictor.on_thread(uri, work)
         except UnansweredError as e:
             error = await unanswered(scope, e.failure, self._watchers)
             raise error from error.__cause__
-        await _answer(scope, send, prediction, answer, wanted, self._predictor.stops, self._watchers)
+        await answer(scope, send, prediction, encoded, wanted, self._predictor.stops, self._watchers)
 
     def _read_rows(self, envelope: BatchEnvelope, loaded: LoadedModel) -> Table:
         return read_rows(envelope, loaded.model, self._limits.max_batch_rows, self._limits.max_row_keys)
@@ -113,9 +113,10 @@ class PredictBatch:
         return frame if loaded.model.features is None else loaded.model.features.check(frame)
 
 
-async def _answer(
+async def answer(
     scope: Scope, send: Send, prediction: Prediction, body: bytes, content_type: str, stops: Stops, watchers: Watchers
 ) -> None:
+    """Send the answer to a prediction, unless its model has been stopped, and notify the observers."""
     stops.check(prediction.asked, prediction.loaded)  # it may have been stopped while this waited
     headers = lineage(prediction.asked, prediction.loaded, prediction.decisions.backend)
     scope["state"]["prediction"] = prediction

@@ -57,6 +57,17 @@ def check_stream(body: bytes, limit: int) -> None:
             raise TooLargeError
 
 
+def check_footer(body: bytes) -> None:
+    """Refuse a Parquet file with so large a footer that to read it takes seconds.
+
+    Raises
+    ------
+    TooLargeError
+    """
+    if body.endswith(b"PAR1") and int.from_bytes(body[-8:-4], "little") > MAX_FOOTER:
+        raise TooLargeError
+
+
 def check_pages(body: bytes, columns: Sequence[int], n_columns: int, limit: int) -> None:
     """Refuse a Parquet file whose pages unpack to more than `limit` bytes in all, or whose parts do not fit together.
 
@@ -92,9 +103,8 @@ def check_pages(body: bytes, columns: Sequence[int], n_columns: int, limit: int)
 
 def _chunks(body: bytes, columns: Sequence[int], n_columns: int) -> Iterator[tuple[int, int]]:
     """Where the file has its parts of these columns."""
+    check_footer(body)
     footer = int.from_bytes(body[-8:-4], "little")
-    if footer > MAX_FOOTER:
-        raise TooLargeError
     if len(body) < 12 + footer:
         raise ValueError("cut off")
     last = len(body) - 8 - footer

@@ -56,38 +56,41 @@ def require_unique_rows(rows: Iterable[bytes], max_keys: int) -> None:
         raise FeatureError(problems)
 
 
-def require_unique_everywhere(body: bytes, max_keys: int) -> None:
-    """Refuse a body in which any object names a key twice or has too many; one that is no JSON is left to its reader.
+def decode_unique(body: bytes, max_keys: int) -> Any:
+    """Decode JSON as `json.loads` does, unless any object in it names a key twice or has too many keys.
 
     Raises
     ------
     RequestError
-        422.
+        422; also where it is nested too deeply.
+    ValueError
+        It is not JSON.
     """
     pairs = _Pairs(max_keys)
     try:
-        json.loads(body, object_pairs_hook=pairs)
+        decoded = json.loads(body, object_pairs_hook=pairs)
     except RecursionError:
         raise RequestError(422, _TOO_DEEP) from None
-    except ValueError:
-        return
     if pairs.doubled:
         raise RequestError(422, _TWICE)
+    return decoded
 
 
 class _Pairs:
-    """Makes nothing of an object's pairs, but notes what is wrong with them."""
+    """Makes a dict of an object's pairs, and notes keys that are given twice."""
 
     def __init__(self, max_keys: int) -> None:
         self._max_keys, self.doubled = max_keys, list[str]()
 
-    def __call__(self, pairs: list[tuple[str, Any]]) -> None:
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(pairs) > self._max_keys:
             raise _too_many(self._max_keys)
-        if len(dict(pairs)) < len(pairs) and len(self.doubled) <= MAX_PROBLEMS:
+        made = dict(pairs)
+        if len(made) < len(pairs) and len(self.doubled) <= MAX_PROBLEMS:
             counts = Counter(name for name, _ in pairs)
             self.doubled += [name for name, n in counts.items() if n > 1 and name not in self.doubled]
             del self.doubled[MAX_PROBLEMS + 1 :]
+        return made
 
 
 def _doubled(row: bytes, max_keys: int) -> list[str]:

@@ -159,10 +159,6 @@ class Predictor:
         async with self.place():
             return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
-    def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do it on a scoring thread and wait for it, on a thread of somebody else's."""
-        return self._threads.submit(work, *args, **kwargs).result()
-
     async def watch(self, on_stuck: Callable[[], None] | None) -> None:
         """Give up calls of a model that outlast every request that could wait for them, until cancelled.
 

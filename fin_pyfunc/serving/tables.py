@@ -19,9 +19,9 @@ from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.serving import csv_rows
 from fin_pyfunc.serving.arrow_columns import Values, is_readable, is_text, odd_values, text_bytes, values
 from fin_pyfunc.serving.content_types import ARROW, CSV, PARQUET
-from fin_pyfunc.serving.decode import too_many_rows
+from fin_pyfunc.serving.decode import too_many_columns, too_many_rows
 from fin_pyfunc.serving.errors import RequestError
-from fin_pyfunc.serving.expansion import TooLargeError, check_pages, check_stream
+from fin_pyfunc.serving.expansion import TooLargeError, check_footer, check_pages, check_stream
 from fin_pyfunc.serving.json_values import json_values
 from fin_pyfunc.serving.settings import Limits
 
@@ -75,7 +75,7 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
     """
     import pandas as pd
 
-    with _refusing(content_type, limits):
+    with refusing(content_type, limits):
         read = _READERS[content_type](body, spec, limits)
     if not read.n_rows:
         raise RequestError(422, "The table must hold at least one row.")
@@ -91,56 +91,8 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
     return pd.DataFrame(columns, index=pd.RangeIndex(read.n_rows), copy=spec is None)
 
 
-def plain_parquet(body: bytes, limits: Limits) -> bytes:
-    """A Parquet body written anew, for a reader that trusts what it is given: a damaged footer may end the process.
-
-    Parameters
-    ----------
-    body : bytes
-    limits : Limits
-        `max_body_bytes`, as in `read_table`.
-
-    Returns
-    -------
-    bytes
-        The same columns, types and pandas metadata.
-
-    Raises
-    ------
-    RequestError
-        413: too much memory. 422: damaged, or with nested columns.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    limit = EXPANSION * limits.max_body_bytes
-    with _refusing(PARQUET, limits):
-        file = pyarrow.parquet.ParquetFile(pa.BufferReader(body))
-        schema, metadata = file.schema_arrow, file.metadata
-        leaves = list(range(metadata.num_columns))
-        if metadata.num_rows * len(leaves) * _CELL > limit or metadata.num_row_groups > MAX_ROW_GROUPS:
-            raise TooLargeError
-        table = schema.empty_table()
-        if metadata.num_rows and leaves:
-            check_pages(body, leaves, len(leaves), limit)
-            texts = [name for name in schema.names if is_text(schema.field(name).type)]
-            file = pyarrow.parquet.ParquetFile(pa.BufferReader(body), metadata=metadata, read_dictionary=texts)
-            table = file.reader.read_all(column_indices=leaves, use_threads=False)
-            table.validate(full=True)
-            if table.num_rows != metadata.num_rows:
-                raise ValueError("not as many rows as the file says")
-            if (
-                sum(text_bytes(chunk) for column in table.unify_dictionaries().columns for chunk in column.chunks)
-                > limit
-            ):
-                raise TooLargeError
-        sink = pa.BufferOutputStream()
-        pyarrow.parquet.write_table(table.cast(schema), sink)
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return] # pyarrow has no types
-
-
 @contextmanager
-def _refusing(content_type: str, limits: Limits) -> Iterator[None]:
+def refusing(content_type: str, limits: Limits) -> Iterator[None]:
     """Say what is wrong with a body that cannot be read."""
     import pyarrow as pa
 
@@ -244,7 +196,7 @@ def _arrow(body: bytes, spec: FeatureSpec | None, limits: Limits) -> _Read:
     check_stream(body, limit)
     with pa.ipc.open_stream(pa.BufferReader(body)) as stream:
         schema = stream.schema
-    readable, odd = _wanted(schema, spec)
+    readable, odd = _wanted(schema, spec, limits)
     # without any, Arrow would read them all
     fields = [schema.get_field_index(name) for name in readable or schema.names[:1]]
     options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
@@ -267,9 +219,10 @@ def _parquet(body: bytes, spec: FeatureSpec | None, limits: Limits) -> _Read:
     from pyarrow.parquet import ParquetFile
 
     limit = EXPANSION * limits.max_body_bytes
+    check_footer(body)
     file = ParquetFile(pa.BufferReader(body))
     schema, metadata = file.schema_arrow, file.metadata
-    readable, odd = _wanted(schema, spec)
+    readable, odd = _wanted(schema, spec, limits)
     n_rows = metadata.num_rows
     _check_size(n_rows, len(readable) + len(odd), limits)
     if metadata.num_row_groups > MAX_ROW_GROUPS:
@@ -296,7 +249,7 @@ def _csv(body: bytes, spec: FeatureSpec | None, limits: Limits) -> _Read:
     import pyarrow as pa
 
     names = csv_rows.columns(body)
-    wanted = _once(names, spec)
+    wanted = _once(names, spec, limits)
     n_rows, batches = 0, []
     # without a wanted column there are still rows to count
     with csv_rows.batches(body, names, wanted or names[:1]) as stream:
@@ -321,8 +274,10 @@ _UNREADABLE = {
 }
 
 
-def _once(names: Sequence[str], spec: FeatureSpec | None) -> list[str]:
+def _once(names: Sequence[str], spec: FeatureSpec | None, limits: Limits) -> list[str]:
     """The names that the model looks at, each of which must be there once."""
+    if spec is None and len(names) > limits.max_row_keys:
+        raise too_many_columns(limits.max_row_keys)
     known = set(names) if spec is None else set(spec.names)
     wanted = [name for name in names if name in known]
     if len(set(wanted)) < len(wanted):
@@ -330,12 +285,12 @@ def _once(names: Sequence[str], spec: FeatureSpec | None) -> list[str]:
     return wanted
 
 
-def _wanted(schema: Any, spec: FeatureSpec | None) -> tuple[list[str], dict[str, Any]]:
+def _wanted(schema: Any, spec: FeatureSpec | None, limits: Limits) -> tuple[list[str], dict[str, Any]]:
     """Names of the columns to read, and the types of those that are wanted and no feature could hold."""
     untyped = set(schema.names) if spec is None else {f.name for f in spec.features if f.kind == "any"}
     readable: list[str] = []
     odd: dict[str, Any] = {}
-    for name in _once(schema.names, spec):
+    for name in _once(schema.names, spec, limits):
         kind = schema.field(name).type
         if is_readable(kind, name in untyped):
             readable.append(name)
@@ -352,6 +307,11 @@ def _check_size(n_rows: int, n_columns: int, limits: Limits) -> None:
     """Refuse what is too much however it is packed: an index or a run of equal values takes next to nothing."""
     if n_rows > limits.max_batch_rows:
         raise too_many_rows(limits.max_batch_rows)
+    check_cells(n_rows, n_columns, limits)
+
+
+def check_cells(n_rows: int, n_columns: int, limits: Limits) -> None:
+    """Refuse a table that takes too much memory even if each cell is a number; raises TooLargeError."""
     if n_rows * n_columns * _CELL > EXPANSION * limits.max_body_bytes:
         raise TooLargeError
 

@@ -25,7 +25,7 @@ from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.joiner import stacked
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.loader import load
-from fin_pyfunc.serving.mlflow_app import pyfunc_decisions
+from fin_pyfunc.serving.mlflow_scoring import pyfunc_decisions
 from fin_pyfunc.serving.record import facts
 from fin_pyfunc.serving.record.entries import answers
 from fin_pyfunc.serving.record.features import Digests

@@ -1,0 +1,220 @@
+"""Score one request to `/invocations` with MLflow's own code: its parser, its schema enforcement, its JSON encoder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fin_pyfunc.model.decision import Decisions, Thresholds
+from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, ScoringError
+from fin_pyfunc.model.features import Table
+from fin_pyfunc.serving.errors import RequestError
+from fin_pyfunc.serving.json_values import json_values
+from fin_pyfunc.serving.loaded_model import LoadedModel
+from fin_pyfunc.serving.mlflow_bodies import unreadable
+from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Times(NamedTuple):
+    """When a request asked for its model, got it, and began to be read, in the seconds of ``time.perf_counter``."""
+
+    entered: float
+    found: float
+    began: float
+
+
+def score(
+    loaded: LoadedModel, content_type: str, data: bytes | dict[str, Any], times: Times
+) -> tuple[bytes, Prediction]:
+    """Answer a body that has been checked, as MLflow's scoring server does.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        MLflow knows it (`has_pyfunc`).
+    content_type : str
+        As the client sent it, parameters included.
+    data : bytes or dict
+        The body; JSON may be decoded already.
+    times : Times
+
+    Returns
+    -------
+    bytes, Prediction
+        JSON, in which a number that is not finite is null.
+
+    Raises
+    ------
+    RequestError, FeatureError
+        MLflow or the model refuses the rows.
+    UnansweredError
+        The model raised.
+    """
+    from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc import scoring_server
+
+    os.environ[_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name] = "true"  # as MLflow's server does
+    model = _Model(loaded, times)
+    try:
+        answered = scoring_server.invocations(data, content_type, model, model.metadata.get_input_schema())
+    except MlflowException:  # its message quotes the rows
+        if model.error is None:
+            raise unreadable(_media_type(content_type)) from None
+        if model.failure is None:
+            raise model.error from model.error.__cause__
+        raise UnansweredError(model.failure) from None
+    if answered.status >= 400 or model.prediction is None:  # parameters of the content type that it does not know
+        raise unreadable(_media_type(content_type))
+    body = without_nan(answered.response.encode())
+    model.prediction.encoded = time.perf_counter()
+    return body, model.prediction
+
+
+class _Model:
+    """A model as MLflow's scoring code sees it, for one request; keeps what the model was asked and what it answered.
+
+    MLflow replaces an exception of the model by one of its own, and of a model of ours passes on a DataFrame only.
+    """
+
+    def __init__(self, loaded: LoadedModel, times: Times) -> None:
+        self.loaded, self.times, self.metadata = loaded, times, loaded.pyfunc.metadata
+        self.prediction: Prediction | None = None
+        self.failure: Failure | None = None
+        self.error: Exception | None = None
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        """As `PyFuncModel.predict`."""
+        from mlflow.pyfunc import PyFuncModel
+
+        is_own, decoded = self.loaded.model.manifest is not None, time.perf_counter()
+        try:
+            if is_own:
+                return PyFuncModel(self.metadata, _Implementation(self)).predict(data, params=params)
+            answered = self.loaded.pyfunc.predict(data, params=params)
+        except Exception as e:
+            self.error = self._mended(e, data)
+            if not is_own and not isinstance(self.error, RequestError | FeatureError):
+                self.fail(e, _frame(data), _frame(data), decoded)
+            if self.failure is not None:
+                self.failure.error = self.error
+            raise
+        self.answer(pyfunc_decisions(answered, self.loaded.model.thresholds), _frame(data), _frame(data), decoded)
+        return answered
+
+    def fail(self, error: Exception, table: Table, frame: pd.DataFrame, decoded: float) -> None:
+        """Remember what the model raised."""
+        t = self.times
+        self.failure = Failure(error, None, self.loaded, table, t.began, decoded, None, self._identifiers(frame))
+
+    def answer(self, decisions: Decisions, table: Table, frame: pd.DataFrame, decoded: float) -> None:
+        """Remember what the model answered."""
+        t = self.times
+        self.prediction = Prediction(
+            *(None, self.loaded, table, decisions, t.began, decoded, None, self._identifiers(frame)),
+            entered=t.entered,
+            found=t.found,
+        )
+
+    def _identifiers(self, frame: pd.DataFrame) -> dict[str, Sequence[Any]]:
+        features = self.loaded.model.features
+        names = () if features is None else features.identifiers
+        return {name: json_values(frame[name]) for name in names if name in frame}
+
+    def _mended(self, error: Exception, data: Any) -> Exception:
+        """What the client is told: MLflow's refusal of a table quotes the rows, ours names the features."""
+        from mlflow.exceptions import MlflowException
+
+        features = self.loaded.model.features
+        if isinstance(error, MlflowException):
+            if features is not None and hasattr(data, "columns"):
+                try:
+                    features.check(data)
+                except FeatureError as ours:
+                    return ours
+            return RequestError(
+                422, "The rows do not fit the model's signature: see its features and types with 'fin-pyfunc inspect'."
+            )
+        if isinstance(error, FinPyfuncError):
+            return error
+        failed = ScoringError(f"the model raised {type(error).__name__}")
+        failed.__cause__ = error
+        return failed
+
+
+class _Implementation:
+    """A model of ours, as a PyFuncModel asks it for the rows whose schema it has enforced."""
+
+    def __init__(self, model: _Model) -> None:
+        self._model = model
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """As `Classifier.predict`."""
+        classifier = self._model.loaded.model
+        table = model_input if classifier.features is None else classifier.features.check(model_input)
+        decoded = time.perf_counter()
+        try:
+            decisions = classifier.decide_table(table)
+        except Exception as e:
+            self._model.fail(e, table, model_input, decoded)
+            raise
+        self._model.answer(decisions, table, model_input, decoded)
+        return decisions.frame(bool((params or {}).get("return_proba", True)), model_input.index)
+
+
+def pyfunc_decisions(answered: Any, thresholds: Thresholds) -> Decisions:
+    """What a model that is not ours answered to MLflow: labels, and no probabilities; anything else as its JSON text.
+
+    Parameters
+    ----------
+    answered : object
+        One answer a row.
+    thresholds : Thresholds
+    """
+    from fin_pyfunc.model.backends import pyfunc
+
+    try:
+        labels = pyfunc.labels(answered)
+    except ScoringError:
+        rows = answered.to_dict("records") if hasattr(answered, "to_dict") else answered
+        labels = [json.dumps(row.tolist() if hasattr(row, "tolist") else row, default=str) for row in rows]
+    return Decisions(pyfunc.scores(labels), thresholds, pyfunc.PyfuncBackend.name)
+
+
+def without_nan(body: bytes) -> bytes:
+    """The same answer as valid JSON: a number that is not finite becomes null."""
+    if b"NaN" not in body and b"Infinity" not in body:
+        return body
+    return json.dumps(_nulled(json.loads(body)), allow_nan=False).encode()
+
+
+def _nulled(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_nulled(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _nulled(item) for key, item in value.items()}
+    return value
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _frame(data: Any) -> pd.DataFrame:
+    """Rows as MLflow hands them over: a DataFrame, or an array, a list or a dict of them."""
+    import pandas as pd
+
+    if isinstance(data, pd.DataFrame):
+        return data
+    if isinstance(data, dict):
+        return pd.DataFrame({name: list(values) for name, values in data.items()})
+    return pd.DataFrame({"input": list(data)})
