@@ -232,11 +232,22 @@ def mlmodel(path: Path) -> dict[str, Any] | None:
     ArtifactError
         It is larger than `MAX_TEXT`.
     """
+    return read_yaml(path / "MLmodel")
+
+
+def read_yaml(file: Path) -> dict[str, Any] | None:
+    """Read a YAML file of a model as plain data; None where there is no mapping in it, or no file.
+
+    Raises
+    ------
+    ArtifactError
+        It is larger than `MAX_TEXT`.
+    """
     import yaml
 
     try:
         # libyaml's parser is ten times as fast, and is there wherever PyYAML is installed from a wheel
-        values = yaml.load(read_bounded(path / "MLmodel"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        values = yaml.load(read_bounded(file), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError, ValueError, OverflowError, RecursionError):  # a date that there is not, nesting
         return None
     return values if isinstance(values, dict) else None
