@@ -7,6 +7,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fin_pyfunc.model import artifact, estimators, requirements_file
