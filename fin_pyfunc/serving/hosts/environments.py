@@ -228,7 +228,7 @@ def _build(spec: EnvironmentSpec, target: Path, deadline: float, lock: IO[bytes]
             "The model's environment could not be built, as uv is not installed here: run pip install "
             "'fin_pyfunc[environments]'."
         )
-    names = [each.name for each in spec.requirements]
+    names = list(dict.fromkeys(each.name for each in spec.requirements))
     more = f" and {len(names) - _LOGGED_NAMES} more" if len(names) > _LOGGED_NAMES else ""
     logger.info(
         "building environment %s with Python %s for %s%s",
