@@ -177,6 +177,14 @@ def test_a_build_whose_time_is_up_is_ended(model: Path, tmp_path: Path, monkeypa
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_a_disk_that_takes_nothing_is_said(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "environments"
+    folder.mkdir(mode=0o700)
+    (folder / f"{environments._key(read_spec(model))}.lock").mkdir()  # root may write to a folder of mode 0500
+    with pytest.raises(ArtifactError, match="could not be written"):
+        Environments(folder, 60).python_of(model)
+
+
 def test_uv_that_is_not_there_is_said(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environments, "find_uv", lambda: None)
     with pytest.raises(ArtifactError, match=r"uv is not installed here: run pip install 'fin_pyfunc\[environments\]'"):
@@ -215,7 +223,7 @@ def test_one_builds_and_the_others_wait(model: Path, tmp_path: Path, monkeypatch
         thread.start()
     for thread in threads:
         thread.join()
-    assert (tmp_path / "runs").read_text().split() == ["venv", "pip", "pip"]
+    assert (tmp_path / "runs").read_text().split() == ["venv", "pip"]
     assert len(set(pythons)) == 1
     assert len(pythons) == 4
     # a process that dies leaves the lock to the next, and one that hangs is not waited for for ever

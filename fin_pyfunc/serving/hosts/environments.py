@@ -16,23 +16,22 @@ import re
 import shutil
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from packaging.specifiers import SpecifierSet
 
-from fin_pyfunc.authoring import wheel
 from fin_pyfunc.model import artifact, requirements_file
 from fin_pyfunc.model.errors import ArtifactError
 from fin_pyfunc.model.requirements_file import Requirement
 from fin_pyfunc.serving.hosts.uv_program import UvError, find_uv, run_uv
 
-#: What a model host needs besides our own wheel, where the model names no version of it.
+_OWN = "fin-pyfunc"
+#: What a model host needs besides our own package, where the model names no version of it.
 HOST_PACKAGES = ("mlflow", "msgspec", "numpy", "pandas", "pyarrow")
 #: Seconds for which an environment that could not be built is not tried again.
 FAILURE_SECONDS = 300.0
@@ -42,10 +41,6 @@ _FORMAT = 1
 _LOGGED_NAMES = 12
 _VERSION = re.compile(r"(3\.\d{1,2})(\.[\w.+]{1,20})?")
 _POLL_SECONDS = 0.2
-_NOT_INSTALLED = (
-    "The model's environment could not be built: uv could not install its requirements, and the server's log says why; "
-    "it is tried again in a few minutes."
-)
 
 logger = logging.getLogger("fin_pyfunc.server")
 
@@ -103,22 +98,15 @@ class Environments:
         python = folder / key / "bin" / "python"
         if python.exists():
             return python
-        with _locked(folder / f"{key}.lock", deadline) as lock:
-            if not python.exists():  # another process has built it meanwhile
-                failed = folder / f"{key}.failed"
-                if failed.exists() and time.time() - failed.stat().st_mtime < FAILURE_SECONDS:
-                    raise ArtifactError(failed.read_text(encoding="utf-8"))
-                try:
-                    _build(spec, folder / key, deadline, lock)
-                except OSError as e:
-                    raise ArtifactError(
-                        f"The model's environment could not be written ({e.strerror}): see to the folder of "
-                        "'deployment.api.models.environments_folder'."
-                    ) from e
-                except ArtifactError as e:
-                    failed.write_text(str(e), encoding="utf-8")
-                    raise
-                failed.unlink(missing_ok=True)
+        try:
+            with _locked(folder / f"{key}.lock", deadline) as lock:
+                if not python.exists():  # another process has built it meanwhile
+                    _build_or_remember(spec, folder / key, deadline, lock)
+        except OSError as e:
+            raise ArtifactError(
+                f"The model's environment could not be written ({e.strerror}): see to the folder of "
+                "'deployment.api.models.environments_folder'."
+            ) from e
         return python
 
     def _checked_folder(self) -> Path:
@@ -154,7 +142,7 @@ def default_folder() -> Path:
 def read_spec(model: Path) -> EnvironmentSpec:
     """Read what environment a model wants, as data.
 
-    Our own package is left out: the server's own version goes into every environment, which runs the server's program.
+    Our own package is left out: a host brings the server's along, of which it runs the program.
 
     Parameters
     ----------
@@ -173,7 +161,7 @@ def read_spec(model: Path) -> EnvironmentSpec:
             f"The model's {requirements_file.FILE} cannot be read ({e.strerror}), and 'deployment.api.models."
             "environment: model' builds an environment from it: log the model again."
         ) from e
-    requirements = {each for each in requirements_file.parse(content) if each.name != "fin-pyfunc"}
+    requirements = {each for each in requirements_file.parse(content) if each.name != _OWN}
     return EnvironmentSpec(_python_version(model), tuple(sorted(requirements)))
 
 
@@ -190,7 +178,7 @@ def _python_version(model: Path) -> str:
         raise ArtifactError(
             "The model's version of Python is none, such as 3.11.7: log the model again (python_env.yaml, MLmodel)."
         )
-    supported = metadata(wheel.DISTRIBUTION)["Requires-Python"]
+    supported = metadata(_OWN)["Requires-Python"]
     if not SpecifierSet(supported).contains(matched[1]):
         raise ArtifactError(
             f"The model was logged with Python {matched[1]}, and this version of fin_pyfunc runs on {supported}: log "
@@ -206,16 +194,8 @@ def _own_python() -> str:
 def _key(spec: EnvironmentSpec) -> str:
     """Digest of all that an environment depends on."""
     interpreter = str(Path(sys.executable).resolve()) if spec.python == _own_python() else ""
-    parts = [str(_FORMAT), spec.python, interpreter, sysconfig.get_platform(), _own_wheel()[1], _text(spec)]
+    parts = [str(_FORMAT), spec.python, interpreter, sysconfig.get_platform(), _text(spec)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-
-
-@cache
-def _own_wheel() -> tuple[bytes, str]:
-    """The wheel of the running fin_pyfunc, and its SHA-256."""
-    with tempfile.TemporaryDirectory() as folder:
-        content = wheel.build(Path(folder)).read_bytes()
-    return content, hashlib.sha256(content).hexdigest()
 
 
 def _text(spec: EnvironmentSpec) -> str:
@@ -227,6 +207,19 @@ def _text(spec: EnvironmentSpec) -> str:
     return requirements_file.text_of(spec.requirements) + added
 
 
+def _build_or_remember(spec: EnvironmentSpec, target: Path, deadline: float, lock: IO[bytes]) -> None:
+    """Build an environment unless that has failed a short while ago, in whichever process."""
+    failed = target.with_suffix(".failed")
+    if failed.exists() and time.time() - failed.stat().st_mtime < FAILURE_SECONDS:
+        raise ArtifactError(failed.read_text(encoding="utf-8"))
+    try:
+        _build(spec, target, deadline, lock)
+    except ArtifactError as e:
+        failed.write_text(str(e), encoding="utf-8")
+        raise
+    failed.unlink(missing_ok=True)
+
+
 def _build(spec: EnvironmentSpec, target: Path, deadline: float, lock: IO[bytes]) -> None:
     """Build an environment beside its place, and move it there once it is whole."""
     uv = find_uv()
@@ -235,7 +228,7 @@ def _build(spec: EnvironmentSpec, target: Path, deadline: float, lock: IO[bytes]
             "The model's environment could not be built, as uv is not installed here: run pip install "
             "'fin_pyfunc[environments]'."
         )
-    names = [each.name for each in spec.requirements]
+    names = list(dict.fromkeys(each.name for each in spec.requirements))
     more = f" and {len(names) - _LOGGED_NAMES} more" if len(names) > _LOGGED_NAMES else ""
     logger.info(
         "building environment %s with Python %s for %s%s",
@@ -250,8 +243,6 @@ def _build(spec: EnvironmentSpec, target: Path, deadline: float, lock: IO[bytes]
         # uv takes the nearest uv.toml of the folders above, and those may be anybody's; the user's own is still read
         (building / "uv.toml").touch()
         (building / requirements_file.FILE).write_text(_text(spec), encoding="utf-8")
-        own = building / wheel.name(metadata(wheel.DISTRIBUTION)["Version"])
-        own.write_bytes(_own_wheel()[0])
         python = sys.executable if spec.python == _own_python() else spec.python
         run = partial(_run, uv, building, deadline, lock)
         run(
@@ -259,10 +250,12 @@ def _build(spec: EnvironmentSpec, target: Path, deadline: float, lock: IO[bytes]
             f"The model was logged with Python {spec.python}, which uv does not find here: install it (uv python "
             f"install {spec.python}), or serve the model with 'deployment.api.models.environment: server'.",
         )
-        install = ("pip", "install", "--python", "environment", "--no-build")
-        # our wheel goes first: uv asks the environment's Python for its paths, which would run what others installed
-        run((*install, "--no-index", "--no-deps", own.name), _NOT_INSTALLED)
-        run((*install, "-r", requirements_file.FILE), _NOT_INSTALLED)
+        # all at once: uv starts the environment's Python first, which would run what an earlier run has installed
+        run(
+            ("pip", "install", "--python", "environment", "--no-build", "-r", requirements_file.FILE),
+            "The model's environment could not be built: uv could not install its requirements, and the server's log "
+            "says why; it is tried again in a few minutes.",
+        )
         shutil.move(building / requirements_file.FILE, building / "environment")  # for whoever looks what it is
         (building / "environment").rename(target)
     finally:

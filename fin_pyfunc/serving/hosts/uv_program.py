@@ -78,6 +78,6 @@ def run_uv(
     if process.returncode:
         text = re.sub(r"//[^\s/@]*@", "//", said.decode("utf-8", "replace"))  # without an index's password
         logger.debug("uv ended with status %d:\n%s", process.returncode, text)
-        line = " ".join(re.sub(r"[×╰─▶│├]|^error:", " ", text, flags=re.MULTILINE).split())
+        line = " ".join(re.sub(r"^Using Python .*$|[×╰─▶│├]|^error:", " ", text, flags=re.MULTILINE).split())
         logger.warning("uv could not go on: %s", line[-_LOGGED_CHARACTERS:])
         raise UvError
