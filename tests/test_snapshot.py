@@ -326,8 +326,8 @@ def test_what_is_exchanged_while_it_is_copied_never_brings_a_secret_along(
     swapping = subprocess.Popen([sys.executable, "-I", "-c", SWAP, *arguments])
     outcomes: Counter[str] = Counter()
     try:
-        for i in range(2_000):
-            if i > 300 and len(outcomes) > 1:
+        for i in range(4_000):
+            if i >= 1_000 and len(outcomes) > 1:
                 break
             target = tmp_path / f"copy{i}"
             try:
