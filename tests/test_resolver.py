@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
 
 from fin_pyfunc.model.errors import ArtifactError, ModelNotFoundError, StoreUnavailableError
-from fin_pyfunc.serving.files import digest
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store
+from fin_pyfunc.serving.snapshot import digest
 from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.uris import parse
 from tests.conftest import MlflowProxy, MlflowServer, SqliteStore, tracking_to

@@ -14,8 +14,8 @@ from fin_pyfunc import __version__
 from fin_pyfunc.authoring import wheel
 from fin_pyfunc.model import artifact
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
-from fin_pyfunc.serving.files import digest
 from fin_pyfunc.serving.resolver import Resolved, Resolver
+from fin_pyfunc.serving.snapshot import digest
 
 #: As the labels of an image begin.
 LABEL = "fin-pyfunc"

@@ -345,9 +345,13 @@ class Resolver:
             is_there = path.is_file() if resolved.kind != "mlflow" else (path / "MLmodel").is_file()
             if not is_there:
                 raise ArtifactError(DAMAGED)
-            # what the operator names may be of any size, and hold links to anywhere
-            bounds = () if resolved.origin == "operator" else (self._max_bytes, self._roots)
-            return _Fetched(folder, snapshot.copy(path, folder / path.name, *bounds))
+            target = folder / path.name
+            if resolved.origin == "operator":  # of any size, and with links to anywhere
+                return _Fetched(folder, snapshot.copy(path, target))
+            if resolved.origin == "store":  # where the path leads may have changed since it was resolved
+                path = path.resolve()
+                self._check_source(str(path))
+            return _Fetched(folder, snapshot.copy(path, target, self._max_bytes, self._roots))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

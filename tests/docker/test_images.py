@@ -14,7 +14,7 @@ import pytest
 
 import fin_pyfunc
 from fin_pyfunc.demo.bars import FEATURES, make_bars
-from fin_pyfunc.serving.files import digest
+from fin_pyfunc.serving.snapshot import digest
 from tests.conftest import tracking_to
 from tests.docker.conftest import BASE_IMAGE, NETWORK, ROOT, Champion, ask, docker, inspect, running, told
 
