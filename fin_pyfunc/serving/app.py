@@ -12,6 +12,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from fin_pyfunc.host.lifeline import Lifeline
 from fin_pyfunc.serving import pages
 from fin_pyfunc.serving.callers.credentials import open_credentials
 from fin_pyfunc.serving.callers.principal import Scope
@@ -55,6 +56,7 @@ def create_app(
     before_serving: Callable[[Server], Awaitable[None]] | None = None,
     metrics_folder: Path | None = None,
     board: Board | None = None,
+    lifeline: Lifeline | None = None,
 ) -> ASGIApp:
     """Make the application of one worker.
 
@@ -64,6 +66,7 @@ def create_app(
         Nothing is read from the environment or from globals.
     on_ready, on_fatal, on_stuck, before_serving, metrics_folder : optional
     board : Board, optional
+    lifeline : Lifeline, optional
         As `Server` takes them.
 
     Returns
@@ -77,7 +80,7 @@ def create_app(
     KeyFileError, KeySetError, StateFileError
         A file of keys is missing, or one of these is unreadable or damaged.
     """
-    server = Server(settings, on_ready, on_fatal, on_stuck, before_serving, metrics_folder, board)
+    server = Server(settings, on_ready, on_fatal, on_stuck, before_serving, metrics_folder, board, lifeline)
     hot: dict[str, ASGIApp] = {
         "/predict": Predict(server.predictor, settings.limits, server.watchers),
         "/predict/batch": PredictBatch(server.predictor, settings.limits, server.watchers),

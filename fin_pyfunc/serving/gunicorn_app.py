@@ -21,6 +21,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from starlette.types import ASGIApp
 
+from fin_pyfunc.host.lifeline import Lifeline
 from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.app import create_app
 from fin_pyfunc.serving.life import succession, trial
@@ -71,6 +72,8 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
         self.values = Values(self.folder if settings.metrics.enabled else None)
         #: shared with the workers of the program before, too, while they finish
         self._board = Board(self.folder / "board")
+        #: by which all workers share the processes that models run in, and these end with the last of them
+        self._lifeline = Lifeline(self.folder) if settings.models.isolation == "process" else None
         #: the worker that this is, once it is one
         self.worker: Worker | None = None
         super().__init__()
@@ -122,6 +125,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
             before_serving=self._until_needed,
             metrics_folder=self.values.folder,
             board=self._board,
+            lifeline=self._lifeline,
         )
         # what is there now stays; a collection in a worker would touch all of it, and make it that worker's own memory
         gc.collect()

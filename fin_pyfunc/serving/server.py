@@ -11,11 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fin_pyfunc.host.lifeline import Lifeline
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.catalog import Catalog
 from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.health import HealthProbe
+from fin_pyfunc.serving.hosts.connection import Limits as HostLimits
+from fin_pyfunc.serving.hosts.environments import Environments
+from fin_pyfunc.serving.hosts.hosts import Hosts
+from fin_pyfunc.serving.hosts.isolation import Isolation
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.loader import load
 from fin_pyfunc.serving.metrics import definitions as m
@@ -33,7 +38,7 @@ from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.preload import Preload
 from fin_pyfunc.serving.record.recorder import Recorder
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
-from fin_pyfunc.serving.settings import Settings
+from fin_pyfunc.serving.settings import Models, Settings
 from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.tracing import Tracer
 from fin_pyfunc.serving.trust.loads import Loads
@@ -64,6 +69,8 @@ class Server:
         Where all workers of one server keep what they count; default one of this worker's own.
     board : Board, optional
         What the workers share; default one of this server's own.
+    lifeline : Lifeline, optional
+        What makes the workers share the processes that models run in; default one of this server's own.
 
     Attributes
     ----------
@@ -89,6 +96,7 @@ class Server:
         before_serving: Callable[[Server], Awaitable[None]] | None = None,
         metrics_folder: Path | None = None,
         board: Board | None = None,
+        lifeline: Lifeline | None = None,
     ) -> None:
         self._on_ready, self._on_fatal, self._on_stuck = on_ready, on_fatal or _ignore, on_stuck
         self._before_serving = before_serving
@@ -105,13 +113,20 @@ class Server:
         self.settings = settings
         self.is_leaving = False
         self.at_end: list[Callable[[], None]] = []
-        self.compiler = Compiler()
         self.metrics = WorkerMetrics(settings.metrics.enabled, metrics_folder)
+        self.hosts = self._hosts(lifeline)
+        self.compiler = Compiler(self.hosts)
         self.tracer = Tracer() if settings.tracing.enabled else None
         self.cache = ModelCache(
             resolver,
             Loads(
-                partial(load, resolver, backend=settings.backend, compiler=self.compiler),
+                partial(
+                    load,
+                    resolver,
+                    backend=settings.backend,
+                    compiler=self.compiler,
+                    isolation=None if self.hosts is None else Isolation(self.hosts, _environments(models)),
+                ),
                 resolver.discard,
                 models.loads,
                 models.load_seconds,
@@ -145,6 +160,19 @@ class Server:
         self._shown: set[tuple[str, str]] = set()
         self.metrics.before_flush.append(self._count)
         self.tally.listen(self._count_motion)
+
+    def _hosts(self, lifeline: Lifeline | None) -> Hosts | None:
+        """What runs the models that may run code, unless the operator has them run in the workers."""
+        models = self.settings.models
+        if models.isolation == "none":
+            logger.warning(
+                "models.isolation is none: code of models runs in the workers, with the server's rights, environment "
+                "and memory; a crash of a model ends its worker, and models with a module of one name cannot be loaded "
+                "together"
+            )
+            return None
+        limits = HostLimits(models.host_memory_bytes, models.load_seconds, self.settings.limits.request_seconds)
+        return Hosts(limits, models.host_environment, lifeline, self.metrics.values)
 
     @asynccontextmanager
     async def lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
@@ -184,6 +212,8 @@ class Server:
             self.predictor.close()
             self.health.close()
             self.compiler.close()
+            if self.hosts is not None:
+                self.hosts.close()
             self.cache.close()
             for finish in self.at_end:
                 finish()
@@ -243,6 +273,13 @@ class Server:
                 values.add(m.SHADOW_DISTANCE, model, shadow, by=n)
             case "shadow_dropped" | "shadow_stopped" | "shadow_failed":
                 values.add(m.SHADOW_SKIPPED, shadow, name.removeprefix("shadow_"), by=n)
+
+
+def _environments(models: Models) -> Environments | None:
+    if models.environment == "server":
+        return None
+    folder = models.environments_folder
+    return Environments(None if folder is None else Path(folder), models.environment_seconds)
 
 
 def _ignore() -> None:

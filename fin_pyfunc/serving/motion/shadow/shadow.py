@@ -218,7 +218,7 @@ class Shadow:
     def _opening(self, loaded: LoadedModel) -> Opening:
         settings, shadow, resolved = self._settings, self._settings.shadow, loaded.resolved
         return Opening(
-            path=str(loaded.path),
+            path=str(loaded.folder.path),
             uri=resolved.uri,
             model_id=resolved.model_id,
             kind=resolved.kind,
