@@ -43,6 +43,17 @@ class Serving:
             time.sleep(0.05)
         raise AssertionError(f"{path} did not answer {status}, last {answered and answered.text}:\n{self.log()}")
 
+    def wait_until_listening(self, seconds: float = 60) -> None:
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                socket.create_connection((host, int(port)), 1).close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline, self.log()
+                time.sleep(0.005)
+
     def wait_for_log(self, text: str, seconds: float = 60, times: int = 1) -> None:
         deadline = time.monotonic() + seconds
         while self.log().count(text) < times:
@@ -67,6 +78,12 @@ def _named(model_uri: str | None) -> dict[str, object]:
     return {} if model_uri is None else {"model_uri": model_uri}
 
 
+def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without what would configure a server, and with `env`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FIN_PYFUNC", "MLFLOW_"))}
+    return clean | {"MLFLOW_DISABLE_TELEMETRY": "true", **(env or {})}
+
+
 @contextmanager
 def serving(
     *arguments: str, folder: Path, env: Mapping[str, str] | None = None, wait_for: str | None = "/health/ready"
@@ -88,8 +105,7 @@ def serving(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log_file = folder / f"serve-{port}.log"
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FIN_PYFUNC", "MLFLOW_"))}
-    clean |= {"MLFLOW_DISABLE_TELEMETRY": "true", **(env or {})}
+    clean = clean_environment(env)
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             [*COMMAND, "--port", str(port), *arguments], cwd=folder, env=clean, stdout=log, stderr=subprocess.STDOUT

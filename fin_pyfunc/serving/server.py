@@ -37,6 +37,7 @@ from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.tracing import Tracer
 from fin_pyfunc.serving.trust.loads import Loads
 from fin_pyfunc.serving.trust.unknown import Unknown
+from fin_pyfunc.serving.warming import warm
 
 #: Called with the default model, or None where the server has none.
 ReadyHook = Callable[[LoadedModel | None], None]
@@ -154,6 +155,7 @@ class Server:
         allow_file_store(os.environ, self.settings.mlflow.tracking_uri)
         bound_mlflow_waits(os.environ)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would draw in the log
+        warm(self.settings)  # a worker of ours has inherited these imports
         self.metrics.start()
         if self.tracer is not None:
             self.tracer.start()
