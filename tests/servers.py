@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import requests
 
+from fin_pyfunc.serving.admin.client import find_socket
 from tests.scan import SCAN
 
 COMMAND = [sys.executable, "-m", "fin_pyfunc_cli", "serve"]
@@ -69,6 +71,12 @@ class Serving:
         self, rows: list[dict[str, object]], model_uri: str | None = None, **more: object
     ) -> requests.Response:
         return self._post("/predict/batch", {"features_list": rows, **_named(model_uri), **more})
+
+    def admin(self, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
+        """Ask as the operator does, by the admin socket: GET, or POST if there is a body."""
+        socket_path = find_socket(int(self.url.rpartition(":")[2]))
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_path)), timeout=60) as client:
+            return client.request("GET" if body is None else "POST", f"http://localhost{path}", json=body)
 
     def _post(self, path: str, body: Mapping[str, object]) -> requests.Response:
         return requests.post(self.url + path, json=body, timeout=60)

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from starlette.types import ASGIApp
+
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.catalog import Catalog
 from fin_pyfunc.serving.compiler import Compiler
@@ -69,6 +71,8 @@ class Server:
     ----------
     is_leaving : bool
         Whether this worker ends, so that clients should connect anew.
+    admin_app : ASGI application or None
+        Answers what comes over the admin socket; set by `create_app`.
     watchers : Watchers
         Who looks on at predictions.
     at_end : list of callable
@@ -103,6 +107,7 @@ class Server:
             max_bytes=models.max_bytes,
         )
         self.settings = settings
+        self.admin_app: ASGIApp | None = None
         self.is_leaving = False
         self.at_end: list[Callable[[], None]] = []
         self.compiler = Compiler()
