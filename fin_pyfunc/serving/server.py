@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from starlette.types import ASGIApp
+
 from fin_pyfunc.host.lifeline import Lifeline
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.catalog import Catalog
@@ -43,6 +45,7 @@ from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.tracing import Tracer
 from fin_pyfunc.serving.trust.loads import Loads
 from fin_pyfunc.serving.trust.unknown import Unknown
+from fin_pyfunc.serving.warming import warm
 
 #: Called with the default model, or None where the server has none.
 ReadyHook = Callable[[LoadedModel | None], None]
@@ -76,6 +79,8 @@ class Server:
     ----------
     is_leaving : bool
         Whether this worker ends, so that clients should connect anew.
+    admin_app : ASGI application or None
+        Answers what comes over the admin socket; set by `create_app`.
     watchers : Watchers
         Who looks on at predictions.
     at_end : list of callable
@@ -111,6 +116,7 @@ class Server:
             max_bytes=models.max_bytes,
         )
         self.settings = settings
+        self.admin_app: ASGIApp | None = None
         self.is_leaving = False
         self.at_end: list[Callable[[], None]] = []
         self.metrics = WorkerMetrics(settings.metrics.enabled, metrics_folder)
@@ -183,6 +189,7 @@ class Server:
         allow_file_store(os.environ, self.settings.mlflow.tracking_uri)
         bound_mlflow_waits(os.environ)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would draw in the log
+        warm(self.settings)  # a worker of ours has inherited these imports
         self.metrics.start()
         if self.tracer is not None:
             self.tracer.start()
