@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from fin_pyfunc.model import artifact
+from fin_pyfunc.model import artifact, requirements_file
 from fin_pyfunc.model.artifact import FileDigest, Manifest
 from fin_pyfunc.model.backends.native import LazyNative, NativeBackend, labels_of
 from fin_pyfunc.model.classifier import Classifier
@@ -246,7 +246,7 @@ def _foreign(resolved: Resolved, path: Path, mlmodel: Any) -> Report:
         extra=None if spec is None else spec.extra,
         backend=_backend(None, None, _FOREIGN),
         files=[_file(file.relative_to(path).as_posix(), artifact.digest(file)) for file in _files(path)],
-        libraries=_libraries(_pinned(path / "requirements.txt")),
+        libraries=_libraries(_pinned(path / requirements_file.FILE)),
     )
 
 
@@ -306,13 +306,12 @@ def _file(name: str, digest: FileDigest, checked: bool = False) -> File:
     return File(name=name, sha256=digest.sha256, size=digest.size, checked=checked)
 
 
-def _pinned(requirements: Path) -> dict[str, str]:
+def _pinned(file: Path) -> dict[str, str]:
     try:
-        lines = requirements.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        requirements = requirements_file.parse_plain(artifact.read_bounded(file))
+    except (OSError, ArtifactError):
         return {}
-    pairs = [line.split("==") for line in lines]
-    return {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
+    return {each.name: each.version for each in requirements if each.version is not None}
 
 
 def _libraries(logged: Mapping[str, str]) -> list[Library]:

@@ -232,10 +232,21 @@ def mlmodel(path: Path) -> dict[str, Any] | None:
     ArtifactError
         It is larger than `MAX_TEXT`.
     """
+    return read_yaml(path / "MLmodel")
+
+
+def read_yaml(file: Path) -> dict[str, Any] | None:
+    """Read a YAML file of a model as plain data; None where there is no mapping in it, or no file.
+
+    Raises
+    ------
+    ArtifactError
+        It is larger than `MAX_TEXT`.
+    """
     from fin_pyfunc.model import yaml_text
 
     try:
-        values = yaml_text.parse(read_bounded(path / "MLmodel"))
+        values = yaml_text.parse(read_bounded(file))
     except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None

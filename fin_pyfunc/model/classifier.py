@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from fin_pyfunc.model import artifact, estimators
+from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.forms import open_forms
 from fin_pyfunc.model.backends.native import LazyNative, NativeBackend
 from fin_pyfunc.model.choice import nearest
@@ -47,7 +48,9 @@ class Classifier:
         model.thresholds = thresholds or Thresholds()
         return model
 
-    def open(self, folder: Path, backend: str | None = None) -> None:
+    def open(
+        self, folder: Path, backend: str | None = None, host: Callable[[artifact.Manifest], Backend] | None = None
+    ) -> None:
         """Open an artifact folder.
 
         The estimator itself is read only when a row is asked of it, if there is a compiled form.
@@ -59,6 +62,8 @@ class Classifier:
         backend : str, optional
             "auto", "cpu", "gpu" or a backend's name; default what the environment variable ``FIN_PYFUNC_BACKEND``
             holds, else the one chosen when logging.
+        host : callable, optional
+            Opens the estimator in another process, when it is first asked; default it is read in this one.
 
         Raises
         ------
@@ -75,15 +80,19 @@ class Classifier:
         device: Literal["cpu", "gpu"] = "gpu" if manifest.gpu_only else "cpu"
         if manifest.gpu_only and (refused := gpu_refusal()):
             raise BackendError(f"the model has no form for the CPU ({manifest.estimator} is GPU-only), and {refused}.")
-        native = LazyNative(
-            lambda: NativeBackend(
-                estimators.load(folder / file, manifest.serialization), manifest.features, manifest.classes, device
-            ),
-            device,
-        )
+
+        def read() -> Backend:
+            if host is not None:
+                return host(manifest)
+            estimator = estimators.load(folder / file, manifest.serialization)
+            return NativeBackend(estimator, manifest.features, manifest.classes, device)
+
+        native = LazyNative(read, device)
+        # what cuML computes is made from the estimator, which has to be in this process
+        forms = [form for form in manifest.forms if host is None or form.backend != "cuml"]
         compiled = open_forms(
             folder,
-            manifest.forms,
+            forms,
             manifest.times,
             manifest.classes,
             manifest.thresholds,

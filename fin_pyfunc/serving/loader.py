@@ -7,9 +7,10 @@ import ctypes
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from fin_pyfunc.model import artifact, estimators
+from fin_pyfunc.model import artifact, estimators, requirements_file
 from fin_pyfunc.model.choice import nearest
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
@@ -115,7 +116,16 @@ def _open(folder: ModelFolder, backend: str | None, is_data: bool) -> tuple[Clas
         if is_data or folder.is_bare or is_classifier(estimator):
             model = from_estimator(estimator, _signed(folder), backend)
             return model, partial(served_pyfunc.of_estimator, folder, estimator)
+    _drop_references(folder.path)
     return in_process.open_pyfunc(folder, _signed(folder), backend)
+
+
+def _drop_references(path: Path) -> None:
+    """Keep only plain requirements in the copy of a model: MLflow follows ``-r FILE`` when it loads one."""
+    file = path / requirements_file.FILE
+    if file.is_file():
+        content = file.read_bytes() if file.stat().st_size <= requirements_file.MAX_BYTES else b""
+        file.write_text(requirements_file.text_of(requirements_file.parse_plain(content)), encoding="utf-8")
 
 
 def _onnx(folder: ModelFolder, backend: str | None) -> Classifier:

@@ -36,10 +36,10 @@ class CumlBackend(CompiledBackend):
         DeviceError
             cuML does not take it here.
         """
-        twin = self._estimator
-        if not isinstance(twin, LazyNative):
+        twin = self._estimator.load() if isinstance(self._estimator, LazyNative) else self._estimator
+        if not isinstance(twin, NativeBackend):
             raise TypeError("what cuML rebuilds is the estimator itself")
-        self._on_gpu = rebuilt(twin.load(), form.parts)
+        self._on_gpu = rebuilt(twin, form.parts)
 
     def run(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
         """CuML's scores; see `CompiledBackend.run`."""

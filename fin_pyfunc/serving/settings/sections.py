@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from fin_pyfunc.serving.hosts.uv_program import find_uv
 from fin_pyfunc.serving.settings.callers import Auth, Cors, Rate, Tls
 from fin_pyfunc.serving.settings.section import Count, Section, Text
 from fin_pyfunc.serving.settings.watching import Admin, Metrics, Record, Shadow, Tracing
@@ -84,8 +85,32 @@ class Models(Section, frozen=True):
         int,
         Meta(ge=1, description="Unknown URIs that one worker asks the store about in a second; 503 for more of them."),
     ] = 20
+    environment: Annotated[
+        Literal["server", "model"],
+        Meta(
+            description="What a model host runs in: the server's own Python environment, or one built by uv from the "
+            "`requirements.txt` of the model; `model` needs the extra `environments`."
+        ),
+    ] = "server"
+    environments_folder: Annotated[
+        Text | None,
+        Meta(
+            description="Folder of environments under `environment: model`, which nobody else may write to; null is "
+            "`fin_pyfunc/environments` in the user's cache."
+        ),
+    ] = None
+    environment_seconds: Annotated[
+        float, Meta(gt=0, le=86400, description="Longest time in seconds that building an environment may take.")
+    ] = 900.0
 
     def __post_init__(self) -> None:
+        if self.environment == "model" and find_uv() is None:
+            raise SettingsError(
+                [
+                    f"{ROOT}.models.environment: model needs uv, which is not installed; run pip install "
+                    "'fin_pyfunc[environments]', or set it to server"
+                ]
+            )
         if odd := [pattern for pattern in self.allow if not pattern.startswith(("runs:/", "models:/"))]:
             raise SettingsError(
                 [
