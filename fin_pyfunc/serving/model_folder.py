@@ -28,6 +28,8 @@ Signature = Mapping[str, str | None] | None
 
 _MLMODEL = "MLmodel"
 _CODE_MODEL = "mlflow.pyfunc.loaders.code_model"
+#: What MLflow loads a PythonModel with, which may hold any artifact, one of ours too.
+_PYTHON_MODELS = (_CODE_MODEL, "mlflow.pyfunc.model")
 _FUNCTION = "python_function"
 #: Where our own artifact lies in its folder.
 OWN_FOLDER = f"artifacts/{artifact.NAME}"
@@ -42,6 +44,7 @@ _OWN_KEYS = frozenset(
 _DATA_KEYS = frozenset({"code", "data", "env", "loader_module", "model_path", "predict_fn", "python_version"})
 #: By flavor of models in one data file, the key that names the file.
 _FILE_KEYS = {"sklearn": "pickled_model", "lightgbm": "data", "onnx": "data"}
+_BOOSTER = "lightgbm.basic.Booster"
 #: Methods of an estimator that MLflow answers with (`pyfunc_predict_fn` when logging).
 PREDICT_METHODS = ("predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba")
 
@@ -137,7 +140,7 @@ def classify(snapshot: Snapshot, kind: str = "mlflow") -> ModelFolder:
         raise ModelForbiddenError("The model's MLmodel has its code elsewhere than in 'code': log the model again.")
     signature = _signature(described)
     if claims and claims[0].startswith("an artifact"):
-        return _ours(snapshot, function, set(others), signature)
+        return _ours(snapshot, described, function, set(others), signature)
     for name, of in others.items():
         if _is_data_flavor(name, of):
             return _one_file(snapshot, function, name, of, set(others), signature)
@@ -172,17 +175,25 @@ def _flavors(described: Any) -> dict[str, dict[str, Any]]:
 
 def _is_data_flavor(name: str, flavor: Mapping[str, Any]) -> bool:
     """Whether a flavor says that its model is one file of nothing but data."""
+    if name == "lightgbm" and flavor.get("model_class", _BOOSTER) == _BOOSTER:
+        return False  # in LightGBM's own text, whatever MLflow says of its serialization
     return name == "onnx" or (name in ("sklearn", "lightgbm") and flavor.get("serialization_format") == "skops")
 
 
 def _claims_ours(described: Mapping[str, Any], function: Mapping[str, Any], files: Mapping[str, Any]) -> bool:
     """Whether anything in the folder says that it is our own artifact."""
-    metadata, artifacts = described.get("metadata"), function.get("artifacts")
+    artifacts = function.get("artifacts")
     return (
-        (isinstance(metadata, dict) and artifact.NAME in metadata)
+        _is_declared(described)
         or (isinstance(artifacts, dict) and artifact.NAME in artifacts)
         or f"{OWN_FOLDER}/{artifact.MANIFEST}" in files
     )
+
+
+def _is_declared(described: Mapping[str, Any]) -> bool:
+    """Whether the MLmodel's metadata says that it is our own artifact, as `fin_pyfunc.log_model` writes it."""
+    metadata = described.get("metadata")
+    return isinstance(metadata, dict) and artifact.NAME in metadata
 
 
 def _one_file(
@@ -194,11 +205,13 @@ def _one_file(
     signature: Signature,
 ) -> ModelFolder:
     """A model in one skops or ONNX file, unless it brings code along."""
-    file = flavor.get(_FILE_KEYS[name])
-    if not isinstance(file, str) or "/" in file or "\\" in file or file not in snapshot.files:
+    file, loader = flavor.get(_FILE_KEYS[name]), function.get("loader_module")
+    if loader in [f"mlflow.{other}" for other in others - {name}]:  # one flavor of several, and not the one served
+        return _pyfunc(snapshot, "flavors that may run code", signature)
+    if not isinstance(file, str) or file not in snapshot.files:
         raise ArtifactError("The model's MLmodel names a file that is not in its folder: log the model again.")
     named = [function[key] for key in ("data", "model_path") if function.get(key) is not None]
-    if function.get("loader_module") != f"mlflow.{name}" or any(of != file for of in named) or others != {name}:
+    if loader != f"mlflow.{name}" or any(of != file for of in named):
         raise _two_forms(f"the {name} flavor", "what python_function names")
     if function.get("code") is not None or flavor.get("code") is not None:
         return _pyfunc(snapshot, "code of its user's", signature)
@@ -215,10 +228,18 @@ def _one_file(
     )
 
 
-def _ours(snapshot: Snapshot, function: Mapping[str, Any], others: set[str], signature: Signature) -> ModelFolder:
+def _ours(
+    snapshot: Snapshot,
+    described: Mapping[str, Any],
+    function: Mapping[str, Any],
+    others: set[str],
+    signature: Signature,
+) -> ModelFolder:
     """Our own artifact, unless its code file is another."""
     path = function.get("model_code_path")
     entry = Path(path).name if isinstance(path, str) else ""  # MLflow writes where it was, and looks for its last part
+    if not others and not _is_declared(described) and function.get("loader_module") in _PYTHON_MODELS:
+        return _pyfunc(snapshot, "a Python model around an artifact of fin_pyfunc", signature)
     if (
         others
         or function.get("loader_module") != _CODE_MODEL

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
+
+import skops.io
+
+from tests.models import logistic
 
 #: Put on a server's path: it writes down whatever the server opens, lists or runs with the canary's name in it.
 HOOK = """
@@ -91,3 +97,30 @@ class _Touches:
 
     def __reduce__(self) -> Any:
         return os.system, (f"touch {self._marker}",)
+
+
+def write_calling_skops(marker: Path, path: Path) -> None:
+    """A skops file that calls os.system when its own list of types is believed."""
+    skops.io.dump(logistic().estimator, path)
+    with zipfile.ZipFile(path) as archive:
+        schema = json.loads(archive.read("schema.json"))
+    none = {
+        "__class__": "str",
+        "__module__": "builtins",
+        "__loader__": "JsonNode",
+        "content": json.dumps(f"touch {marker}"),
+    }
+    arguments = {
+        "__class__": "tuple",
+        "__module__": "builtins",
+        "__loader__": "TupleNode",
+        "content": [none],
+        "__id__": 11,
+    }
+    evil = {
+        "__class__": "system", "__module__": "os", "__loader__": "ReduceNode", "__id__": 12,
+        "reduce": {"args": arguments}, "content": {}, "args": arguments, "constructor": none,
+    }  # fmt: skip
+    schema["content"] = {**schema.get("content", {}), "content": {"a": evil}}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("schema.json", json.dumps(schema))

@@ -6,21 +6,19 @@ import contextlib
 import json
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
 import pytest
-import skops.io
 import yaml
 from mlflow import MlflowClient
 
 import fin_pyfunc
 from tests.conftest import tracking_to
 from tests.models import logistic
-from tests.security.canary import Canary
+from tests.security.canary import Canary, write_calling_skops
 from tests.servers import Serving, serving
 
 ROW = {"return_1": 1e-4, "order_flow_imbalance": 0.3}
@@ -264,33 +262,6 @@ def test_cve_2024_37054_a_model_that_looks_like_ours_and_brings_code(data_only: 
     assert re.search(REFUSED, data_only.refuses(f"runs:/{run}/model"))
 
 
-def _calls(marker: str, path: Path) -> None:
-    """A skops file that calls os.system when it is read by somebody who trusts what it asks for."""
-    skops.io.dump(logistic().estimator, path)
-    with zipfile.ZipFile(path) as archive:
-        schema = json.loads(archive.read("schema.json"))
-    none = {
-        "__class__": "str",
-        "__module__": "builtins",
-        "__loader__": "JsonNode",
-        "content": json.dumps(f"touch {marker}"),
-    }
-    arguments = {
-        "__class__": "tuple",
-        "__module__": "builtins",
-        "__loader__": "TupleNode",
-        "content": [none],
-        "__id__": 11,
-    }
-    evil = {
-        "__class__": "system", "__module__": "os", "__loader__": "ReduceNode", "__id__": 12,
-        "reduce": {"args": arguments}, "content": {}, "args": arguments, "constructor": none,
-    }  # fmt: skip
-    schema["content"] = {**schema.get("content", {}), "content": {"a": evil}}
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("schema.json", json.dumps(schema))
-
-
 @pytest.mark.parametrize("trust", ["attacked", "data_only"])
 def test_cve_2024_37065_a_skops_file_whose_own_list_of_types_is_not_asked(
     trust: str, request: pytest.FixtureRequest
@@ -298,7 +269,7 @@ def test_cve_2024_37065_a_skops_file_whose_own_list_of_types_is_not_asked(
     attacked: Attacked = request.getfixturevalue(trust)
     folder = attacked.root / "skops-list"
     mlflow.sklearn.save_model(logistic().estimator, folder, serialization_format="skops", pip_requirements=["skops"])
-    _calls(str(attacked.canary.marker), folder / "model.skops")
+    write_calling_skops(attacked.canary.marker, folder / "model.skops")
     mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
     mlmodel["flavors"]["sklearn"]["skops_trusted_types"] = ["os.system", "posix.system", "builtins.str"]
     (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel))
@@ -307,7 +278,7 @@ def test_cve_2024_37065_a_skops_file_whose_own_list_of_types_is_not_asked(
     said = attacked.refuses(f"runs:/{run}/model", 500)
     assert "types that are not trusted here" in said or "could not be read" in said
     bare = attacked.root / "files" / "list.skops"
-    _calls(str(attacked.canary.marker), bare)
+    write_calling_skops(attacked.canary.marker, bare)
     attacked.refuses(bare.as_uri(), 500)
 
 
