@@ -70,7 +70,7 @@ class HealthProbe:
         """The body of `GET /health`."""
         in_memory = len(self._cache)
         if self._default.uri is not None:
-            can_score = self._default.loaded is not None
+            can_score = self._default.loaded is not None and not self._default.loaded.is_out
         else:
             can_score = in_memory > 0 or self._mlflow_connected
         status = "unhealthy" if not can_score else "healthy" if self._mlflow_connected else "degraded"

@@ -79,6 +79,12 @@ class LoadedModel:
         return self.default_uri or self.resolved.uri if asked is None else asked
 
     @property
+    def is_out(self) -> bool:
+        """Whether it was taken out because its process ended too often, and nothing else computes it."""
+        outage = None if self.hosted is None else self.hosted.outage
+        return outage is not None and outage.is_out and len(self.model.dispatch.backends) == 1
+
+    @property
     def input_schema(self) -> Any:
         """MLflow's schema of its rows, from the signature in its MLmodel; None where there is none."""
         signature = served_pyfunc.signature_of(self.folder)

@@ -19,10 +19,7 @@ from fin_pyfunc.serving.catalog import Catalog
 from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.health import HealthProbe
-from fin_pyfunc.serving.hosts.connection import Limits as HostLimits
-from fin_pyfunc.serving.hosts.environments import Environments
-from fin_pyfunc.serving.hosts.hosts import Hosts
-from fin_pyfunc.serving.hosts.isolation import Isolation
+from fin_pyfunc.serving.hosts.isolation import isolate
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.loader import load
 from fin_pyfunc.serving.metrics import definitions as m
@@ -40,7 +37,7 @@ from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.preload import Preload
 from fin_pyfunc.serving.record.recorder import Recorder
 from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
-from fin_pyfunc.serving.settings import Models, Settings
+from fin_pyfunc.serving.settings import Settings
 from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.tracing import Tracer
 from fin_pyfunc.serving.trust.loads import Loads
@@ -51,6 +48,10 @@ from fin_pyfunc.serving.warming import warm
 ReadyHook = Callable[[LoadedModel | None], None]
 #: Seconds between attempts to load a default model that could not be loaded, where other workers serve.
 LOAD_AGAIN_SECONDS = 10.0
+_NOT_ISOLATED = (
+    "models.isolation is 'none': code of models runs in the workers, with the server's rights, environment and memory; "
+    "a crash of a model ends its worker, and models that bring different modules of one name cannot be loaded together"
+)
 logger = logging.getLogger("fin_pyfunc.server")
 
 
@@ -120,7 +121,10 @@ class Server:
         self.is_leaving = False
         self.at_end: list[Callable[[], None]] = []
         self.metrics = WorkerMetrics(settings.metrics.enabled, metrics_folder)
-        self.hosts = self._hosts(lifeline)
+        isolation = isolate(models, settings.limits.request_seconds, lifeline, self.metrics.values)
+        if isolation is None:
+            logger.warning(_NOT_ISOLATED)
+        self.hosts = None if isolation is None else isolation.hosts
         self.compiler = Compiler(self.hosts)
         self.tracer = Tracer() if settings.tracing.enabled else None
         self.cache = ModelCache(
@@ -131,7 +135,7 @@ class Server:
                     resolver,
                     backend=settings.backend,
                     compiler=self.compiler,
-                    isolation=None if self.hosts is None else Isolation(self.hosts, _environments(models)),
+                    isolation=isolation,
                 ),
                 resolver.discard,
                 models.loads,
@@ -166,19 +170,6 @@ class Server:
         self._shown: set[tuple[str, str]] = set()
         self.metrics.before_flush.append(self._count)
         self.tally.listen(self._count_motion)
-
-    def _hosts(self, lifeline: Lifeline | None) -> Hosts | None:
-        """What runs the models that may run code, unless the operator has them run in the workers."""
-        models = self.settings.models
-        if models.isolation == "none":
-            logger.warning(
-                "models.isolation is none: code of models runs in the workers, with the server's rights, environment "
-                "and memory; a crash of a model ends its worker, and models with a module of one name cannot be loaded "
-                "together"
-            )
-            return None
-        limits = HostLimits(models.host_memory_bytes, models.load_seconds, self.settings.limits.request_seconds)
-        return Hosts(limits, models.host_environment, lifeline, self.metrics.values)
 
     @asynccontextmanager
     async def lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
@@ -280,13 +271,6 @@ class Server:
                 values.add(m.SHADOW_DISTANCE, model, shadow, by=n)
             case "shadow_dropped" | "shadow_stopped" | "shadow_failed":
                 values.add(m.SHADOW_SKIPPED, shadow, name.removeprefix("shadow_"), by=n)
-
-
-def _environments(models: Models) -> Environments | None:
-    if models.environment == "server":
-        return None
-    folder = models.environments_folder
-    return Environments(None if folder is None else Path(folder), models.environment_seconds)
 
 
 def _ignore() -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fin_pyfunc.host.lifeline import Lifeline
 from fin_pyfunc.host.opening import Opening
 from fin_pyfunc.model import estimators
 from fin_pyfunc.model.artifact import Manifest
 from fin_pyfunc.model.errors import ArtifactError
 from fin_pyfunc.model.features import FeatureSpec
+from fin_pyfunc.serving.hosts.connection import Limits
 from fin_pyfunc.serving.hosts.environments import Environments
 from fin_pyfunc.serving.hosts.hosted_model import HostedModel
 from fin_pyfunc.serving.hosts.hosts import Hosts
+from fin_pyfunc.serving.metrics.values import Values
 from fin_pyfunc.serving.model_folder import ModelFolder, drop_references
+from fin_pyfunc.serving.settings import Models
 from fin_pyfunc.serving.snapshot import Snapshot
 
 
@@ -95,6 +99,31 @@ class Isolation:
 
     def _python(self, path: Path) -> str | None:
         return None if self._environments is None else str(self._environments.python_of(path))
+
+
+def isolate(
+    models: Models, request_seconds: float, lifeline: Lifeline | None = None, values: Values | None = None
+) -> Isolation | None:
+    """What the settings say of models that may run code; None where they are to run in this process.
+
+    Parameters
+    ----------
+    models : Models
+    request_seconds : float
+        How long one answer may take.
+    lifeline : Lifeline, optional
+        What all workers of one server share; default one of this process's own.
+    values : Values, optional
+        Where ends of hosts are counted.
+    """
+    if models.isolation == "none":
+        return None
+    limits = Limits(models.host_memory_bytes, models.load_seconds, request_seconds)
+    hosts = Hosts(limits, models.host_environment, lifeline, values)
+    if models.environment == "server":
+        return Isolation(hosts)
+    folder = models.environments_folder
+    return Isolation(hosts, Environments(None if folder is None else Path(folder), models.environment_seconds))
 
 
 def _refuse_unknown_types(file: Path) -> None:

@@ -141,6 +141,8 @@ class AdminRoutes:
         found = (stops.stop_of(uri, loaded) for uri in [*uris, *([None] if is_default else []), resolved.model_id])
         stop = next((stop for stop in found if stop is not None), None)
         plan = model.dispatch.plan
+        hosts = self._server.hosts
+        outage = None if hosts is None else hosts.outages().get(resolved.model_id)
         return LoadedEntry(
             model_id=resolved.model_id,
             run_id=resolved.run_id,
@@ -153,6 +155,7 @@ class AdminRoutes:
             hits=loaded.hits,
             loaded_at=datetime.fromtimestamp(loaded.loaded_at, UTC).isoformat(timespec="milliseconds"),
             stopped=None if stop is None else stop.reason,
+            outage=None if outage is None else outage.reason,
         )
 
     def _stopped(self) -> list[StoppedModel]:

@@ -230,6 +230,8 @@ class Shadow:
             differences_bytes=shadow.differences_bytes,
             log_level=settings.log_level,
             is_json=settings.log_format == "json",
+            models=settings.models,
+            request_seconds=settings.limits.request_seconds,
         )
 
     def _now(self, active: _Active) -> LoadedModel:
