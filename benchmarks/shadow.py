@@ -14,21 +14,21 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
-import requests
 
 from benchmarks import contenders
 from benchmarks.at_work import AtWork
 from benchmarks.bench import Bench
 from benchmarks.contenders import compact, serving
 from benchmarks.drive import drive, percentiles
-from benchmarks.http_client import HOST, request
+from benchmarks.http_client import request
 from benchmarks.models import Models
 from benchmarks.open_loop import steadily
 from benchmarks.row import Row, ratios
 from benchmarks.servers import Running
+from fin_pyfunc.serving.admin.client import AdminConnection, find_socket
 
 #: At most this times the 99th percentile without.
 AT_MOST = 1.05
@@ -186,12 +186,23 @@ def _name(models: Models) -> None:
 def _switch(port: int, uri: str | None) -> None:
     """Put a model in the shadow of one of the two names, or none."""
     body = {"model_uri": uri, "share": 1.0, "of": _uri(True)}
-    answered = requests.post(f"http://{HOST}:{port}/admin/shadow", json=body, timeout=60)
-    if answered.status_code != 200:
-        raise RuntimeError(f"the shadow could not be switched: {json.dumps(answered.json())}")
+    _ask_admin(port, "/admin/shadow", body)
 
 
 def _compared(port: int) -> float:
     """Rows compared so far."""
-    state = requests.get(f"http://{HOST}:{port}/admin/models", timeout=60).json()["shadow"]
+    state = _ask_admin(port, "/admin/models")["shadow"]
     return float(state["agreed"] + sum(state["differed"].values()))
+
+
+def _ask_admin(port: int, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Ask a server by its admin socket: GET, or POST if there is a body."""
+    connection = AdminConnection(find_socket(port), timeout=60.0)
+    sent = None if body is None else json.dumps(body)
+    connection.request("GET" if body is None else "POST", path, sent, {"Content-Type": "application/json"})
+    answered = connection.getresponse()
+    said: dict[str, Any] = json.loads(answered.read())
+    connection.close()
+    if answered.status != 200:
+        raise RuntimeError(f"{path} answered {answered.status}: {said}")
+    return said

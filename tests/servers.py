@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import requests
 
+from fin_pyfunc.serving.admin.client import find_socket
 from tests.scan import SCAN
 
 COMMAND = [sys.executable, "-m", "fin_pyfunc_cli", "serve"]
@@ -43,6 +45,17 @@ class Serving:
             time.sleep(0.05)
         raise AssertionError(f"{path} did not answer {status}, last {answered and answered.text}:\n{self.log()}")
 
+    def wait_until_listening(self, seconds: float = 60) -> None:
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                socket.create_connection((host, int(port)), 1).close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline, self.log()
+                time.sleep(0.005)
+
     def wait_for_log(self, text: str, seconds: float = 60, times: int = 1) -> None:
         deadline = time.monotonic() + seconds
         while self.log().count(text) < times:
@@ -59,12 +72,24 @@ class Serving:
     ) -> requests.Response:
         return self._post("/predict/batch", {"features_list": rows, **_named(model_uri), **more})
 
+    def admin(self, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
+        """Ask as the operator does, by the admin socket: GET, or POST if there is a body."""
+        socket_path = find_socket(int(self.url.rpartition(":")[2]))
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_path)), timeout=60) as client:
+            return client.request("GET" if body is None else "POST", f"http://localhost{path}", json=body)
+
     def _post(self, path: str, body: Mapping[str, object]) -> requests.Response:
         return requests.post(self.url + path, json=body, timeout=60)
 
 
 def _named(model_uri: str | None) -> dict[str, object]:
     return {} if model_uri is None else {"model_uri": model_uri}
+
+
+def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without what would configure a server, and with `env`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FIN_PYFUNC", "MLFLOW_"))}
+    return clean | {"MLFLOW_DISABLE_TELEMETRY": "true", **(env or {})}
 
 
 @contextmanager
@@ -88,8 +113,7 @@ def serving(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log_file = folder / f"serve-{port}.log"
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FIN_PYFUNC", "MLFLOW_"))}
-    clean |= {"MLFLOW_DISABLE_TELEMETRY": "true", **(env or {})}
+    clean = clean_environment(env)
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             [*COMMAND, "--port", str(port), *arguments], cwd=folder, env=clean, stdout=log, stderr=subprocess.STDOUT

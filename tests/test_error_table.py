@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 import requests
 
@@ -43,7 +44,7 @@ def served(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         yield server
 
 
-def refused(answered: requests.Response, status: int) -> dict[str, Any]:
+def refused(answered: requests.Response | httpx.Response, status: int) -> dict[str, Any]:
     """Check what holds for every error, and hand out its body."""
     assert answered.status_code == status, answered.text
     assert answered.headers["Content-Type"] == "application/json"

@@ -12,6 +12,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import fin_pyfunc
+from fin_pyfunc.serving.callers.keys import KeyFile
+from fin_pyfunc.serving.callers.principal import Scope
 from tests.models import bars, labels
 from tests.servers import Serving, serving
 
@@ -43,18 +45,29 @@ def made_up_for(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(made_up_for: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A file of keys, and its one key, which may do everything."""
+    path = tmp_path_factory.mktemp("keys") / "keys.json"
+    return path, KeyFile(path).add("all", list(Scope))
+
+
+@pytest.fixture(scope="module")
+def server(made_up_for: str, keys: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("made-up")
     fin_pyfunc.save_model(LogisticRegression().fit(bars(), labels(-1, 0, 1)), bars(), folder / "model")
-    with serving("-m", str(folder / "model"), folder=folder, env={"MLFLOW_TRACKING_URI": "sqlite:///m.db"}) as server:
+    env = {"MLFLOW_TRACKING_URI": "sqlite:///m.db"}
+    if made_up_for == "--include-path-regex":  # over TCP operators need a key
+        env |= {"FIN_PYFUNC__AUTH__MODE": "keys", "FIN_PYFUNC__AUTH__KEYS_FILE": str(keys[0])}
+    with serving("-m", str(folder / "model"), folder=folder, env=env) as server:
         yield server
 
 
-def made_up(server: Serving, folder: Path, whose: str, examples: int) -> int:
+def made_up(server: Serving, folder: Path, whose: str, key: str, examples: int) -> int:
     """Ask, hold every answer against every check, and say how many requests that were."""
     (folder / "schemathesis.toml").write_text(CONFIG)
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"]
     command += ["--max-examples", str(examples), "--seed", "7", "--workers", "2", "--no-color"]
+    command += ["--header", f"Authorization: Bearer {key}"]
     command += [whose, OPERATORS, "--request-timeout", "60", "--max-response-time", "60"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
@@ -63,15 +76,17 @@ def made_up(server: Serving, folder: Path, whose: str, examples: int) -> int:
     return int(found[1])
 
 
-def test_made_up_requests_are_answered_as_documented(server: Serving, made_up_for: str, tmp_path: Path) -> None:
-    assert made_up(server, tmp_path, made_up_for, 5) > 20
+def test_made_up_requests_are_answered_as_documented(
+    server: Serving, made_up_for: str, keys: tuple[Path, str], tmp_path: Path
+) -> None:
+    assert made_up(server, tmp_path, made_up_for, keys[1], 5) > 20
     assert "Traceback" not in server.log()
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_thousands_of_made_up_requests_are_answered_as_documented(
-    server: Serving, made_up_for: str, tmp_path: Path
+    server: Serving, made_up_for: str, keys: tuple[Path, str], tmp_path: Path
 ) -> None:
-    assert made_up(server, tmp_path, made_up_for, 200) > 400
+    assert made_up(server, tmp_path, made_up_for, keys[1], 200) > 400
     assert "Traceback" not in server.log()

@@ -44,40 +44,67 @@ def models(
 
 
 def _where(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--server` and `--file`."""
-    command = click.option(
-        "--file",
-        "file",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="The server's deployment.api.admin.state_file, in place of a server: whether it runs or not.",
-    )(command)
-    return click.option(
-        "--server",
-        metavar="URL",
-        default="http://127.0.0.1:8000",
-        show_default=True,
-        help="The server to tell; it takes the key in FIN_PYFUNC_API_KEY.",
-    )(command)
+    """`--port`, `--socket`, `--server` and `--file`, of which one can be given."""
+    for option in (
+        click.option(
+            "--file",
+            "file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="The server's deployment.api.admin.state_file, in place of a server: whether it runs or not.",
+        ),
+        click.option(
+            "--server", metavar="URL", help="Another machine's server; it takes the credential in FIN_PYFUNC_API_KEY."
+        ),
+        click.option(
+            "--socket",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="The server's deployment.api.admin.socket, if that is a path.",
+        ),
+        click.option(
+            "--port",
+            type=click.IntRange(1, 65535),
+            help="Port of your server on this machine. Default: that of the only one.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _ask(action: str, body: dict[str, Any], where: dict[str, Any]) -> dict[str, Any]:
+    """Ask the server that the options name."""
+    from fin_pyfunc.serving.admin.client import find_socket
+    from fin_pyfunc.serving.motion import commands
+
+    if where["server"] is not None:
+        return commands.ask_server(where["server"], action, body)
+    return commands.ask_socket(where["socket"] or find_socket(where["port"]), action, body)
+
+
+def _require_one_place(where: dict[str, Any]) -> None:
+    given = [f"--{name}" for name, value in where.items() if value is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} name different servers: give one of them.")
 
 
 @models.command()
 @click.argument("name")
 @click.option("--reason", required=True, help="What callers are told.")
 @_where
-def stop(name: str, reason: str, server: str, file: Path | None) -> None:
+def stop(name: str, reason: str, **where: Any) -> None:
     """Have NAME answered 503 at once, by every worker: a registered model, a model URI, or a model id.
 
-    With --server it holds when this returns; with --file within a second, and from the next start on.
+    It holds when this returns; with --file within a second, and from the next start on.
 
     Example: fin-pyfunc models stop eurusd_rf --reason "limits breached, ask the desk"
     """
     from fin_pyfunc.serving.motion import commands
     from fin_pyfunc.serving.motion.names import normal
 
-    if file is not None:
-        commands.stop_in_file(file, name, reason)
+    _require_one_place(where)
+    if where["file"] is not None:
+        commands.stop_in_file(where["file"], name, reason)
     else:
-        answer = commands.ask_server(server, "stop", {"name": name, "reason": reason})
+        answer = _ask("stop", {"name": name, "reason": reason}, where)
         _show_kept(answer)
         if not any(stop["model_ids"] for stop in answer["stopped"] if stop["name"] == normal(name)):
             click.echo(
@@ -91,17 +118,18 @@ def stop(name: str, reason: str, server: str, file: Path | None) -> None:
 @models.command()
 @click.argument("name")
 @_where
-def start(name: str, server: str, file: Path | None) -> None:
+def start(name: str, **where: Any) -> None:
     """Let NAME, as it was stopped, answer again.
 
     Example: fin-pyfunc models start eurusd_rf
     """
     from fin_pyfunc.serving.motion import commands
 
-    if file is not None:
-        commands.start_in_file(file, name)
+    _require_one_place(where)
+    if where["file"] is not None:
+        commands.start_in_file(where["file"], name)
     else:
-        _show_kept(commands.ask_server(server, "start", {"name": name}))
+        _show_kept(_ask("start", {"name": name}, where))
     click.echo(f"started {name} again")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fin_pyfunc.model.errors import ArtifactError, NotLoggableError
+from fin_pyfunc.model.library_imports import import_libraries
 from fin_pyfunc.model.soundness.boosters import check_boosters
 from fin_pyfunc.model.soundness.estimator import check_estimator
 
@@ -202,9 +203,10 @@ def _load_joblib(path: Path) -> Any:
 
 
 def _load_skops(path: Path) -> Any:
+    _check_size(path)
+    _import_libraries(path)
     import skops.io
 
-    _check_size(path)
     unknown = unknown_types(path)
     if unknown:
         raise ArtifactError(
@@ -216,6 +218,14 @@ def _load_skops(path: Path) -> Any:
     estimator = skops.io.load(path, trusted=sorted({*_trusted(), PARTIAL}))
     check_estimator(estimator)
     return estimator
+
+
+def _import_libraries(path: Path) -> None:
+    """Import skops, which imports all of scikit-learn, and those libraries of trusted types that a skops file names."""
+    with zipfile.ZipFile(path) as archive:
+        schema = archive.read("schema.json")
+    packages = {name.partition(".")[0] for name in _trusted()}
+    import_libraries("skops.io", *sorted(name for name in packages if f'"{name}'.encode() in schema))
 
 
 def _check_size(path: Path) -> None:

@@ -12,10 +12,12 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from fin_pyfunc.host.lifeline import Lifeline
 from fin_pyfunc.serving import pages
 from fin_pyfunc.serving.callers.credentials import open_credentials
 from fin_pyfunc.serving.callers.principal import Scope
 from fin_pyfunc.serving.endpoints import Predict, PredictBatch
+from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.logs.requests import JsonLines, TextLines
 from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.requests import RequestMetrics
@@ -43,6 +45,14 @@ SCOPES = {
     "/admin": Scope.ADMIN,
     "/admin/": Scope.ADMIN,
 }
+#: Where nobody can prove over TCP that he is the operator.
+ADMIN_PATHS = ("/admin", "/admin/{path:path}")
+NO_ADMIN = (
+    "This route is for the server's operator: use 'fin-pyfunc models …' on the server's machine, or another client of "
+    "the Unix socket deployment.api.admin.socket, or set deployment.api.auth.mode to keys or jwt and send a credential "
+    "with the scope 'admin'."
+)
+NOT_ADMIN = "The admin socket answers /admin/… and /health… only: send this request to the server's TCP port."
 #: What is counted against a caller's rate: what costs, not what an operator's own machines ask.
 LIMITED = [path for path, scope in SCOPES.items() if scope in (Scope.PREDICT, Scope.MODELS)]
 
@@ -55,6 +65,7 @@ def create_app(
     before_serving: Callable[[Server], Awaitable[None]] | None = None,
     metrics_folder: Path | None = None,
     board: Board | None = None,
+    lifeline: Lifeline | None = None,
 ) -> ASGIApp:
     """Make the application of one worker.
 
@@ -64,6 +75,7 @@ def create_app(
         Nothing is read from the environment or from globals.
     on_ready, on_fatal, on_stuck, before_serving, metrics_folder : optional
     board : Board, optional
+    lifeline : Lifeline, optional
         As `Server` takes them.
 
     Returns
@@ -77,26 +89,33 @@ def create_app(
     KeyFileError, KeySetError, StateFileError
         A file of keys is missing, or one of these is unreadable or damaged.
     """
-    server = Server(settings, on_ready, on_fatal, on_stuck, before_serving, metrics_folder, board)
+    server = Server(settings, on_ready, on_fatal, on_stuck, before_serving, metrics_folder, board, lifeline)
     hot: dict[str, ASGIApp] = {
         "/predict": Predict(server.predictor, settings.limits, server.watchers),
         "/predict/batch": PredictBatch(server.predictor, settings.limits, server.watchers),
         "/invocations": Invocations(server.predictor, settings.limits, server.watchers),
     }
     other, admin = Routes(server), AdminRoutes(server)
+    for_operators = [
+        Route("/admin/models", admin.models),
+        Route("/admin/models/stop", admin.stop, methods=["POST"]),
+        Route("/admin/models/start", admin.start, methods=["POST"]),
+        Route("/admin/shadow", admin.shadow, methods=["POST"]),
+    ]
+    of_health = [
+        Route("/health", other.health),
+        Route("/health/live", other.live),
+        Route("/health/ready", other.ready),
+    ]
+    by_tcp = for_operators if settings.auth.is_on else [Route(path, Refusal(403, NO_ADMIN)) for path in ADMIN_PATHS]
     rest = Router(
         routes=[
             Route("/", other.root),
-            Route("/health", other.health),
-            Route("/health/live", other.live),
-            Route("/health/ready", other.ready),
+            *of_health,
             Route("/models", other.models),
             Route("/ping", other.ping),
             Route("/version", other.version),
-            Route("/admin/models", admin.models),
-            Route("/admin/models/stop", admin.stop, methods=["POST"]),
-            Route("/admin/models/start", admin.start, methods=["POST"]),
-            Route("/admin/shadow", admin.shadow, methods=["POST"]),
+            *by_tcp,
             *([Route("/metrics", other.metrics)] if settings.metrics.enabled else []),
             *pages.routes(),
         ],
@@ -114,10 +133,14 @@ def create_app(
         app = RateLimit(app, counting, LIMITED, settings.rate.when_storage_fails == "open")
     if settings.auth.is_on:
         app = Authenticate(app, open_credentials(settings.auth), SCOPES)
-    paths = {*hot, *(route.path for route in rest.routes if isinstance(route, Route))}
-    app = Boundary(app, server, _observers(server, paths).add)
+    paths = {*hot, *(route.path for route in [*rest.routes, *for_operators] if isinstance(route, Route))}
+    tell = _observers(server, paths).add
+    app = Boundary(app, server, tell)
+    others = Route("/{path:path}", Refusal(404, NOT_ADMIN))
+    by_socket = Router([*for_operators, *of_health, others], redirect_slashes=False)
+    server.admin_app = Boundary(Shim({}, by_socket), server, tell)
     if server.tracer is not None:
-        app = Traced(app, server.tracer, paths)
+        app, server.admin_app = (Traced(each, server.tracer, paths) for each in (app, server.admin_app))
     cors = settings.cors
     if cors.allow_origins:
         app = CORSMiddleware(
@@ -145,6 +168,23 @@ def _observers(server: Server, paths: Collection[str]) -> Observers:
         server.metrics.before_flush += [observers.flush, counting.count]
     server.at_end.append(observers.flush)
     return observers
+
+
+class Refusal:
+    """An endpoint that refuses every request, whatever its method.
+
+    Parameters
+    ----------
+    status : int
+    detail : str
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        self._status, self._detail = status, detail
+
+    async def __call__(self, *_: object) -> None:
+        """Raise what the boundary answers."""
+        raise RequestError(self._status, self._detail)
 
 
 class Shim:

@@ -18,13 +18,17 @@ import msgspec
 import numpy as np
 
 from fin_pyfunc.compiling.job import JOB, OUTCOME, Job, Outcome
+from fin_pyfunc.model import artifact
 from fin_pyfunc.model.backends.compiled import CompiledBackend
 from fin_pyfunc.model.backends.forms import open_forms
-from fin_pyfunc.model.backends.native import NativeBackend, labels_of
+from fin_pyfunc.model.backends.native import NativeBackend
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
-from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
 from fin_pyfunc.model.plan import ROW_COUNTS, measure
+from fin_pyfunc.serving.hosts.hosted_model import HostedBackend
+from fin_pyfunc.serving.hosts.hosts import Hosts
+from fin_pyfunc.serving.snapshot import describe
 
 logger = logging.getLogger("fin_pyfunc.server")
 
@@ -35,9 +39,17 @@ MEASURED = 0.1
 
 
 class Compiler:
-    """Compiles in a process of its own, one model at a time however many are loaded: those that answer come first."""
+    """Compiles in a process of its own, one model at a time however many are loaded: those that answer come first.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    hosts : Hosts, optional
+        Runs the process confined, as model hosts are; default it is started from here, as it was for a person's own
+        commands.
+    """
+
+    def __init__(self, hosts: Hosts | None = None) -> None:
+        self._hosts = hosts
         self._turn, self._lock = threading.Lock(), threading.Lock()
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +73,9 @@ class Compiler:
             asked for by name.
         """
         native = model.dispatch.backends[0]
-        if model.features is None or model.dispatch.wanted == "native" or not isinstance(native, NativeBackend):
+        if model.features is None or model.dispatch.wanted == "native" or native.name != NativeBackend.name:
+            return None
+        if not isinstance(native, NativeBackend | HostedBackend):
             return None
         thread = threading.Thread(target=self._compile, args=(model, native, path, kind), name="compile", daemon=True)
         thread.start()
@@ -76,7 +90,7 @@ class Compiler:
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _compile(self, model: Classifier, native: NativeBackend, path: Path, kind: str) -> None:
+    def _compile(self, model: Classifier, native: NativeBackend | HostedBackend, path: Path, kind: str) -> None:
         assert model.features is not None  # noqa: S101 - for the type checker; `later` has looked
         try:
             with self._turn:
@@ -84,10 +98,18 @@ class Compiler:
                 outcome = self._outcome(folder, model, path, kind)
                 times: dict[str, dict[int, float]] = {form.backend: form.seconds for form in outcome.forms}
                 times["native"] = outcome.native_seconds
-                classes, wanted = labels_of(native.estimator), model.dispatch.wanted
+                wanted = model.dispatch.wanted
                 # no rows of such a model are at hand that a device could be measured with
                 compiled = open_forms(
-                    folder, outcome.forms, times, classes, model.thresholds, native, wanted, True, on_devices=False
+                    folder,
+                    outcome.forms,
+                    times,
+                    native.classes,
+                    model.thresholds,
+                    native,
+                    wanted,
+                    True,
+                    on_devices=False,
                 )
             if compiled:
                 times |= {b.name: _measured(b, len(model.features.names)) for b in compiled if b.name not in times}
@@ -96,12 +118,12 @@ class Compiler:
                 model.dispatch = dispatch
             said: list[str] = [form.backend for form in outcome.forms]
             said = said or [f"nothing ({reason})" for reason in outcome.dropped.values()]
-            logger.info("compiled %s to %s", type(native.estimator).__name__, ", ".join(said))
+            logger.info("compiled %s to %s", native.type_name, ", ".join(said))
         except (OSError, FinPyfuncError, subprocess.SubprocessError, msgspec.MsgspecError) as e:
             if not self._is_closed:
                 logger.warning(
                     "%s could not be compiled (%s) and goes on as it is",
-                    type(native.estimator).__name__,
+                    native.type_name,
                     type(e).__name__,
                 )
 
@@ -120,16 +142,30 @@ class Compiler:
         named = cast('Literal["mlflow", "pickle", "joblib", "skops"]', kind)
         assert model.features is not None  # noqa: S101 - for the type checker; `later` has looked
         (folder / JOB).write_bytes(msgspec.json.encode(Job(path=str(path), kind=named, features=model.features)))
-        command = [sys.executable, "-m", "fin_pyfunc.compiling", str(folder)]
+        code = self._run(folder) if self._hosts is None else self._hosts.compile(folder, LIMIT).code
+        if code:
+            raise subprocess.CalledProcessError(code, "fin_pyfunc.compiling")
+        # code of the model may have run there: a link, or a name that leads elsewhere, would be followed here
+        written = describe(folder).files
+        outcome = msgspec.json.decode(artifact.read_bounded(folder / OUTCOME), type=Outcome)
+        if any(name not in written for form in outcome.forms for name in form.files):
+            raise ArtifactError("a compiled form names a file that was not written")
+        return outcome
+
+    def _run(self, folder: Path) -> int:
+        """Do the job in a process that is started from here; its exit code."""
         with self._lock:
             if self._is_closed:
                 raise OSError("the server stops")
             # its output is of no use to an operator, and may quote the model
             self._process = process = subprocess.Popen(
-                command, preexec_fn=_be_nice, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                [sys.executable, "-m", "fin_pyfunc.compiling", str(folder)],
+                preexec_fn=_be_nice,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
         try:
-            code = process.wait(LIMIT)
+            return process.wait(LIMIT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -137,9 +173,6 @@ class Compiler:
         finally:
             with self._lock:
                 self._process = None
-        if code:
-            raise subprocess.CalledProcessError(code, command)
-        return msgspec.json.decode((folder / OUTCOME).read_bytes(), type=Outcome)
 
 
 def _be_nice() -> None:

@@ -21,7 +21,10 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from starlette.types import ASGIApp
 
+from fin_pyfunc.host.lifeline import Lifeline
 from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.serving.admin.listener import AdminListener, listen
+from fin_pyfunc.serving.admin.socket_path import AUTO, AdminSocketError, prepare
 from fin_pyfunc.serving.app import create_app
 from fin_pyfunc.serving.life import succession, trial
 from fin_pyfunc.serving.life.arbiter import ReplacingArbiter
@@ -71,6 +74,11 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
         self.values = Values(self.folder if settings.metrics.enabled else None)
         #: shared with the workers of the program before, too, while they finish
         self._board = Board(self.folder / "board")
+        #: by which all workers share the processes that models run in, and these end with the last of them
+        self._lifeline = Lifeline(self.folder) if settings.models.isolation == "process" else None
+        #: the admin socket, for all workers
+        self.admin: AdminListener | None = None if estate is None else estate.admin
+        self._arbiter = os.getpid()
         #: the worker that this is, once it is one
         self.worker: Worker | None = None
         super().__init__()
@@ -80,8 +88,10 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
         try:
             ReplacingArbiter(self, self._estate).run()
         finally:
-            if self.worker is None:
+            if os.getpid() == self._arbiter:
                 shutil.rmtree(self.folder, ignore_errors=True)
+                if self.admin is not None:
+                    self.admin.close()
 
     def load_config(self) -> None:
         """Tell gunicorn what our settings say."""
@@ -122,11 +132,34 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
             before_serving=self._until_needed,
             metrics_folder=self.values.folder,
             board=self._board,
+            lifeline=self._lifeline,
         )
         # what is there now stays; a collection in a worker would touch all of it, and make it that worker's own memory
         gc.collect()
         gc.freeze()
         return app
+
+    def listen_for_operators(self, port: int) -> None:
+        """Open the admin socket, or go on with the one there is; called by the arbiter once it listens.
+
+        Raises
+        ------
+        AdminSocketError
+            A path that the settings name cannot be used, and nothing serves yet.
+        """
+        wanted = self.settings.admin.socket
+        try:
+            if self.admin is not None and not self.admin.is_at(wanted, port):
+                self.admin.close()
+                self.admin = None
+            if self.admin is None:
+                self.admin = listen(wanted, port)
+        except AdminSocketError as e:
+            if wanted != AUTO and self._estate is None:
+                raise
+            logger.warning("there is no admin socket: %s", e)
+        if self.admin is not None:
+            logger.info("the admin socket is %s", self.admin.path)
 
     def note_serving(self, workers: int) -> None:
         """Let each worker know how many serve now; called by the arbiter."""
@@ -199,6 +232,8 @@ def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
         if bind(settings) != taken:
             _refuse_taken_port(settings)
         _refuse_bad_certificate(settings)
+        if settings.admin.socket not in (None, AUTO):
+            prepare(Path(settings.admin.socket))
         _allow_open_files()
         if beside is not None:
             trial.run(settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,9 +16,6 @@ from fin_pyfunc.serving.schemas import Health
 from fin_pyfunc.serving.store import Store
 
 logger = logging.getLogger("fin_pyfunc.server")
-
-#: The longest that the first probe waits for the default model.
-FIRST_PROBE_SECONDS = 10.0
 
 
 class HealthProbe:
@@ -57,11 +53,6 @@ class HealthProbe:
     async def run(self) -> None:
         """Probe until cancelled."""
         loop = asyncio.get_running_loop()
-        # the first probe imports MLflow, which is to be no hindrance to the default model's first answer
-        # not by `wait_for`, which before Python 3.12 drops a cancellation that comes as the wait is over
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_PROBE_SECONDS):
-                await self._default.settled.wait()
         device = await loop.run_in_executor(self._thread, probe)
         logger.info("GPU: %s", device.name or f"none ({device.refusal})")
         while True:
@@ -79,7 +70,7 @@ class HealthProbe:
         """The body of `GET /health`."""
         in_memory = len(self._cache)
         if self._default.uri is not None:
-            can_score = self._default.loaded is not None
+            can_score = self._default.loaded is not None and not self._default.loaded.is_out
         else:
             can_score = in_memory > 0 or self._mlflow_connected
         status = "unhealthy" if not can_score else "healthy" if self._mlflow_connected else "degraded"

@@ -25,7 +25,7 @@ from fin_pyfunc.model.errors import ArtifactError
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.serving import served_pyfunc
 from fin_pyfunc.serving.foreign import from_estimator, is_classifier
-from fin_pyfunc.serving.model_folder import ModelFolder
+from fin_pyfunc.serving.model_folder import ModelFolder, drop_references
 from fin_pyfunc.serving.snapshot import folder_sha256
 
 #: Flavors whose raw model has scikit-learn's interface (when it was logged through it).
@@ -82,6 +82,7 @@ def open_pyfunc(
     ------
     ArtifactError
     """
+    drop_references(folder.path)
     holder = _Holder()
     with importable(folder, holder), asking_for(backend):
         pyfunc = served_pyfunc.by_mlflow(folder.path)

@@ -7,10 +7,9 @@ import ctypes
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from fin_pyfunc.model import artifact, estimators, requirements_file
+from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.choice import nearest
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
@@ -20,6 +19,8 @@ from fin_pyfunc.serving import in_process, served_pyfunc
 from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.example import check_example
 from fin_pyfunc.serving.foreign import features_of_signature, from_estimator, is_classifier
+from fin_pyfunc.serving.hosts.hosted_model import HostedModel
+from fin_pyfunc.serving.hosts.isolation import Isolation
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.model_folder import OWN_FOLDER, ModelFolder, classify
 from fin_pyfunc.serving.resolver import Resolved, Resolver
@@ -35,8 +36,30 @@ _PICKLE = (
 )
 
 
+class _Opened(NamedTuple):
+    """What came of opening a model.
+
+    Parameters
+    ----------
+    model : Classifier
+        What answers.
+    open_pyfunc : callable or None
+        Returns the same for MLflow's scoring code; None where it is not in this process.
+    hosted : HostedModel or None
+        Where it is in a process of its own.
+    """
+
+    model: Classifier
+    open_pyfunc: Callable[[], Any] | None
+    hosted: HostedModel | None = None
+
+
 def load(
-    resolver: Resolver, resolved: Resolved, backend: str | None = None, compiler: Compiler | None = None
+    resolver: Resolver,
+    resolved: Resolved,
+    backend: str | None = None,
+    compiler: Compiler | None = None,
+    isolation: Isolation | None = None,
 ) -> LoadedModel:
     """Fetch and open a model.
 
@@ -49,22 +72,29 @@ def load(
         The operator's choice; default what the environment variable ``FIN_PYFUNC_BACKEND`` holds, else the model's own.
     compiler : Compiler, optional
         Compiles a model that was not logged by this project, while it answers; without one it stays as it is.
+    isolation : Isolation, optional
+        Opens what may run code in processes of their own; default it is opened in this one.
 
     Raises
     ------
     ModelForbiddenError
         It may run code, and `trust` does not let code be loaded from where it is.
-    ArtifactError, BackendError, StoreUnavailableError
+    ArtifactError, BackendError, StoreUnavailableError, ModelUnavailableError
         An `ExampleError` where it does not answer the example recorded in it as it did when it was logged.
     """
-    snapshot = resolver.fetch(resolved)
-    loaded = opened(snapshot, resolved, nearest(backend), compiler, is_data=not resolver.allows_code(resolved))
+    snapshot, is_data = resolver.fetch(resolved), not resolver.allows_code(resolved)
+    loaded = opened(snapshot, resolved, nearest(backend), compiler, is_data, isolation)
     check_example(loaded.model)
     return loaded
 
 
 def opened(
-    snapshot: Snapshot, resolved: Resolved, backend: str | None, compiler: Compiler | None, is_data: bool
+    snapshot: Snapshot,
+    resolved: Resolved,
+    backend: str | None,
+    compiler: Compiler | None,
+    is_data: bool,
+    isolation: Isolation | None = None,
 ) -> LoadedModel:
     """Open a model from its private copy.
 
@@ -72,60 +102,88 @@ def opened(
     ----------
     snapshot : Snapshot
     resolved : Resolved
-    backend, compiler
+    backend, compiler, isolation
         As `load` takes them; None for `backend` is the model's own choice.
     is_data : bool
         Nothing executable may be opened.
 
     Raises
     ------
-    ModelForbiddenError, ArtifactError, BackendError
+    ModelForbiddenError, ArtifactError, BackendError, ModelUnavailableError
     """
     folder = classify(snapshot, resolved.kind)
     if is_data and folder.runs_code is not None:
         raise ModelForbiddenError(_PICKLE if folder.is_bare else _EXECUTABLE.format(folder.runs_code))
-    model, open_pyfunc = _open(folder, backend, is_data)
-    if model.manifest is None and compiler is not None:
+    made = None if folder.runs_code is not None else _open_data(folder, backend, is_data)
+    if made is None and isolation is not None:
+        made = _open_hosted(snapshot, folder, backend, isolation, resolved.model_id)
+    elif made is None:
+        made = _open_here(folder, backend)
+    if made.model.manifest is None and compiler is not None:
         path, kind = (folder.path, "mlflow") if folder.file is None else (folder.data_file, folder.form)
-        compiler.later(model, path, kind)
+        compiler.later(made.model, path, kind)
     return LoadedModel(
         resolved,
-        model,
-        None if folder.is_bare else open_pyfunc,
-        snapshot.path,
+        made.model,
+        None if folder.is_bare else made.open_pyfunc,
+        folder,
         _artifact_sha256(snapshot, folder),
         snapshot.size,
+        None if folder.is_bare else made.hosted,
     )
 
 
-def _open(folder: ModelFolder, backend: str | None, is_data: bool) -> tuple[Classifier, Callable[[], Any]]:
-    """What answers, and what makes the same for MLflow's scoring code."""
+def _open_data(folder: ModelFolder, backend: str | None, is_data: bool) -> _Opened | None:
+    """A model that is data; None for one that is no classifier of its own, which MLflow may be asked to run."""
+    if folder.form == "fin_pyfunc":
+        model = Classifier()
+        model.open(folder.own_folder, backend)
+        return _Opened(model, partial(served_pyfunc.of_classifier, folder, model))
+    must_work = is_data or folder.is_bare
+    if folder.form == "onnx":
+        try:
+            return _Opened(_onnx(folder, backend), partial(served_pyfunc.of_onnx, folder))
+        except ArtifactError:
+            if must_work:
+                raise
+            return None  # no classifier, or one in several files
+    estimator = estimators.load_file(folder.data_file, "skops")
+    if not must_work and not is_classifier(estimator):
+        return None
+    model = from_estimator(estimator, _signed(folder), backend)
+    return _Opened(model, partial(served_pyfunc.of_estimator, folder, estimator))
+
+
+def _open_hosted(
+    snapshot: Snapshot, folder: ModelFolder, backend: str | None, isolation: Isolation, name: str
+) -> _Opened:
+    """A model that may run code, in a process of its own; what of it is data is opened here."""
+    if folder.form == "fin_pyfunc":
+        model = Classifier()
+        model.open(
+            folder.own_folder,
+            backend,
+            lambda manifest: isolation.open_estimator(snapshot, folder, manifest, name).backend,
+        )
+        return _Opened(model, partial(served_pyfunc.of_classifier, folder, model))
+    hosted = isolation.open_foreign(snapshot, folder, _signed(folder), backend, name)
+    described = hosted.described
+    wanted = "auto" if described.kind == "classifier" else backend or "auto"
+    model = Classifier.of(described.features, Dispatch([hosted.backend], wanted), described.thresholds)
+    return _Opened(model, None, hosted)
+
+
+def _open_here(folder: ModelFolder, backend: str | None) -> _Opened:
+    """A model that may run code, in this process."""
     if folder.form == "fin_pyfunc":
         model = Classifier()
         with in_process.importable(folder, model):
             model.open(folder.own_folder, backend)
-        return model, partial(served_pyfunc.of_classifier, folder, model)
-    if folder.form == "onnx":
-        try:
-            return _onnx(folder, backend), partial(served_pyfunc.of_onnx, folder)
-        except ArtifactError:
-            if is_data or folder.is_bare:
-                raise  # else no classifier, or one in several files, which MLflow may be asked
-    elif folder.form != "pyfunc":
+        return _Opened(model, partial(served_pyfunc.of_classifier, folder, model))
+    if folder.form in ("pickle", "joblib"):
         estimator = estimators.load_file(folder.data_file, folder.form)
-        if is_data or folder.is_bare or is_classifier(estimator):
-            model = from_estimator(estimator, _signed(folder), backend)
-            return model, partial(served_pyfunc.of_estimator, folder, estimator)
-    _drop_references(folder.path)
-    return in_process.open_pyfunc(folder, _signed(folder), backend)
-
-
-def _drop_references(path: Path) -> None:
-    """Keep only plain requirements in the copy of a model: MLflow follows ``-r FILE`` when it loads one."""
-    file = path / requirements_file.FILE
-    if file.is_file():
-        content = file.read_bytes() if file.stat().st_size <= requirements_file.MAX_BYTES else b""
-        file.write_text(requirements_file.text_of(requirements_file.parse_plain(content)), encoding="utf-8")
+        return _Opened(from_estimator(estimator, None, backend), None)
+    return _Opened(*in_process.open_pyfunc(folder, _signed(folder), backend))
 
 
 def _onnx(folder: ModelFolder, backend: str | None) -> Classifier:

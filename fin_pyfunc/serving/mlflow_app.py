@@ -19,7 +19,7 @@ from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.http import header, read_body, require_method
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.mlflow_bodies import check_csv, misread, plain_parquet, read_json
-from fin_pyfunc.serving.mlflow_scoring import Times, score
+from fin_pyfunc.serving.mlflow_scoring import Times, score, score_hosted
 from fin_pyfunc.serving.prediction import Prediction, UnansweredError, Watchers
 from fin_pyfunc.serving.predictor import Predictor
 from fin_pyfunc.serving.settings import Limits
@@ -64,8 +64,11 @@ class Invocations:
             n_rows = check_csv(body, most, self._limits)
         elif sent == PARQUET:
             body = plain_parquet(body, most, self._limits)
-        data = body if sent != JSON else read_json(body, most, loaded.pyfunc.metadata.get_input_schema(), self._limits)
-        encoded, prediction = score(loaded, content_type, data, times)
+        data = body if sent != JSON else read_json(body, most, loaded.input_schema, self._limits)
+        if loaded.hosted is not None:
+            encoded, prediction = score_hosted(loaded, loaded.hosted, content_type, body, times)
+        else:
+            encoded, prediction = score(loaded, content_type, data, times)
         if n_rows is not None and len(prediction.table) != n_rows:
             raise misread()
         return encoded, prediction

@@ -9,10 +9,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fin_pyfunc.model.decision import Decisions, Thresholds
+import numpy as np
+
+from fin_pyfunc.model.backends.pyfunc import PyfuncBackend
+from fin_pyfunc.model.decision import Decisions, Scores, Thresholds
 from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, ScoringError
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.errors import RequestError
+from fin_pyfunc.serving.hosts.hosted_model import HostedModel
 from fin_pyfunc.serving.json_values import json_values
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.mlflow_bodies import unreadable
@@ -20,6 +24,8 @@ from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_NO_FIT = "The rows do not fit the model's signature: see its features and types with 'fin-pyfunc inspect'."
 
 
 class Times(NamedTuple):
@@ -78,6 +84,46 @@ def score(
     return body, model.prediction
 
 
+def score_hosted(
+    loaded: LoadedModel, hosted: HostedModel, content_type: str, body: bytes, times: Times
+) -> tuple[bytes, Prediction]:
+    """As `score`, by the process that the model runs in.
+
+    Raises
+    ------
+    RequestError, FeatureError, UnansweredError
+        As `score` does.
+    ModelUnavailableError
+        That process has ended, or does not answer.
+    """
+    import pandas as pd
+
+    decoded = time.perf_counter()  # it is decoded there, too, and only the whole is known
+    said = hosted.invocations(content_type, body)
+    frame = pd.DataFrame(dict(zip(said.names, said.columns, strict=True)))
+    features = loaded.model.features
+    if said.failure == "schema" and features is not None:
+        features.check(frame)  # names the features that do not fit
+    if said.failure == "schema":
+        raise RequestError(422, _NO_FIT)
+    if said.failure == "model":
+        error = ScoringError(f"the model raised {said.error}")
+        held = _identifiers(loaded, frame)
+        raise UnansweredError(Failure(error, None, loaded, frame, times.began, decoded, None, held))
+    if said.failure is not None or said.status >= 400:
+        raise unreadable(_media_type(content_type))
+    scores = Scores(classes=said.classes, index=np.array(said.index, np.intp), probabilities=None)
+    prediction = Prediction(
+        *(None, loaded, frame, Decisions(scores, loaded.model.thresholds, PyfuncBackend.name)),
+        *(times.began, decoded, None, _identifiers(loaded, frame)),
+        entered=times.entered,
+        found=times.found,
+    )
+    answered = without_nan(said.body)
+    prediction.encoded = time.perf_counter()
+    return answered, prediction
+
+
 class _Model:
     """A model as MLflow's scoring code sees it, for one request; keeps what the model was asked and what it answered.
 
@@ -112,21 +158,18 @@ class _Model:
     def fail(self, error: Exception, table: Table, frame: pd.DataFrame, decoded: float) -> None:
         """Remember what the model raised."""
         t = self.times
-        self.failure = Failure(error, None, self.loaded, table, t.began, decoded, None, self._identifiers(frame))
+        self.failure = Failure(
+            error, None, self.loaded, table, t.began, decoded, None, _identifiers(self.loaded, frame)
+        )
 
     def answer(self, decisions: Decisions, table: Table, frame: pd.DataFrame, decoded: float) -> None:
         """Remember what the model answered."""
         t = self.times
         self.prediction = Prediction(
-            *(None, self.loaded, table, decisions, t.began, decoded, None, self._identifiers(frame)),
+            *(None, self.loaded, table, decisions, t.began, decoded, None, _identifiers(self.loaded, frame)),
             entered=t.entered,
             found=t.found,
         )
-
-    def _identifiers(self, frame: pd.DataFrame) -> dict[str, Sequence[Any]]:
-        features = self.loaded.model.features
-        names = () if features is None else features.identifiers
-        return {name: json_values(frame[name]) for name in names if name in frame}
 
     def _mended(self, error: Exception, data: Any) -> Exception:
         """What the client is told: MLflow's refusal of a table quotes the rows, ours names the features."""
@@ -139,9 +182,7 @@ class _Model:
                     features.check(data)
                 except FeatureError as ours:
                     return ours
-            return RequestError(
-                422, "The rows do not fit the model's signature: see its features and types with 'fin-pyfunc inspect'."
-            )
+            return RequestError(422, _NO_FIT)
         if isinstance(error, FinPyfuncError):
             return error
         failed = ScoringError(f"the model raised {type(error).__name__}")
@@ -203,6 +244,12 @@ def _nulled(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _nulled(item) for key, item in value.items()}
     return value
+
+
+def _identifiers(loaded: LoadedModel, frame: pd.DataFrame) -> dict[str, Sequence[Any]]:
+    features = loaded.model.features
+    names = () if features is None else features.identifiers
+    return {name: json_values(frame[name]) for name in names if name in frame}
 
 
 def _media_type(content_type: str) -> str:

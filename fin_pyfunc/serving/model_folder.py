@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from fin_pyfunc.model import artifact
+from fin_pyfunc.model import artifact, requirements_file
 from fin_pyfunc.model.artifact import FileDigest
 from fin_pyfunc.model.errors import ArtifactError, ModelForbiddenError
 from fin_pyfunc.serving.snapshot import Snapshot
@@ -286,3 +286,11 @@ def _signature(described: Mapping[str, Any]) -> Signature:
     if not parts or not all(part is None or isinstance(part, str) for part in parts.values()):
         raise ArtifactError(_NOT_WRITTEN)
     return MappingProxyType(parts)
+
+
+def drop_references(path: Path) -> None:
+    """Keep only plain requirements in the copy of a model: MLflow follows ``-r FILE`` when it loads one."""
+    file = path / requirements_file.FILE
+    if file.is_file():
+        content = file.read_bytes() if file.stat().st_size <= requirements_file.MAX_BYTES else b""
+        file.write_text(requirements_file.text_of(requirements_file.parse_plain(content)), encoding="utf-8")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pwd
+import socket
+import struct
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fin_pyfunc.serving.http import encode, new_id
@@ -26,6 +30,9 @@ TOO_LARGE_HEAD = (
     "The request's headers are more, or larger, than this server takes: send fewer, or raise "
     "deployment.api.limits.max_headers and max_head_bytes."
 )
+
+#: Process, user and group of a peer (``struct ucred``, unix(7)).
+_UCRED = struct.Struct("3i")
 
 HEAD, BODY, ANSWER, CLOSING = "head", "body", "answer", "closing"
 
@@ -60,7 +67,7 @@ class Protocol(HttpToolsProtocol):
         """Refuse a connection beyond those there may be."""
         self._answers = WholeAnswers(transport)
         super().connection_made(self._answers)
-        if len(self.connections) > self._limits.max_connections:
+        if self._is_one_too_many():
             self._refuse(503, TOO_MANY)
 
     def data_received(self, data: bytes) -> None:
@@ -135,6 +142,9 @@ class Protocol(HttpToolsProtocol):
         else:
             self._refuse(408, TOO_SLOW)
 
+    def _is_one_too_many(self) -> bool:
+        return len(self.connections) > self._limits.max_connections
+
     def _refuse(self, status: int, said: str) -> None:
         """Answer and close; only close where an answer to an earlier request is still to come, or has begun."""
         cycle = self.cycle
@@ -152,6 +162,44 @@ class Protocol(HttpToolsProtocol):
             head = b"".join(name + b": " + value + b"\r\n" for name, value in lines)
             self.transport.write(STATUS_LINE[status] + head + b"\r\n" + body)
         self.transport.close()
+
+
+class AdminProtocol(Protocol):
+    """One connection of the admin socket.
+
+    Only connections accepted on that socket get this class, and with it the application that asks for no credential:
+    nothing that a client sends over TCP can lead there. A server with all the connections it takes still answers here.
+
+    Parameters
+    ----------
+    app : ASGI application
+        Answers in place of the one for TCP.
+    limits, **more
+        As the parent takes them.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, **more: Any) -> None:
+        super().__init__(limits, **more)
+        self.app: Any = app
+
+    def connection_made(self, transport: Any) -> None:
+        """Note which user of this machine asks."""
+        self.app_state = {**self.app_state, "principal": _peer(transport.get_extra_info("socket"))}
+        super().connection_made(transport)
+
+    def _is_one_too_many(self) -> bool:
+        return False
+
+
+def _peer(connection: Any) -> str:
+    """Name the user at the other end of a Unix socket."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return "the admin socket"
+    _, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 class Sweeper:

@@ -11,11 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from starlette.types import ASGIApp
+
+from fin_pyfunc.host.lifeline import Lifeline
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.catalog import Catalog
 from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.health import HealthProbe
+from fin_pyfunc.serving.hosts.isolation import isolate
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.loader import load
 from fin_pyfunc.serving.metrics import definitions as m
@@ -38,11 +42,16 @@ from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.tracing import Tracer
 from fin_pyfunc.serving.trust.loads import Loads
 from fin_pyfunc.serving.trust.unknown import Unknown
+from fin_pyfunc.serving.warming import warm
 
 #: Called with the default model, or None where the server has none.
 ReadyHook = Callable[[LoadedModel | None], None]
 #: Seconds between attempts to load a default model that could not be loaded, where other workers serve.
 LOAD_AGAIN_SECONDS = 10.0
+_NOT_ISOLATED = (
+    "models.isolation is 'none': code of models runs in the workers, with the server's rights, environment and memory; "
+    "a crash of a model ends its worker, and models that bring different modules of one name cannot be loaded together"
+)
 logger = logging.getLogger("fin_pyfunc.server")
 
 
@@ -64,11 +73,15 @@ class Server:
         Where all workers of one server keep what they count; default one of this worker's own.
     board : Board, optional
         What the workers share; default one of this server's own.
+    lifeline : Lifeline, optional
+        What makes the workers share the processes that models run in; default one of this server's own.
 
     Attributes
     ----------
     is_leaving : bool
         Whether this worker ends, so that clients should connect anew.
+    admin_app : ASGI application or None
+        Answers what comes over the admin socket; set by `create_app`.
     watchers : Watchers
         Who looks on at predictions.
     at_end : list of callable
@@ -89,6 +102,7 @@ class Server:
         before_serving: Callable[[Server], Awaitable[None]] | None = None,
         metrics_folder: Path | None = None,
         board: Board | None = None,
+        lifeline: Lifeline | None = None,
     ) -> None:
         self._on_ready, self._on_fatal, self._on_stuck = on_ready, on_fatal or _ignore, on_stuck
         self._before_serving = before_serving
@@ -103,15 +117,26 @@ class Server:
             max_bytes=models.max_bytes,
         )
         self.settings = settings
+        self.admin_app: ASGIApp | None = None
         self.is_leaving = False
         self.at_end: list[Callable[[], None]] = []
-        self.compiler = Compiler()
         self.metrics = WorkerMetrics(settings.metrics.enabled, metrics_folder)
+        isolation = isolate(models, settings.limits.request_seconds, lifeline, self.metrics.values)
+        if isolation is None:
+            logger.warning(_NOT_ISOLATED)
+        self.hosts = None if isolation is None else isolation.hosts
+        self.compiler = Compiler(self.hosts)
         self.tracer = Tracer() if settings.tracing.enabled else None
         self.cache = ModelCache(
             resolver,
             Loads(
-                partial(load, resolver, backend=settings.backend, compiler=self.compiler),
+                partial(
+                    load,
+                    resolver,
+                    backend=settings.backend,
+                    compiler=self.compiler,
+                    isolation=isolation,
+                ),
                 resolver.discard,
                 models.loads,
                 models.load_seconds,
@@ -155,6 +180,7 @@ class Server:
         allow_file_store(os.environ, self.settings.mlflow.tracking_uri)
         bound_mlflow_waits(os.environ)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would draw in the log
+        warm(self.settings)  # a worker of ours has inherited these imports
         self.metrics.start()
         if self.tracer is not None:
             self.tracer.start()
@@ -184,6 +210,8 @@ class Server:
             self.predictor.close()
             self.health.close()
             self.compiler.close()
+            if self.hosts is not None:
+                self.hosts.close()
             self.cache.close()
             for finish in self.at_end:
                 finish()

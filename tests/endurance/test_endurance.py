@@ -12,7 +12,6 @@ from typing import Any
 import mlflow
 import psutil
 import pytest
-import requests
 from mlflow import MlflowClient
 from sklearn.linear_model import LogisticRegression
 
@@ -74,7 +73,7 @@ class Ordeal:
 
     async def switch_a_shadow_on(self) -> None:
         body = {"model_uri": f"models:/{NAME}/1", "share": 1.0}
-        answered = await asyncio.to_thread(requests.post, self.server.url + "/admin/shadow", json=body, timeout=60)
+        answered = await asyncio.to_thread(self.server.admin, "/admin/shadow", body)
         assert answered.status_code == 200, answered.text
         await asyncio.to_thread(wait_for, self.server.url, lambda n: total(n, "fin_pyfunc_shadow_rows_total") > 0)
 

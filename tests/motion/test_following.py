@@ -59,7 +59,7 @@ def until(server: Serving, model_id: str, uri: str | None = None) -> requests.Re
 
 
 def admin(server: Serving) -> dict[str, Any]:
-    answered = requests.get(server.url + "/admin/models", timeout=30)
+    answered = server.admin("/admin/models")
     assert answered.status_code == 200, answered.text
     body: dict[str, Any] = answered.json()
     return body

@@ -246,7 +246,7 @@ def served(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def shadow(server: Serving) -> dict[str, Any]:
-    state: dict[str, Any] = requests.get(server.url + "/admin/models", timeout=30).json()["shadow"]
+    state: dict[str, Any] = server.admin("/admin/models").json()["shadow"]
     return state
 
 
@@ -301,14 +301,14 @@ def test_a_shadow_that_is_stopped_is_asked_no_more_and_what_waits_is_dropped(
     served: Serving, registry: Registry
 ) -> None:
     body = {"model_uri": registry.sleeps, "share": 1}
-    assert requests.post(served.url + "/admin/shadow", json=body, timeout=60).status_code == 200
+    assert served.admin("/admin/shadow", body).status_code == 200
     before = compared(served)
     assert served.predict(row() | {"spread": 2.0}).status_code == 200
     time.sleep(1.0)  # it is at work on the first, unless this machine is very busy
     for _ in range(3):
         assert served.predict(row() | {"spread": 60.0}).status_code == 200
     stop = {"name": registry.sleeps, "reason": "Because."}
-    assert requests.post(served.url + "/admin/models/stop", json=stop, timeout=60).status_code == 200
+    assert served.admin("/admin/models/stop", stop).status_code == 200
     try:
         assert served.predict(row()).status_code == 200
         until(lambda: not shadow(served)["waiting"], 30)
@@ -319,7 +319,7 @@ def test_a_shadow_that_is_stopped_is_asked_no_more_and_what_waits_is_dropped(
         (line,) = [line for line in metrics.splitlines() if f'reason="stopped",shadow="{registry.sleeps}"' in line]
         assert float(line.split()[-1]) == 5 - done
     finally:
-        requests.post(served.url + "/admin/models/start", json={"name": registry.sleeps}, timeout=60)
+        served.admin("/admin/models/start", {"name": registry.sleeps})
     before = compared(served)
     assert served.predict(row() | {"spread": 0.01}).status_code == 200
     until(lambda: compared(served) > before)
@@ -327,7 +327,7 @@ def test_a_shadow_that_is_stopped_is_asked_no_more_and_what_waits_is_dropped(
 
 def test_it_ends_with_its_worker_whatever_it_is_at_work_on(served: Serving, registry: Registry) -> None:
     body = {"model_uri": registry.sleeps, "share": 1}
-    assert requests.post(served.url + "/admin/shadow", json=body, timeout=60).status_code == 200
+    assert served.admin("/admin/shadow", body).status_code == 200
     assert served.predict(row() | {"spread": 600.0}).status_code == 200
     time.sleep(1.0)
     before = worker(served)

@@ -81,7 +81,7 @@ def scores(on_gpu: NativeBackend, matrix: np.ndarray[Any, np.dtype[np.float64]],
             raise ScoringError("cuML answered no probabilities")
         return found
     if not len(matrix):  # estimators refuse to look at no rows at all
-        return np.empty((0, on_gpu.n_classes))
+        return np.empty((0, len(on_gpu.classes)))
     decided = np.asarray(to_host(on_gpu.call("decision_function", matrix)), dtype=np.float64)
     decided = decided.reshape(-1) if decided.ndim == 2 and decided.shape[1] == 1 else decided
     return np.column_stack([-decided, decided]) if decided.ndim == 1 else decided

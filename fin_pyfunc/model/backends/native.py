@@ -86,9 +86,14 @@ class NativeBackend:
         return Scores(classes=self._classes, index=self._index(predicted, len(table)), probabilities=checked)
 
     @property
-    def n_classes(self) -> int:
-        """How many labels there are."""
-        return len(self._classes)
+    def classes(self) -> list[Label]:
+        """Labels of the scores' columns."""
+        return self._classes
+
+    @property
+    def type_name(self) -> str:
+        """Name of the estimator's class."""
+        return type(self.estimator).__name__
 
     def of(self, estimator: Any, device: Literal["cpu", "gpu"]) -> NativeBackend:
         """The same features and labels, computed by another estimator."""

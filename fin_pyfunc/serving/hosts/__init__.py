@@ -1,1 +1,1 @@
-"""Model hosts as a worker sees them: processes for code that is not ours, and the environments that they run in."""
+"""Models that may run code, each in a process of its own, and the environments that these run in: a worker's side."""

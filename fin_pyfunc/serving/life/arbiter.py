@@ -85,6 +85,7 @@ class ReplacingArbiter(Arbiter):  # type: ignore[misc] # no types
                 for descriptor in self._estate.listeners:
                     os.close(descriptor)
         super().start()
+        self.app.listen_for_operators(self.LISTENERS[0].getsockname()[1])
 
     def init_signals(self) -> None:
         """As the parent does; then come those that were sent while this program started."""
@@ -203,6 +204,7 @@ class ReplacingArbiter(Arbiter):  # type: ignore[misc] # no types
             workers=[*self.WORKERS, *self._leaving],
             drain_seconds=max([self.cfg.graceful_timeout, *(gone.drain_seconds for gone in self._leaving.values())]),
             folder=str(self.app.folder),
+            admin=self.app.admin,
         )
         try:
             succession.start_again(estate, self.cfg.env_orig)

@@ -14,6 +14,8 @@ from typing import IO
 
 import msgspec
 
+from fin_pyfunc.serving.admin.listener import AdminListener
+
 logger = logging.getLogger("fin_pyfunc.server")
 
 #: Holds an `Estate` while the arbiter starts again within its own process.
@@ -45,6 +47,8 @@ class Estate(msgspec.Struct, kw_only=True, frozen=True):
         What those get to finish, once they are asked to leave.
     folder : str
         Where everything that the processes of this server keep lies.
+    admin : AdminListener, optional
+        The admin socket.
     """
 
     bind: str
@@ -52,6 +56,7 @@ class Estate(msgspec.Struct, kw_only=True, frozen=True):
     workers: list[int]
     drain_seconds: int
     folder: str
+    admin: AdminListener | None = None
 
 
 def inherited() -> Estate | None:
@@ -72,7 +77,8 @@ def command() -> list[str]:
 
 def start_again(estate: Estate, environ: Mapping[str, str]) -> None:
     """Become a new program in the same process: same id, same children, same sockets, new code and configuration."""
-    for descriptor in estate.listeners:
+    admin = [] if estate.admin is None else [estate.admin.descriptor]
+    for descriptor in (*estate.listeners, *admin):
         os.set_inheritable(descriptor, True)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

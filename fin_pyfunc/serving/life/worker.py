@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -17,10 +18,11 @@ import uvicorn
 from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
+from fin_pyfunc.serving.admin.listener import AdminListener
 from fin_pyfunc.serving.life.arbiter import LEAVE, REASONS
 from fin_pyfunc.serving.life.succession import take_signals
 from fin_pyfunc.serving.memory import resident_bytes
-from fin_pyfunc.serving.protocol import Protocol, Sweeper
+from fin_pyfunc.serving.protocol import AdminProtocol, Protocol, Sweeper
 from fin_pyfunc.serving.server import Server
 from fin_pyfunc.serving.settings import Limits, Settings
 
@@ -148,6 +150,28 @@ class DrainingServer(uvicorn.Server):
         if self._ours is not None:
             self._ours.predictor.drain()
             self._ours.is_leaving = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As the parent does, and accept on the admin socket, too: without TLS, and with an application of its own."""
+        await super().startup(sockets)
+        admin: AdminListener | None = getattr(self._worker.app, "admin", None)
+        if admin is None or self._ours is None or self._ours.admin_app is None:
+            return
+        protocol = partial(
+            AdminProtocol,
+            self._ours.admin_app,
+            self._worker.limits,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        # from Python 3.13 on, the first worker that closes it would remove it
+        kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        listening = socket.socket(fileno=os.dup(admin.descriptor))
+        server = await asyncio.get_running_loop().create_unix_server(protocol, sock=listening, **kept)
+        self.servers.append(server)
+        if self.is_ending:
+            server.close()
 
     async def on_tick(self, counter: int) -> bool:
         """Say, ten times a second, whether to stop now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,8 @@ class Block:
             self._probabilities.append(scores.probabilities.tobytes())
         if self._tables is not None:
             # of more rows a copy would cost more than it brings
-            self._tables.append(table.tobytes() if self._are_rows and n == 1 else table)
+            is_row = n == 1 and self._are_rows and isinstance(table, np.ndarray)
+            self._tables.append(table.tobytes() if is_row else table)
         if prediction.entered is not began or started is not decoded:
             self.waited.append((prediction.found - prediction.entered, began - prediction.found + started - decoded))
         self.n = i + 1
@@ -121,8 +123,9 @@ class Block:
         """All rows as they were scored; of a model whose features are all numbers."""
         assert self._tables is not None  # noqa: S101 - for the type checker
         assert self.loaded.model.features is not None  # noqa: S101
-        parts: list[Any] = [part if isinstance(part, bytes) else np.ascontiguousarray(part) for part in self._tables]
-        return np.frombuffer(b"".join(parts), np.float64).reshape(self.n_rows, len(self.loaded.model.features.names))
+        names = self.loaded.model.features.names
+        parts = [part if isinstance(part, bytes) else _as_bytes(part, names) for part in self._tables]
+        return np.frombuffer(b"".join(parts), np.float64).reshape(self.n_rows, len(names))
 
     def frame(self) -> pd.DataFrame:
         """All rows as they were meant; of a model that knows its features."""
@@ -130,3 +133,9 @@ class Block:
         assert self._tables is not None  # noqa: S101 - for the type checker
         assert features is not None  # noqa: S101
         return pd.concat([features.restore(table) for table in self._tables], ignore_index=True)
+
+
+def _as_bytes(table: Any, names: Sequence[str]) -> bytes:
+    """Rows in the model's order; MLflow hands a DataFrame to a model that this project did not log."""
+    matrix = table if isinstance(table, np.ndarray) else table.reindex(columns=names).to_numpy(np.float64)
+    return np.ascontiguousarray(matrix).tobytes()

@@ -159,7 +159,7 @@ class Follower:
         model = await self._cache.load(resolved, self._thread)
         await self._on_thread(warm_up, model)
         if before is not None and before.is_pyfunc_open and model.has_pyfunc:
-            await self._on_thread(lambda: model.pyfunc)
+            await self._on_thread(model.prepare_pyfunc)
         return model
 
     def _note_away(self) -> None:

@@ -75,6 +75,7 @@ class LoadedEntry(msgspec.Struct, kw_only=True, frozen=True):
     hits: Annotated[int, Meta(description="Requests that asked for it.")]
     loaded_at: Annotated[str, Meta(description="ISO 8601, UTC.")]
     stopped: Annotated[str | None, Meta(description="The operator's reason, where it is stopped.")]
+    outage: Annotated[str | None, Meta(description="Why the process that it runs in does not answer now.")]
 
 
 class RejectedVersion(msgspec.Struct, kw_only=True, frozen=True):

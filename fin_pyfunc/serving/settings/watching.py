@@ -68,10 +68,27 @@ class Record(Section, frozen=True):
 class Admin(Section, frozen=True):
     """What operators decide while the server runs."""
 
+    socket: Annotated[
+        Text | None,
+        Meta(
+            description="Unix socket that answers `/admin/…` without a credential, to the server's own user alone: an "
+            "absolute path in a folder that only this user can enter, `auto` for one that `fin-pyfunc models` finds by "
+            "itself, null for none."
+        ),
+    ] = "auto"
     state_file: Annotated[
         Text | None,
         Meta(description="File that keeps what was stopped over a restart; null keeps it until the server ends."),
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.socket not in (None, "auto") and not self.socket.startswith("/"):
+            raise SettingsError(
+                [
+                    f"{ROOT}.admin.socket: expected auto or an absolute path such as /run/fin-pyfunc/admin.sock, got "
+                    "another text; null in the file, or an empty variable, is no socket"
+                ]
+            )
 
 
 class Shadow(Section, frozen=True):

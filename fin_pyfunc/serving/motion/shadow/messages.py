@@ -9,6 +9,7 @@ import msgspec
 
 from fin_pyfunc.model.decision import Label
 from fin_pyfunc.model.features import FeatureSpec
+from fin_pyfunc.serving.settings import Models
 
 T = TypeVar("T")
 
@@ -38,6 +39,9 @@ class Opening(msgspec.Struct, array_like=True, tag=0):
     log_level : str
     is_json : bool
         How the log is written.
+    models : Models
+    request_seconds : float
+        As the settings have them, for a model that may run code.
     """
 
     path: str
@@ -52,6 +56,8 @@ class Opening(msgspec.Struct, array_like=True, tag=0):
     differences_bytes: int
     log_level: str
     is_json: bool
+    models: Models
+    request_seconds: float
 
 
 class Answered(msgspec.Struct, array_like=True, tag=1):

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.model.choice import nearest
-from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.decision import Scores
 from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.serving.hosts.isolation import isolate
+from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.loader import opened, warm_up
 from fin_pyfunc.serving.logs.lines import set_up
 from fin_pyfunc.serving.motion.shadow import comparison
@@ -63,12 +64,18 @@ class Scorer:
 
     Parameters
     ----------
-    model : Classifier
+    loaded : LoadedModel
     opening : Opening
+
+    Attributes
+    ----------
+    hosted_seconds : float
+        Time that a model in a process of its own has taken; that process's is not this one's processor time.
     """
 
-    def __init__(self, model: Classifier, opening: Opening) -> None:
-        self._model, self._opening = model, opening
+    def __init__(self, loaded: LoadedModel, opening: Opening) -> None:
+        self._model, self._opening = loaded.model, opening
+        self._is_hosted, self.hosted_seconds = loaded.hosted is not None, 0.0
         file = opening.differences_file
         self._differences = Differences(None if file is None else Path(file), opening.differences_bytes)
         self._queue: deque[Seen] = deque()
@@ -94,7 +101,10 @@ class Scorer:
             return
         began = time.perf_counter()
         together = self._take()
-        for part in self._scored(together):
+        scored = self._scored(together)
+        if self._is_hosted:
+            self.hosted_seconds += time.perf_counter() - began
+        for part in scored:
             self._compare(*part)
         n = together.n_rows
         self._report.taken += n
@@ -175,6 +185,8 @@ def run(reading: int, writing: int) -> None:
     if not isinstance(opening, Opening):
         return  # the worker has ended
     set_up(opening.log_level, opening.is_json)
+    if opening.models.isolation == "process" and not opening.is_data:
+        _yield_to_all()  # already, as processes that are started from here run with what this one has
     try:
         scorer = Scorer(_opened(opening), opening)
     except Exception as e:
@@ -194,7 +206,7 @@ def run(reading: int, writing: int) -> None:
             scorer.work()
         if (report := scorer.report()) is not None:
             _say(writing, report)
-        before, spent = spent, time.process_time()
+        before, spent = spent, time.process_time() + scorer.hosted_seconds
         # what it had no use for is kept for one look, not for more of them
         free_at = max(free_at, now - PAUSE_SECONDS) + (spent - before) / opening.part_of_time
         time.sleep(PAUSE_SECONDS)
@@ -226,12 +238,13 @@ def _say(writing: int, message: ToWorker) -> None:
             content = content[os.write(writing, content) :]
 
 
-def _opened(opening: Opening) -> Classifier:
+def _opened(opening: Opening) -> LoadedModel:
     resolved = Resolved(opening.uri, opening.model_id, opening.path, None, False, opening.kind)
     snapshot = describe(Path(opening.path))  # the worker's own private copy
-    loaded = opened(snapshot, resolved, nearest(opening.backend), None, opening.is_data)
+    isolation = None if opening.is_data else isolate(opening.models, opening.request_seconds)
+    loaded = opened(snapshot, resolved, nearest(opening.backend), None, opening.is_data, isolation)
     warm_up(loaded)
-    return loaded.model
+    return loaded
 
 
 def _end_with_worker() -> None:

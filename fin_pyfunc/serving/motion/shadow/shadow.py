@@ -218,7 +218,7 @@ class Shadow:
     def _opening(self, loaded: LoadedModel) -> Opening:
         settings, shadow, resolved = self._settings, self._settings.shadow, loaded.resolved
         return Opening(
-            path=str(loaded.path),
+            path=str(loaded.folder.path),
             uri=resolved.uri,
             model_id=resolved.model_id,
             kind=resolved.kind,
@@ -230,6 +230,8 @@ class Shadow:
             differences_bytes=shadow.differences_bytes,
             log_level=settings.log_level,
             is_json=settings.log_format == "json",
+            models=settings.models,
+            request_seconds=settings.limits.request_seconds,
         )
 
     def _now(self, active: _Active) -> LoadedModel:

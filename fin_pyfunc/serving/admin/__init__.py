@@ -1,0 +1,1 @@
+"""The admin socket: a Unix socket for the server's operators."""
