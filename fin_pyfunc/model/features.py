@@ -40,6 +40,10 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     identifiers: list[str] = []
     extra: Literal["ignore", "forbid"] = "ignore"
 
+    def __post_init__(self) -> None:
+        if len(set(self.names)) < len(self.names) or not all(isinstance(name, str) for name in self.names):
+            raise ValueError("a feature's name is there twice, or is no text")
+
     @cached_property
     def names(self) -> list[str]:
         """Feature names in training order."""

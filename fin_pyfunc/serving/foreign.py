@@ -37,7 +37,10 @@ def features_of_names(names: Any) -> FeatureSpec | None:
     """An estimator's `feature_names_in_` as a FeatureSpec that takes any value."""
     if names is None:
         return None
-    return FeatureSpec(features=[Feature(name=str(name), kind="any", dtype="object") for name in names])
+    try:
+        return FeatureSpec(features=[Feature(name=str(name), kind="any", dtype="object") for name in names])
+    except ValueError as e:
+        raise ArtifactError(f"The model cannot be asked by the names of its features: {e}.") from e
 
 
 def features_of_signature(schema: Any) -> FeatureSpec | None:

@@ -238,8 +238,6 @@ def _ours(
     """Our own artifact, unless its code file is another."""
     path = function.get("model_code_path")
     entry = Path(path).name if isinstance(path, str) else ""  # MLflow writes where it was, and looks for its last part
-    if not others and not _is_declared(described) and function.get("loader_module") in _PYTHON_MODELS:
-        return _pyfunc(snapshot, "a Python model around an artifact of fin_pyfunc", signature)
     if (
         others
         or function.get("loader_module") != _CODE_MODEL
@@ -247,6 +245,8 @@ def _ours(
         or not _is_own_artifact(function.get("artifacts"))
         or not isinstance(function.get("config") or {}, dict)
     ):
+        if not others and not _is_declared(described) and function.get("loader_module") in _PYTHON_MODELS:
+            return _pyfunc(snapshot, "a Python model around an artifact of fin_pyfunc", signature)
         raise _two_forms("an artifact of fin_pyfunc", "what python_function names")
     if entry not in snapshot.files:
         raise ArtifactError("The model's MLmodel names a file that is not in its folder: log the model again.")

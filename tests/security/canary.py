@@ -62,7 +62,12 @@ class Canary:
     @property
     def pickle(self) -> bytes:
         """Leaves the marker behind when it is loaded."""
-        return pickle.dumps(_Touches(str(self.marker)))
+        return pickle.dumps(self.touches)
+
+    @property
+    def touches(self) -> Any:
+        """What becomes such a pickle in any pickler."""
+        return _Touches(str(self.marker))
 
     def assert_untouched(self) -> None:
         """Nothing of the canary was opened, listed, run or connected to."""
@@ -77,6 +82,12 @@ class Canary:
         subprocess.run([sys.executable, "-c", program], env={**os.environ, **self.env}, check=True)
         assert "open" in self._log.read_text()
         self._log.write_text("")
+
+    def reset(self) -> None:
+        """Forget what was noticed."""
+        self.marker.unlink(missing_ok=True)
+        self._log.write_text("")
+        self.connections = 0
 
     def close(self) -> None:
         self._socket.close()
