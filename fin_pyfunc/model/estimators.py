@@ -39,6 +39,7 @@ TRUSTED_TYPES = frozenset(
         "lightgbm.sklearn.LGBMClassifier",
         "numpy.dtype",
         *(f"numpy.{pooling}" for pooling in ("max", "mean", "median", "min")),
+        *(f"scipy.sparse._{form}.{form}_{kind}" for form in ("csc", "csr") for kind in ("array", "matrix")),
         "sklearn._loss.link.Interval",
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",

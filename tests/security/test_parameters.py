@@ -306,6 +306,12 @@ ON_WORDS: dict[str, Callable[[], Any]] = {
     "reduced": lambda: make_pipeline(
         ColumnTransformer([("t", make_pipeline(CountVectorizer(), TruncatedSVD(2)), "news")]), LogisticRegression()
     ),
+    "support vectors of words": lambda: make_pipeline(
+        ColumnTransformer([("t", TfidfVectorizer(), "news")]), SVC(probability=False)
+    ),
+    "neighbours of words": lambda: make_pipeline(
+        ColumnTransformer([("t", TfidfVectorizer(), "news")]), KNeighborsClassifier(3)
+    ),
     "chosen words": lambda: make_pipeline(
         ColumnTransformer([("t", CountVectorizer(), "news")]), SelectKBest(chi2, k=2), ComplementNB()
     ),
@@ -348,7 +354,7 @@ ON_BARS: dict[str, Callable[[], Any]] = {
     "neighbours": lambda: KNeighborsClassifier(metric="manhattan", weights="distance", n_jobs=4),
     "neighbours of a power": lambda: KNeighborsClassifier(p=3, algorithm="kd_tree"),
     "neighbours by cosine": lambda: KNeighborsClassifier(metric="cosine", algorithm="brute"),
-    "a Gaussian process": lambda: GaussianProcessClassifier(1.0 * RBF() + WhiteKernel() + Matern(nu=1.5), optimizer=None),
+    "a Gaussian process": lambda: GaussianProcessClassifier(RBF() + WhiteKernel() * Matern(nu=1.5), optimizer=None),
     "a network": lambda: MLPClassifier((4,), max_iter=20, early_stopping=True, solver="sgd"),
     "stochastic descent": lambda: SGDClassifier(loss="modified_huber", penalty="elasticnet"),
     "ridge": lambda: RidgeClassifierCV(),
