@@ -256,7 +256,7 @@ def worker(server: Serving) -> psutil.Process:
 
 
 def shadow_process(of: psutil.Process) -> psutil.Process:
-    (found,) = (child for child in of.children() if any("shadow" in word for word in child.cmdline()))
+    (found,) = (child for child in of.children() if "fin_pyfunc.serving.motion.shadow" in child.cmdline())
     return found
 
 
