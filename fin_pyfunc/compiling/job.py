@@ -60,4 +60,4 @@ def _read(job: Job) -> Any:
         return estimators.load_file(Path(job.path), job.kind)
     import mlflow.pyfunc
 
-    return mlflow.pyfunc.load_model(job.path).get_raw_model()
+    return mlflow.pyfunc.load_model(job.path, suppress_warnings=True).get_raw_model()

@@ -114,12 +114,17 @@ def opened(
     folder = classify(snapshot, resolved.kind)
     if is_data and folder.runs_code is not None:
         raise ModelForbiddenError(_PICKLE if folder.is_bare else _EXECUTABLE.format(folder.runs_code))
-    made = None if folder.runs_code is not None else _open_data(folder, backend, is_data)
+    made = None
+    # under `environment: model` an estimator wants the libraries it was fitted with, even where it is data
+    is_elsewhere = isolation is not None and isolation.has_environments and not is_data and not folder.is_bare
+    if folder.runs_code is None and not (is_elsewhere and folder.form != "onnx"):
+        made = _open_data(folder, backend, is_data)
     if made is None and isolation is not None:
         made = _open_hosted(snapshot, folder, backend, isolation, resolved.model_id)
     elif made is None:
         made = _open_here(folder, backend)
-    if made.model.manifest is None and compiler is not None:
+    # in another environment than its own, what is compiled could answer as other versions of its libraries do
+    if made.model.manifest is None and compiler is not None and not (made.hosted is not None and is_elsewhere):
         path, kind = (folder.path, "mlflow") if folder.file is None else (folder.data_file, folder.form)
         compiler.later(made.model, path, kind)
     return LoadedModel(

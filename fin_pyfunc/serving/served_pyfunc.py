@@ -86,7 +86,7 @@ def by_mlflow(path: Path) -> PyFuncModel:
     import mlflow.pyfunc
 
     try:
-        return mlflow.pyfunc.load_model(str(path))
+        return mlflow.pyfunc.load_model(str(path), suppress_warnings=True)
     except Exception as e:
         if (missing := ArtifactError.missing(e)) is not None:
             raise missing from e

@@ -33,6 +33,11 @@ class Isolation:
     def __init__(self, hosts: Hosts, environments: Environments | None = None) -> None:
         self.hosts, self._environments = hosts, environments
 
+    @property
+    def has_environments(self) -> bool:
+        """Whether hosts run in environments built for their models."""
+        return self._environments is not None
+
     def open_estimator(self, snapshot: Snapshot, folder: ModelFolder, manifest: Manifest, name: str) -> HostedModel:
         """Open the estimator of a model logged by this project.
 
@@ -85,6 +90,8 @@ class Isolation:
         ------
         ArtifactError, BackendError, ModelUnavailableError
         """
+        if folder.form == "skops":
+            _refuse_unknown_types(folder.data_file)
         python = None if folder.is_bare else self._python(folder.path)  # reads the requirements as they are
         drop_references(folder.path)
         opening = Opening(

@@ -119,6 +119,13 @@ class Models(Section, frozen=True):
     ] = 900.0
 
     def __post_init__(self) -> None:
+        if self.environment == "model" and self.isolation == "none":
+            raise SettingsError(
+                [
+                    f"{ROOT}.models.environment: model needs {ROOT}.models.isolation: process, because one process has "
+                    "one environment; set one of the two to its default"
+                ]
+            )
         if self.environment == "model" and find_uv() is None:
             raise SettingsError(
                 [
