@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from fin_pyfunc.model.decision import Decisions, Thresholds
 from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, ScoringError
 from fin_pyfunc.model.features import Table
@@ -102,11 +104,12 @@ class _Model:
         except Exception as e:
             self.error = self._mended(e, data)
             if not is_own and not isinstance(self.error, RequestError | FeatureError):
-                self.fail(e, _frame(data), _frame(data), decoded)
+                self.fail(e, self._table(data), _frame(data), decoded)
             if self.failure is not None:
                 self.failure.error = self.error
             raise
-        self.answer(pyfunc_decisions(answered, self.loaded.model.thresholds), _frame(data), _frame(data), decoded)
+        decisions = pyfunc_decisions(answered, self.loaded.model.thresholds)
+        self.answer(decisions, self._table(data), _frame(data), decoded)
         return answered
 
     def fail(self, error: Exception, table: Table, frame: pd.DataFrame, decoded: float) -> None:
@@ -122,6 +125,17 @@ class _Model:
             entered=t.entered,
             found=t.found,
         )
+
+    def _table(self, data: Any) -> Table:
+        """Rows as `/predict` would score them, for the observers; MLflow's own where `/predict` would refuse them."""
+        frame, features = _frame(data), self.loaded.model.features
+        if features is None:
+            return frame
+        try:
+            return features.check(frame)
+        except FeatureError:
+            named = frame.reindex(columns=features.names)
+            return named.astype(np.float64) if features.is_numeric else named
 
     def _identifiers(self, frame: pd.DataFrame) -> dict[str, Sequence[Any]]:
         features = self.loaded.model.features
@@ -182,8 +196,10 @@ def pyfunc_decisions(answered: Any, thresholds: Thresholds) -> Decisions:
 
     try:
         labels = pyfunc.labels(answered)
-    except ScoringError:
+    except (ScoringError, TypeError, ValueError):
         rows = answered.to_dict("records") if hasattr(answered, "to_dict") else answered
+        if isinstance(rows, str) or not isinstance(rows, Sequence | np.ndarray) or not np.ndim(rows):
+            rows = [rows]
         labels = [json.dumps(row.tolist() if hasattr(row, "tolist") else row, default=str) for row in rows]
     return Decisions(pyfunc.scores(labels), thresholds, pyfunc.PyfuncBackend.name)
 
@@ -210,11 +226,14 @@ def _media_type(content_type: str) -> str:
 
 
 def _frame(data: Any) -> pd.DataFrame:
-    """Rows as MLflow hands them over: a DataFrame, or an array, a list or a dict of them."""
+    """Rows as MLflow hands them over: a DataFrame, or an array, a list or a dict of them; anything else is one row."""
     import pandas as pd
 
     if isinstance(data, pd.DataFrame):
         return data
-    if isinstance(data, dict):
-        return pd.DataFrame({name: list(values) for name, values in data.items()})
-    return pd.DataFrame({"input": list(data)})
+    try:
+        if isinstance(data, dict):
+            return pd.DataFrame({name: list(values) for name, values in data.items()})
+        return pd.DataFrame({"input": [data] if isinstance(data, str) else list(data)})
+    except (TypeError, ValueError):
+        return pd.DataFrame({"input": [data]})

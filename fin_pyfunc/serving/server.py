@@ -17,6 +17,7 @@ from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.default_model import DefaultModel
 from fin_pyfunc.serving.health import HealthProbe
 from fin_pyfunc.serving.loader import LoadedModel, load
+from fin_pyfunc.serving.memory import keep_little
 from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.worker import WorkerMetrics
 from fin_pyfunc.serving.motion.board import Board
@@ -151,6 +152,7 @@ class Server:
 
         Yields itself as the lifespan's state, so that whoever runs the application can tell it to drain.
         """
+        keep_little()
         allow_file_store(os.environ, self.settings.mlflow.tracking_uri)
         bound_mlflow_waits(os.environ)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would draw in the log
