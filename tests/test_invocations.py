@@ -400,14 +400,13 @@ def test_what_a_model_without_a_table_is_given_is_answered_as_mlflow_answers_it(
 
 def test_a_long_row_is_taken_where_the_signature_says_so(tmp_path: Path) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    vectors = {
-        "tensor": Schema([TensorSpec(np.dtype("float64"), (-1, 5000))]),
-        "array": Schema([ColSpec(Array(DataType.double), "vector")]),
+    bodies = {
+        "tensor": (Schema([TensorSpec(np.dtype("float64"), (-1, 5000))]), {"instances": [[0.5] * 5000] * 2}),
+        "array": (Schema([ColSpec(Array(DataType.double), "v")]), {"dataframe_records": [{"v": [0.5] * 5000}] * 2}),
     }
-    body = json.dumps({"instances": [[0.5] * 5000] * 2}).encode()
-    for name, inputs in vectors.items():
+    for name, (inputs, body) in bodies.items():
         (tmp_path / name).mkdir()
         signature = mlflow.models.ModelSignature(inputs=inputs)
         mlflow.pyfunc.save_model(tmp_path / name / "model", python_model=Mirror(), signature=signature)
         for one in pair(tmp_path / name):
-            assert one.require_same(body, JSON).status_code == 200
+            assert one.require_same(json.dumps(body).encode(), JSON).status_code == 200
