@@ -6,10 +6,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import requests
 from sklearn.linear_model import LogisticRegression
@@ -261,6 +265,98 @@ def test_a_body_made_to_cost_is_a_4xx_in_bounded_memory(server: Serving, row: di
         assert [answer.status for answer in found] == [status]
     assert found[0].headers["content-type"] == "application/json"
     assert memory(server) - before < 400
+
+
+CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
+
+
+def wide_parquet() -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({f"c{i}": [1.0] for i in range(100_000)}), sink)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def columns(n: int) -> bytes:
+    return b",".join(b'"k%d"' % i for i in range(n))
+
+
+#: Bodies of MLflow's route by what is wrong with them: content type, body and status; made when it is its turn.
+TABLES: dict[str, Any] = {
+    "CSV of 600,000 columns": lambda: (CSV, b"," * 600_000 + b"\n" + b"," * 600_000 + b"\n", 422),
+    "CSV of 15,000,000 columns": lambda: (CSV, b"," * 15_000_000 + b"\n" + b"," * 15_000_000 + b"\n", 422),
+    "a CSV cell of 30 MB": lambda: (CSV, b"spread\n" + b"x" * 30_000_000 + b"\n", 422),
+    "a CSV name of 30 MB": lambda: (CSV, b"x" * 30_000_000 + b"\n1\n", 422),
+    "1e6 quotes": lambda: (CSV, b"spread\n" + b'"' * 1_000_000, 422),
+    "1e6 quotes and one": lambda: (CSV, b"spread\n" + b'"' * 1_000_001, 422),
+    "1e7 carriage returns": lambda: (CSV, b"spread" + b'\r "' * 10_000_000, 422),
+    "CSV of 2,500 empty columns": lambda: (CSV, (b"," * 2499 + b"\n") * 13_000, 413),
+    "split: 200,000 columns": lambda: (
+        "application/json",
+        b'{"dataframe_split":{"columns":[%s],"data":[[%s]]}}' % (columns(200_000), b",".join([b"1"] * 200_000)),
+        422,
+    ),
+    "records: a key of its own for each row": lambda: (
+        *("application/json", b'{"dataframe_records":[%s]}' % b",".join(b'{"k%d":1}' % i for i in range(1_000_000))),
+        422,
+    ),
+    "inputs: 200,000 keys": lambda: (
+        *("application/json", b'{"inputs":{%s}}' % b",".join(b'"k%d":[1]' % i for i in range(200_000))),
+        422,
+    ),
+    "instances: a row of 1,000,000 numbers": lambda: (
+        *("application/json", b'{"instances":[[%s]]}' % b",".join([b"1.5"] * 1_000_000)),
+        422,
+    ),
+    "30 MB of empty lists": lambda: ("application/json", b"[" + b"[]," * 10_000_000 + b"[]]", 413),
+    "instances: 30 MB of empty lists": lambda: (
+        *("application/json", b'{"instances":[' + b"[]," * 10_000_000 + b"[]]}"),
+        413,
+    ),
+    "an index that makes rows": lambda: (
+        "application/json",
+        b'{"dataframe_split":{"columns":[%s],"index":[%s],"data":null}}'
+        % (columns(2_000), b",".join([b"1"] * 1_000_000)),
+        413,
+    ),
+    "a number of 30 MB": lambda: ("application/json", b'{"instances":[0.%s]}' % (b"1" * 30_000_000), 422),
+    "Parquet of 100,000 columns": lambda: (PARQUET, wide_parquet(), 413),
+}
+
+
+@pytest.mark.parametrize("wrong", TABLES)
+def test_a_table_made_to_cost_is_a_4xx_at_once_and_leaves_no_memory_behind(
+    server: Serving, row: dict[str, float], wrong: str, record_property: Any
+) -> None:
+    content_type, body, status = TABLES[wrong]()
+    sent = post(body, "/invocations", "Connection: close").replace(b"application/json", content_type.encode(), 1)
+    frame = pd.DataFrame([row] * 3)
+    for kind, good in ((CSV, frame.to_csv(index=False).encode()), (PARQUET, frame.to_parquet())):
+        for _ in range(4):  # what the first request of each thread imports is not the body's doing
+            answered = requests.post(server.url + "/invocations", good, headers={"Content-Type": kind}, timeout=60)
+            assert answered.status_code == 200
+    time.sleep(1.5)  # what the test before left
+    before = resident(server)
+    with Others(server, row):
+        began = time.monotonic()
+        with ThreadPoolExecutor(2) as pool:  # two at once
+            found = [answer for answers in pool.map(lambda _: exchange(server, sent), range(2)) for answer in answers]
+        took = time.monotonic() - began
+    assert [answer.status for answer in found] == [status] * 2
+    assert found[0].detail()
+    assert took < 5  # alone on a machine: within a second
+    deadline = time.monotonic() + 10
+    while resident(server) - before > 10_000_000:
+        assert time.monotonic() < deadline, f"{(resident(server) - before) / 1e6:.0f} MB stay"
+        time.sleep(0.1)
+    record_property("seconds", took)
+    record_property("megabytes", (resident(server) - before) / 1e6)
+
+
+def resident(server: Serving) -> int:
+    """Bytes of its worker."""
+    (worker,) = psutil.Process(server.process.pid).children()
+    rss: int = worker.memory_info().rss
+    return rss
 
 
 def test_bodies_held_at_once_are_bounded(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import cloudpickle
@@ -34,7 +35,14 @@ def test_a_thread_that_never_comes_back_is_replaced_and_then_its_worker_is(
     quick, stuck = row | {"spread": 0.0}, row | {"spread": 10.0}
     with serving("-m", str(tmp_path / "model"), folder=tmp_path, env=env) as server:
         (first,) = psutil.Process(server.process.pid).children()
-        for ask in (server.predict, lambda r: server.predict_batch([r])):
+        in_mlflows_way = partial(server._post, "/invocations")
+        asks = (
+            server.predict,
+            lambda r: server.predict_batch([r]),
+            lambda r: in_mlflows_way({"dataframe_records": [r]}),
+        )
+        assert in_mlflows_way({"dataframe_records": [quick]}).status_code in (200, 504)  # MLflow's import takes seconds
+        for ask in asks:
             answered = ask(stuck)
             assert answered.status_code in (500, 504)
             assert "Prediction failed" in answered.text or "request_seconds" in answered.text

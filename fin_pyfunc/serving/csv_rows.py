@@ -62,6 +62,8 @@ def batches(body: bytes, names: Sequence[str], wanted: Sequence[str]) -> Any:
     import pyarrow as pa
     import pyarrow.csv
 
+    if len(body) <= BLOCK_BYTES and not body.endswith((b"\n", b"\r")):
+        body += b"\n"  # Arrow does not read a header that ends with the file
     return pyarrow.csv.open_csv(
         pa.BufferReader(body),
         # one thread: only then does Arrow know the number of a bad row

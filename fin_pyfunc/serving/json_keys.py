@@ -15,6 +15,8 @@ from fin_pyfunc.serving.errors import RequestError
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _TOO_DEEP = "The body is nested too deeply: features are numbers, text, booleans or null."
+#: How many times as many different keys all objects of one body may have as one may: rows have the same ones.
+_DIFFERENT = 16
 _TWICE = "The body names a key more than once: send each key once."
 
 
@@ -80,12 +82,13 @@ class _Pairs:
     """Makes a dict of an object's pairs, and notes keys that are given twice."""
 
     def __init__(self, max_keys: int) -> None:
-        self._max_keys, self.doubled = max_keys, list[str]()
+        self._max_keys, self._names, self.doubled = max_keys, set[str](), list[str]()
 
     def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(pairs) > self._max_keys:
-            raise _too_many(self._max_keys)
         made = dict(pairs)
+        self._names.update(made)
+        if len(pairs) > self._max_keys or len(self._names) > _DIFFERENT * self._max_keys:
+            raise _too_many(self._max_keys)
         if len(made) < len(pairs) and len(self.doubled) <= MAX_PROBLEMS:
             counts = Counter(name for name, _ in pairs)
             self.doubled += [name for name, n in counts.items() if n > 1 and name not in self.doubled]

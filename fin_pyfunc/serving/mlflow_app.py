@@ -14,10 +14,11 @@ from starlette.types import Receive, Scope, Send
 from fin_pyfunc.serving.callers.principal import require_model
 from fin_pyfunc.serving.content_types import CSV, JSON, PARQUET, media_type
 from fin_pyfunc.serving.decode import most_keys
-from fin_pyfunc.serving.endpoints import answer, unanswered
+from fin_pyfunc.serving.endpoints import LARGE_BYTES, answer, unanswered
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.http import header, read_body, require_method
 from fin_pyfunc.serving.loaded_model import LoadedModel
+from fin_pyfunc.serving.memory import release_arrow
 from fin_pyfunc.serving.mlflow_bodies import check_csv, misread, plain_parquet, read_json
 from fin_pyfunc.serving.mlflow_scoring import Times, score, score_hosted
 from fin_pyfunc.serving.prediction import Prediction, UnansweredError, Watchers
@@ -60,10 +61,14 @@ class Invocations:
         times = Times(entered, found, time.perf_counter())
         most = most_keys(loaded.model, self._limits.max_row_keys)
         n_rows = None
-        if sent == CSV:
-            n_rows = check_csv(body, most, self._limits)
-        elif sent == PARQUET:
-            body = plain_parquet(body, most, self._limits)
+        try:
+            if sent == CSV:
+                n_rows = check_csv(body, most, self._limits)
+            elif sent == PARQUET:
+                body = plain_parquet(body, most, self._limits)
+        finally:
+            if sent != JSON and len(body) > LARGE_BYTES:
+                release_arrow()
         data = body if sent != JSON else read_json(body, most, loaded.input_schema, self._limits)
         if loaded.hosted is not None:
             encoded, prediction = score_hosted(loaded, loaded.hosted, content_type, body, times)

@@ -109,12 +109,12 @@ def score_hosted(
     if said.failure == "model":
         error = ScoringError(f"the model raised {said.error}")
         held = _identifiers(loaded, frame)
-        raise UnansweredError(Failure(error, None, loaded, frame, times.began, decoded, None, held))
+        raise UnansweredError(Failure(error, None, loaded, _table(loaded, frame), times.began, decoded, None, held))
     if said.failure is not None or said.status >= 400:
         raise unreadable(_media_type(content_type))
     scores = Scores(classes=said.classes, index=np.array(said.index, np.intp), probabilities=None)
     prediction = Prediction(
-        *(None, loaded, frame, Decisions(scores, loaded.model.thresholds, PyfuncBackend.name)),
+        *(None, loaded, _table(loaded, frame), Decisions(scores, loaded.model.thresholds, PyfuncBackend.name)),
         *(times.began, decoded, None, _identifiers(loaded, frame)),
         entered=times.entered,
         found=times.found,
@@ -148,11 +148,12 @@ class _Model:
         except Exception as e:
             self.error = self._mended(e, data)
             if not is_own and not isinstance(self.error, RequestError | FeatureError):
-                self.fail(e, _frame(data), _frame(data), decoded)
+                self.fail(e, _table(self.loaded, _frame(data)), _frame(data), decoded)
             if self.failure is not None:
                 self.failure.error = self.error
             raise
-        self.answer(pyfunc_decisions(answered, self.loaded.model.thresholds), _frame(data), _frame(data), decoded)
+        decisions = pyfunc_decisions(answered, self.loaded.model.thresholds)
+        self.answer(decisions, _table(self.loaded, _frame(data)), _frame(data), decoded)
         return answered
 
     def fail(self, error: Exception, table: Table, frame: pd.DataFrame, decoded: float) -> None:
@@ -223,8 +224,10 @@ def pyfunc_decisions(answered: Any, thresholds: Thresholds) -> Decisions:
 
     try:
         labels = pyfunc.labels(answered)
-    except ScoringError:
+    except (ScoringError, TypeError, ValueError):
         rows = answered.to_dict("records") if hasattr(answered, "to_dict") else answered
+        if isinstance(rows, str) or not isinstance(rows, Sequence | np.ndarray) or not np.ndim(rows):
+            rows = [rows]
         labels = [json.dumps(row.tolist() if hasattr(row, "tolist") else row, default=str) for row in rows]
     return Decisions(pyfunc.scores(labels), thresholds, pyfunc.PyfuncBackend.name)
 
@@ -246,6 +249,18 @@ def _nulled(value: Any) -> Any:
     return value
 
 
+def _table(loaded: LoadedModel, frame: pd.DataFrame) -> Table:
+    """Rows as `/predict` would score them, for the observers; MLflow's own where `/predict` would refuse them."""
+    features = loaded.model.features
+    if features is None:
+        return frame
+    try:
+        return features.check(frame)
+    except FeatureError:
+        named = frame.reindex(columns=features.names)
+        return named.astype(np.float64) if features.is_numeric else named
+
+
 def _identifiers(loaded: LoadedModel, frame: pd.DataFrame) -> dict[str, Sequence[Any]]:
     features = loaded.model.features
     names = () if features is None else features.identifiers
@@ -257,11 +272,14 @@ def _media_type(content_type: str) -> str:
 
 
 def _frame(data: Any) -> pd.DataFrame:
-    """Rows as MLflow hands them over: a DataFrame, or an array, a list or a dict of them."""
+    """Rows as MLflow hands them over: a DataFrame, or an array, a list or a dict of them; anything else is one row."""
     import pandas as pd
 
     if isinstance(data, pd.DataFrame):
         return data
-    if isinstance(data, dict):
-        return pd.DataFrame({name: list(values) for name, values in data.items()})
-    return pd.DataFrame({"input": list(data)})
+    try:
+        if isinstance(data, dict):
+            return pd.DataFrame({name: list(values) for name, values in data.items()})
+        return pd.DataFrame({"input": [data] if isinstance(data, str) else list(data)})
+    except (TypeError, ValueError):
+        return pd.DataFrame({"input": [data]})

@@ -22,6 +22,7 @@ from fin_pyfunc.serving.health import HealthProbe
 from fin_pyfunc.serving.hosts.isolation import isolate
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.loader import load
+from fin_pyfunc.serving.memory import keep_little
 from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.worker import WorkerMetrics
 from fin_pyfunc.serving.motion.board import Board
@@ -177,6 +178,7 @@ class Server:
 
         Yields itself as the lifespan's state, so that whoever runs the application can tell it to drain.
         """
+        keep_little()
         allow_file_store(os.environ, self.settings.mlflow.tracking_uri)
         bound_mlflow_waits(os.environ)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it would draw in the log

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from fin_pyfunc.model.errors import ScoringError
+from fin_pyfunc.serving.withheld import forget_locals
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -106,11 +107,12 @@ class ScoringThreads(Executor):
                     outcome = function()
                 except BaseException as error:
                     settle, outcome = answer.set_exception, error
+                    forget_locals(error)
                 with self._lock:
                     del self._running[number]
                     if number in self._lost:  # another thread has its place, and whoever waited was told
                         self._lost.discard(number)
                         return
                 settle(outcome)
-                del answer, function, call, outcome
+                del answer, function, call, outcome, settle
             self._idle.release()

@@ -99,10 +99,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
             for answer in (-1, 1):
                 name = f"rule-{'ours' if ours else 'theirs'}-{answer}"
                 found[name] = log_rule(root / name, answer, ours)
-    client.create_registered_model("rules")
-    for answer in (-1, 1):
-        client.create_model_version("rules", found[f"rule-theirs-{answer}"], None)
-    client.set_registered_model_alias("rules", "live", "1")
+        client.create_registered_model("rules")
+        for answer in (-1, 1):
+            client.create_model_version("rules", found[f"rule-theirs-{answer}"], None)
+        client.set_registered_model_alias("rules", "live", "1")
     yield found
     del os.environ["EXPERIMENT"]
 

@@ -77,4 +77,5 @@ class Boundary:
         finally:
             seconds = time.perf_counter() - began
             self._tell((time.time(), seconds, status, scope["method"], scope["path"], scope["state"], error))
+            error = None  # its traceback holds this frame: the body would stay until Python looks for such rings
         return None

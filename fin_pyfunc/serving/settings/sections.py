@@ -155,8 +155,8 @@ class Limits(Section, frozen=True):
         int,
         Meta(
             ge=1,
-            description="Keys that one row may have, or twice as many as its model has features, if that is more; "
-            "422 beyond.",
+            description="Keys or columns that one row may have, or twice as many as its model has features, if that is "
+            "more; 422 beyond.",
         ),
     ] = 2_500
     max_held_bytes: Annotated[
