@@ -26,8 +26,7 @@ WORKERS = (1, 2, 4)
 #: Requests for each worker before its memory is read, over so many connections that each worker gets some.
 REQUESTS, CONNECTIONS = 100, 16
 OVER_SECONDS, WORKER_MB = 1.0, 40.0
-#: Memory is at rest once it has not grown by more than so much in so many seconds: a single worker of a model folder
-#: imports MLflow beside its first answers, not before.
+#: Memory is at rest once it has not grown by more than so much in so many seconds.
 REST_MB, REST_SECONDS, PATIENCE_SECONDS = 1.0, 4.0, 30.0
 
 

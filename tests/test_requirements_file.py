@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,12 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement as Packaged
 from sklearn.linear_model import LogisticRegression
 
+from fin_pyfunc.host.opening import Opening
 from fin_pyfunc.inspection import inspect
 from fin_pyfunc.model.errors import ArtifactError
 from fin_pyfunc.model.requirements_file import MAX_LINES, parse, parse_plain, text_of
+from fin_pyfunc.serving.hosts.connection import Limits
+from fin_pyfunc.serving.hosts.hosts import Hosts
 from tests import models
 
 SHA = "sha256:" + "0f" * 32
@@ -248,6 +252,19 @@ def test_a_followed_file_is_not_read_when_mlflow_loads_what_was_written_of_it(sk
         assert "scikit-learn" in said  # MLflow still tells that the version is another
     finally:
         file.write_bytes(kept)
+
+
+def test_a_model_host_follows_nothing(sklearn_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(sklearn_model, folder)
+    os.mkfifo(tmp_path / "pipe")  # whoever opens it waits for ever
+    (folder / "requirements.txt").write_text(f"-r {tmp_path / 'pipe'}\n-c {tmp_path / 'pipe'}\n")
+    hosts = Hosts(Limits(512 << 20, open_seconds=30.0, call_seconds=10.0))
+    try:
+        hosted = hosts.open(Opening(form="pyfunc", path=str(folder), digest=str(folder)), "models:/followed/1")
+        assert hosted.backend.score(models.bars()).probabilities is not None
+    finally:
+        hosts.close()
 
 
 def test_inspect_shows_the_versions_that_plain_lines_name(sklearn_model: Path) -> None:

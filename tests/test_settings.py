@@ -81,6 +81,8 @@ def test_a_rate_is_one_of_the_limits_library(text: str) -> None:
         ("rate.trusted_proxies", ["proxy.local"], "rate.trusted_proxies: expected addresses and networks"),
         ("auth.jwks", "http://idp.example.com/keys", "auth.jwks: expected a file or an https:// address"),
         ("auth.jwks", "ftp://127.0.0.1/keys", "auth.jwks: expected a file or an https:// address"),
+        ("admin.socket", "admin.sock", "admin.socket: expected auto or an absolute path"),
+        ("admin.socket", "null", "admin.socket: expected auto or an absolute path"),
     ],
 )
 def test_an_address_that_would_be_believed_wrongly_is_refused_with_its_key(name: str, value: object, said: str) -> None:
@@ -121,6 +123,7 @@ VALUES: dict[str, Callable[[Setting], st.SearchStrategy[Any]]] = {
     "list": lambda s: st.lists(TEXT, max_size=3),
     # and for settings whose type says less than what they take
     "auth.mode": lambda s: st.sampled_from(("off", "external")),
+    "admin.socket": lambda s: st.sampled_from(("auto", "/run/fin-pyfunc/admin.sock")),
     "record.features": lambda s: st.just("values"),
     "auth.jwks": lambda s: st.sampled_from(("jwks.json", "https://idp.example.com/keys", "http://127.0.0.1:8080/keys")),
     "rate.storage": lambda s: st.sampled_from(("memory://", "redis://127.0.0.1:6379/0", "rediss://user:word@cache/1")),

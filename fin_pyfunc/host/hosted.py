@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -125,7 +126,8 @@ def _open_pyfunc(path: Path, opening: Opening) -> Hosted:
 
     try:
         with asking_for(opening.backend):
-            pyfunc = mlflow.pyfunc.load_model(str(path))
+            # its warnings about versions follow whatever requirements.txt refers to, and import what that names
+            pyfunc = mlflow.pyfunc.load_model(str(path), suppress_warnings=True)
     except (FinPyfuncError, MemoryError):
         raise
     except Exception as e:
@@ -135,15 +137,22 @@ def _open_pyfunc(path: Path, opening: Opening) -> Hosted:
             f"MLflow could not load the model ({type(e).__name__}): its files are damaged, or it needs other versions "
             "of its libraries than are installed here."
         ) from e
-    if pyfunc.loader_module == _CODE_MODEL and isinstance(raw := pyfunc.unwrap_python_model(), Classifier):
+    flavors = pyfunc.metadata.flavors
+    loader_module = flavors["python_function"]["loader_module"]
+    if loader_module == _CODE_MODEL and isinstance(raw := pyfunc.unwrap_python_model(), Classifier):
         return _of_classifier(raw, pyfunc)
-    if any(flavor in pyfunc.metadata.flavors for flavor in ESTIMATOR_FLAVORS):
-        raw = pyfunc.get_raw_model()
+    if flavor := next((flavor for flavor in ESTIMATOR_FLAVORS if flavor in flavors), None):
+        # an environment of the model's own may have an MLflow (2.9) without get_raw_model
+        raw = (
+            pyfunc.get_raw_model()
+            if hasattr(pyfunc, "get_raw_model")
+            else import_module(f"mlflow.{flavor}").load_model(str(path))
+        )
         if labels_of(raw) and callable(getattr(raw, "predict", None)):
             return _of_estimator(raw, opening.features, pyfunc)
     described = Described(
         kind="pyfunc",
-        type_name=pyfunc.loader_module,
+        type_name=loader_module,
         classes=[],
         has_proba=False,
         features=opening.features,

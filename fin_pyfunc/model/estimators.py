@@ -15,6 +15,7 @@ from fin_pyfunc.model.errors import ArtifactError, NotLoggableError
 from fin_pyfunc.model.library_imports import import_libraries
 from fin_pyfunc.model.soundness.boosters import check_boosters
 from fin_pyfunc.model.soundness.estimator import check_estimator
+from fin_pyfunc.model.soundness.parameters import check_construction, check_parameters
 
 Serialization = Literal["skops", "cloudpickle"]
 #: A bare estimator file, by what reads it.
@@ -38,6 +39,8 @@ TRUSTED_TYPES = frozenset(
         "lightgbm.basic.Booster",
         "lightgbm.sklearn.LGBMClassifier",
         "numpy.dtype",
+        *(f"numpy.{pooling}" for pooling in ("max", "mean", "median", "min")),
+        *(f"scipy.sparse._{form}.{form}_{kind}" for form in ("csc", "csr") for kind in ("array", "matrix")),
         "sklearn._loss.link.Interval",
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
@@ -51,6 +54,8 @@ TRUSTED_TYPES = frozenset(
         ),
         *(f"sklearn.neighbors._kd_tree.KDTree{bits}" for bits in ("", "32", "64")),
         *(f"sklearn.neighbors._ball_tree.BallTree{bits}" for bits in ("", "32", "64")),
+        "sklearn.compose._column_transformer.make_column_selector",
+        "sklearn.feature_selection._mutual_info.mutual_info_classif",
         *(f"sklearn.feature_selection._univariate_selection.{score}" for score in ("chi2", "f_classif")),
         "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
         *(
@@ -110,6 +115,12 @@ def dump(estimator: Any, path: Path, serialization: Serialization) -> None:
             f"{type(estimator).__name__} is made of types that no server trusts by itself: {', '.join(unknown[:5])}; "
             f"log it with serialization='cloudpickle', or have the operator name them in {TRUSTED_TYPES_VARIABLE}."
         )
+    try:
+        check_parameters(estimator, _named())
+    except ArtifactError as e:
+        raise NotLoggableError(
+            f"{e} If you trust where the model will be loaded, log it with serialization='cloudpickle'."
+        ) from e
 
 
 def load(path: Path, serialization: Serialization) -> Any:
@@ -186,9 +197,14 @@ def require_pickle_allowed() -> None:
         )
 
 
+def _named() -> frozenset[str]:
+    """Types that the operator trusts."""
+    names = os.environ.get(TRUSTED_TYPES_VARIABLE, "").split(",")
+    return frozenset(name.strip() for name in names if name.strip())
+
+
 def _trusted() -> frozenset[str]:
-    named = os.environ.get(TRUSTED_TYPES_VARIABLE, "").split(",")
-    return TRUSTED_TYPES | {name.strip() for name in named if name.strip()}
+    return TRUSTED_TYPES | _named()
 
 
 def _load_pickle(path: Path) -> Any:
@@ -213,9 +229,11 @@ def _load_skops(path: Path) -> Any:
             f"The estimator file needs types that are not trusted here: {', '.join(unknown[:5])}; "
             f"if you know them, name them in {TRUSTED_TYPES_VARIABLE}."
         )
+    check_construction(skops_nodes(path), _named())
     with zipfile.ZipFile(path) as archive:
         check_boosters(skops_nodes(path), archive.read)
     estimator = skops.io.load(path, trusted=sorted({*_trusted(), PARTIAL}))
+    check_parameters(estimator, _named())
     check_estimator(estimator)
     return estimator
 

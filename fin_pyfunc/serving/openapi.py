@@ -48,8 +48,8 @@ SECURITY = {
 TAGS = {
     "Prediction": "The class of one row or of many, with its probability and confidence.",
     "Models": "Which models can be asked.",
-    "Operators": "What is loaded, the kill switch and the shadow: for a key with the scope `admin`, or, where callers "
-    "have no keys, from the server's own machine.",
+    "Operators": "What is loaded, the kill switch and the shadow: for a credential with the scope `admin`, or "
+    "over the server's admin socket.",
     "Health": "For load balancers and orchestrators.",
     "MLflow": "MLflow's own scoring protocol, for the server's default model.",
     "About": "Where to go from here.",

@@ -1,4 +1,4 @@
-"""Real environments, built by uv from what MLflow and we log: two versions of scikit-learn at once."""
+"""Real environments, built by uv from what MLflow and we log: several versions of scikit-learn at once."""
 
 from __future__ import annotations
 
@@ -8,47 +8,56 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 from sklearn.naive_bayes import GaussianNB
 
 import fin_pyfunc
+from fin_pyfunc.host.opening import Opening
 from fin_pyfunc.model.errors import ArtifactError
+from fin_pyfunc.serving.hosts.connection import Limits
 from fin_pyfunc.serving.hosts.environments import Environments
+from fin_pyfunc.serving.hosts.hosts import Hosts
 from tests import models
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.xdist_group("environments")]
 
-VERSIONS = ("1.6.1", "1.7.2")
+#: scikit-learn, and what was current with it; the server's own is newer than all of them.
+WANTED = {
+    "1.6.1": f"mlflow=={mlflow.__version__}\nscikit-learn==1.6.1\ncloudpickle",
+    "1.7.2": f"mlflow=={mlflow.__version__}\nscikit-learn==1.7.2\ncloudpickle",
+    "1.3.2": "mlflow==2.9.2\nscikit-learn==1.3.2\ncloudpickle\nnumpy<2\npandas<3\nsetuptools<80",
+}
+ROWS = pd.DataFrame(np.random.default_rng(3).normal(size=(200, 3)), columns=["bid", "ask", "spread"])
 #: Fits and logs with the scikit-learn that it runs with, and says what the estimator answers.
 LOG = """
 import json, sys
 import numpy as np, pandas as pd, sklearn
-import mlflow.sklearn
+import mlflow.pyfunc, mlflow.sklearn
 from sklearn.ensemble import RandomForestClassifier
-rng = np.random.default_rng(3)
-rows = pd.DataFrame(rng.normal(size=(200, 3)), columns=["bid", "ask", "spread"])
+
+class Version(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        import sklearn
+        return [sklearn.__version__] * len(model_input)
+
+rows = pd.DataFrame(np.random.default_rng(3).normal(size=(200, 3)), columns=["bid", "ask", "spread"])
 labels = np.where(rows["bid"] + rows["ask"] ** 2 > 1, "up", "down")
 estimator = RandomForestClassifier(20, random_state=0).fit(rows, labels)
-mlflow.sklearn.save_model(
-    estimator, sys.argv[1], pip_requirements=sys.argv[2].splitlines(), serialization_format="cloudpickle",
-    signature=mlflow.models.infer_signature(rows, estimator.predict(rows)),
-)
-print(json.dumps([sklearn.__version__, estimator.predict_proba(rows[:50]).tolist()]))
-"""
-#: Opens any model as a host does, and says what answers it.
-ANSWER = """
-import json, sys
-import numpy as np, pandas as pd, sklearn
-import mlflow.pyfunc
-rng = np.random.default_rng(3)
-rows = pd.DataFrame(rng.normal(size=(200, 3)), columns=["bid", "ask", "spread"])
-model = mlflow.pyfunc.load_model(sys.argv[1], suppress_warnings=True)
-print(json.dumps([sklearn.__version__, model.get_raw_model().predict_proba(rows[:50]).tolist()]))
+options = {
+    "pip_requirements": sys.argv[2].splitlines(),
+    "signature": mlflow.models.infer_signature(rows, estimator.predict(rows)),
+}
+mlflow.sklearn.save_model(estimator, sys.argv[1] + "/estimator", serialization_format="cloudpickle", **options)
+mlflow.pyfunc.save_model(sys.argv[1] + "/version", python_model=Version(), **options)
+print(json.dumps([sklearn.__version__, estimator.predict_proba(rows).tolist()]))
 """
 #: Our own package is the server's, as in a host.
 OURS = """
@@ -78,30 +87,53 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
     return Environments(tmp_path_factory.mktemp("environments"), 600)
 
 
-class Logged:
-    """A model that was logged with a version of scikit-learn, and what it answered there."""
+class Logged(NamedTuple):
+    """Two models that were logged with a version of scikit-learn, and what the estimator answered there."""
 
-    def __init__(self, environments: Environments, folder: Path, version: str) -> None:
-        requirements = f"mlflow=={mlflow.__version__}\nscikit-learn=={version}\ncloudpickle"
-        (folder / "wanted").mkdir()
-        (folder / "wanted" / "requirements.txt").write_text(requirements)
-        self.path = folder / "model"
-        python = environments.python_of(folder / "wanted")
-        self.version, self.probabilities = run(python, LOG, str(self.path), requirements)
+    folder: Path
+    version: str
+    probabilities: list[list[float]]
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
-def logged(request: pytest.FixtureRequest, environments: Environments, tmp_path_factory: Any) -> Logged:
-    return Logged(environments, tmp_path_factory.mktemp("logged"), request.param)
+@pytest.fixture(scope="module")
+def logged(environments: Environments, tmp_path_factory: pytest.TempPathFactory) -> list[Logged]:
+    made = []
+    for version, requirements in WANTED.items():
+        folder = tmp_path_factory.mktemp("logged")
+        (folder / "requirements.txt").write_text(requirements)
+        seen, probabilities = run(environments.python_of(folder), LOG, str(folder), requirements)
+        assert seen == version
+        made.append(Logged(folder, version, probabilities))
+    return made
 
 
-def test_a_model_answers_in_its_environment_as_where_it_was_logged(environments: Environments, logged: Logged) -> None:
-    assert logged.version in VERSIONS
-    assert logged.version != sklearn.__version__
-    begun = time.monotonic()
-    python = environments.python_of(logged.path)
-    assert time.monotonic() - begun < 1, "the environment is there, and was built again"
-    assert run(python, ANSWER, str(logged.path)) == [logged.version, logged.probabilities]
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Hosts]:
+    made = Hosts(Limits(3 << 30, open_seconds=120.0, call_seconds=20.0))  # pyarrow reserves 1 GiB of it
+    yield made
+    made.close()
+
+
+def test_models_of_three_versions_of_scikit_learn_answer_at_once_as_where_they_were_logged(
+    environments: Environments, hosts: Hosts, logged: list[Logged]
+) -> None:
+    opened = {}
+    for each in logged:
+        for name in ("estimator", "version"):
+            model = each.folder / name
+            begun = time.monotonic()
+            python = environments.python_of(model)
+            assert time.monotonic() - begun < 1, "the environment is there, and was built again"
+            opening = Opening(form="pyfunc", path=str(model), digest=str(model), python=str(python))
+            opened[each.version, name] = hosts.open(opening, f"models:/{name}/{each.version}")
+    assert sklearn.__version__ not in WANTED
+    for each in logged:
+        scores = opened[each.version, "estimator"].backend.score(ROWS)
+        assert scores.classes == ["down", "up"]
+        assert scores.probabilities is not None
+        assert scores.probabilities.tolist() == each.probabilities
+        scores = opened[each.version, "version"].backend.score(ROWS)
+        assert {scores.classes[i] for i in scores.index} == {each.version}
 
 
 def test_a_model_of_ours_answers_with_the_scikit_learn_that_it_names(

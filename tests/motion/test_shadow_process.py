@@ -180,8 +180,8 @@ def test_a_request_that_the_shadow_fails_on_keeps_no_other_from_being_compared(
         return Decisions(scores, Thresholds(), "native")
 
     model: Any = SimpleNamespace(features=None, decide_table=decide)
-    scorer = Scorer(model, Opening("", "", "", "", None, False, 1.0, None, None, 1, "info", False))
-    loaded: Any = SimpleNamespace(model=model, resolved=SimpleNamespace(model_id="m"))
+    loaded: Any = SimpleNamespace(model=model, hosted=None, resolved=SimpleNamespace(model_id="m"))
+    scorer = Scorer(loaded, Opening("", "", "", "", None, False, 1.0, None, None, 1, "info", False))
     answers = [
         answer(str(i), loaded, np.full((n, 2), 101.0 if is_bad else 0.0), decide(np.zeros((n, 2))).scores, None)
         for i, (n, is_bad) in enumerate(asked)
@@ -255,6 +255,11 @@ def worker(server: Serving) -> psutil.Process:
     return found
 
 
+def shadow_process(of: psutil.Process) -> psutil.Process:
+    (found,) = (child for child in of.children() if "fin_pyfunc.serving.motion.shadow" in child.cmdline())
+    return found
+
+
 def until(true: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true():
@@ -268,12 +273,12 @@ def compared(server: Serving) -> int:
 
 
 def test_it_takes_only_what_processor_time_nobody_else_wants(served: Serving) -> None:
-    (process,) = worker(served).children()
+    process = shadow_process(worker(served))
     assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
 
 
 def test_a_process_that_is_killed_fails_no_request_and_is_started_again(served: Serving) -> None:
-    (process,) = worker(served).children()
+    process = shadow_process(worker(served))
     process.kill()
     until(lambda: shadow(served)["problem"] == "its process ended (signal 9)")
     assert served.predict(row()).status_code == 200
@@ -286,7 +291,7 @@ def test_a_process_that_is_killed_fails_no_request_and_is_started_again(served: 
 
 def test_its_alias_is_followed(served: Serving, registry: Registry) -> None:
     assert shadow(served)["model_id"] == registry.ids[1]
-    (process,) = worker(served).children()
+    process = shadow_process(worker(served))
     registry.move("behind", 2)
     until(lambda: shadow(served)["model_id"] == registry.ids[2])
     assert not process.is_running()
@@ -331,7 +336,7 @@ def test_it_ends_with_its_worker_whatever_it_is_at_work_on(served: Serving, regi
     assert served.predict(row() | {"spread": 600.0}).status_code == 200
     time.sleep(1.0)
     before = worker(served)
-    (process,) = before.children()
+    process = shadow_process(before)
     before.kill()
     process.wait(10)
     until(lambda: bool(served.predict(row()).status_code == 200))

@@ -63,13 +63,11 @@ def _name(node: dict[str, Any]) -> str:
 
 
 def _check_texts(parts: dict[str, Any], ids: Counter[Any]) -> None:
-    texts = [parts[name] for name in ("_handle", "handle") if name in parts]
-    for text in texts:
+    for text in [parts[name] for name in ("_handle", "handle") if name in parts]:
         if not isinstance(text, dict) or text.get("__loader__") != "JsonNode" or ids.get(text.get("__id__"), 1) != 1:
             raise forged(_BAD)
-        said = json.loads(text["content"]) if isinstance(text.get("content"), str) else None
-        if said is not None:
-            check_lightgbm(said)
+        # null is no model, and LightGBM follows its address
+        check_lightgbm(json.loads(text["content"]) if isinstance(text.get("content"), str) else None)
 
 
 def _check_bytes(parts: dict[str, Any], ids: Counter[Any], read: Callable[[str], bytes]) -> None:

@@ -1,7 +1,8 @@
 """A fitted estimator that was read from a file: its arrays fit together, wherever compiled code trusts that they do.
 
 Python and NumPy check every index themselves. What does not is scikit-learn's own compiled code: trees, histogram
-trees, neighbour trees, libsvm; and SciPy's, for sparse matrices.
+trees, neighbour trees, libsvm, k-means; and SciPy's, for sparse matrices, among them those that encoders and
+vectorizers make of positions in the file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from fin_pyfunc.model.soundness.trees import check_trees, forged
 #: Rows of a bitset of 256 categories, as HistGradientBoosting has them.
 _BITSET_WORDS = 8
 _TREE = "sklearn.tree._classes.BaseDecisionTree"
+#: Most columns that a hasher makes: it counts them in an int32.
+_MAX_HASHED = 2**31 - 1
 
 
 def check_estimator(estimator: Any) -> None:
@@ -30,7 +33,11 @@ def check_estimator(estimator: Any) -> None:
     ------
     ArtifactError
     """
-    for part in _parts(estimator):
+    parts = list(_parts(estimator))
+    owned = {id(vars(part).get("tree_")) for part in parts if _TREE in map(_name, type(part).__mro__)}
+    for part in parts:
+        if _name(type(part)) == "sklearn.tree._tree.Tree" and id(part) not in owned:
+            raise forged("a tree that no estimator holds")
         for kind in type(part).__mro__:
             fitted, check = _CHECKS.get(_name(kind), ("", None))
             if check is not None and hasattr(part, fitted):  # an unfitted one cannot predict
@@ -143,12 +150,15 @@ def _check_metric(metric: Any, n_features: int) -> None:
 
 def _check_neighbours(owner: Any) -> None:
     fitted = owner._fit_X
-    n_rows = fitted.shape[0]
-    if fitted.ndim != 2 or fitted.shape[1] != _n_features(owner) or np.shape(owner._y)[:1] != (n_rows,):
+    if fitted.ndim != 2 or fitted.shape[1] != _n_features(owner) or owner.n_samples_fit_ != fitted.shape[0]:
         raise forged("neighbours of uneven length")
-    if owner.n_samples_fit_ != n_rows or (
-        owner._tree is not None and owner._tree.__getstate__()[0].shape != fitted.shape
-    ):
+    if owner._tree is not None and owner._tree.__getstate__()[0].shape != fitted.shape:
+        raise forged("neighbours of uneven length")
+
+
+def _check_labels(owner: Any) -> None:
+    n_rows = owner._fit_X.shape[0]
+    if np.shape(owner._y)[:1] != (n_rows,):
         raise forged("neighbours of uneven length")
     classes = owner.classes_ if owner.outputs_2d_ else [owner.classes_]
     labels = np.reshape(owner._y, (n_rows, -1))
@@ -159,19 +169,84 @@ def _check_neighbours(owner: Any) -> None:
 
 
 def _check_support_vectors(owner: Any) -> None:
-    n_classes, vectors = len(owner.classes_), owner.support_vectors_
-    pairs = n_classes * (n_classes - 1) // 2
-    counts, n_vectors = np.asarray(owner._n_support), vectors.shape[0]
-    is_precomputed = owner.kernel == "precomputed"
-    sizes = {np.size(owner._intercept_) - pairs, *(np.size(p) % (pairs or 1) for p in (owner._probA, owner._probB))}
-    if counts.shape != (n_classes,) or (counts < 0).any() or counts.sum() != n_vectors or sizes != {0}:
+    """Support vectors by class; where there is one value to predict, libsvm has two, and all vectors in the first."""
+    is_classifier = hasattr(owner, "classes_")
+    n_classes = len(owner.classes_) if is_classifier else 2
+    vectors, coef, support = owner.support_vectors_, owner._dual_coef_, np.asarray(owner.support_)
+    counts, n_vectors, pairs = np.asarray(owner._n_support), len(support), n_classes * (n_classes - 1) // 2
+    total = counts.sum() if is_classifier else counts[0]
+    if counts.shape != (n_classes,) or (counts < 0).any() or total != n_vectors or support.ndim != 1:
+        raise forged("support vectors of uneven length")
+    if np.size(owner._intercept_) != pairs or coef.shape != (n_classes - 1, n_vectors):
         raise forged("support vectors of uneven length")
     if np.size(owner._probA) != np.size(owner._probB) or np.size(owner._probA) not in (0, pairs):
         raise forged("support vectors of uneven length")
-    if owner._dual_coef_.shape != (n_classes - 1, n_vectors) or np.shape(owner.support_) != (n_vectors,):
+    if bool(owner._sparse) != hasattr(vectors, "indptr") or hasattr(coef, "indptr") != hasattr(vectors, "indptr"):
+        raise forged("support vectors of another kind than their coefficients")
+    if hasattr(coef, "indptr") and coef.data.size != (n_classes - 1) * n_vectors:
         raise forged("support vectors of uneven length")
-    if not is_precomputed and vectors.shape[1:] != (_n_features(owner),):
+    n_features = _n_features(owner)
+    if owner.kernel == "precomputed":
+        if hasattr(vectors, "indptr") or ((support < 0) | (support >= n_features)).any():
+            raise forged("support vectors that lie outside of the kernel")
+    elif vectors.shape != (n_vectors, n_features):
         raise forged("support vectors of another number of features")
+
+
+def _check_centers(owner: Any) -> None:
+    if np.ndim(owner.cluster_centers_) != 2 or np.shape(owner.cluster_centers_)[1] != _n_features(owner):
+        raise forged("clusters of another number of features")
+
+
+def _check_vocabulary(owner: Any) -> None:
+    """A word's number is a column of a sparse matrix, which nothing compares with its width."""
+    vocabulary = owner.vocabulary_
+    if type(vocabulary) is not dict:
+        raise forged("a vocabulary of another kind")
+    if not all(_is_index(column, len(vocabulary)) for column in vocabulary.values()):
+        raise forged("a word whose column lies outside of the matrix")
+
+
+def _check_hashed(owner: Any) -> None:
+    if not _is_index(owner.n_features, _MAX_HASHED + 1) or owner.n_features == 0:
+        raise forged("a hash of no columns, or of more than there can be")
+
+
+def _check_one_hot(owner: Any) -> None:
+    """A category's number is a column of a sparse matrix, too, less the columns of all features before it."""
+    categories, columns = owner.categories_, owner._n_features_outs
+    n_features = _n_features(owner)
+    drops = owner._drop_idx_after_grouping
+    is_grouped = bool(owner._infrequent_enabled)
+    mappings = owner._default_to_infrequent_mappings if is_grouped else [None] * n_features
+    infrequent = owner._infrequent_indices if is_grouped else [None] * n_features
+    drops = [None] * n_features if drops is None else drops
+    if type(columns) is not list or {len(of) for of in (categories, columns, mappings, infrequent, drops)} != {
+        n_features
+    }:
+        raise forged("categories of another number of features")
+    for names, n_columns, mapping, grouped, drop in zip(categories, columns, mappings, infrequent, drops, strict=True):
+        known = names[~np.isnan(names)] if names.dtype.kind == "f" else names
+        if names.ndim != 1 or (names.dtype.kind in "biuf" and not np.array_equal(known, np.sort(known))):
+            raise forged("categories that are not in order")
+        n_groups = len(names)
+        if (mapping is None) != (grouped is None):
+            raise forged("categories that lie outside of their feature")
+        if mapping is not None:
+            if np.shape(mapping) != (n_groups,) or mapping.dtype.kind not in "iu" or np.shape(grouped)[0] < 1:
+                raise forged("categories that lie outside of their feature")
+            if (mapping < 0).any() or (grouped < 0).any() or (grouped >= n_groups).any():
+                raise forged("categories that lie outside of their feature")
+            n_groups = int(mapping.max()) + 1
+        if drop is not None and not _is_index(drop, n_groups):
+            raise forged("categories that lie outside of their feature")
+        if not _is_index(n_columns, n_groups + 1) or n_columns != n_groups - (drop is not None):
+            raise forged("categories of another number than their columns")
+
+
+def _is_index(value: Any, end: int) -> bool:
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_integer and 0 <= value < end
 
 
 def _check_sparse(matrix: Any) -> None:
@@ -204,8 +279,14 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], None]]] = {
     ),
     **{f"sklearn.neighbors._{module}.{kind}{bits}": ("get_arrays", _check_neighbour_tree)
        for module, kind in (("kd_tree", "KDTree"), ("ball_tree", "BallTree")) for bits in ("", "32", "64")},
-    "sklearn.neighbors._classification.KNeighborsClassifier": ("_fit_X", _check_neighbours),
-    "sklearn.neighbors._classification.RadiusNeighborsClassifier": ("_fit_X", _check_neighbours),
-    "sklearn.svm._base.BaseSVC": ("support_vectors_", _check_support_vectors),
+    "sklearn.cluster._kmeans._BaseKMeans": ("cluster_centers_", _check_centers),
+    "sklearn.feature_extraction._hash.FeatureHasher": ("n_features", _check_hashed),
+    "sklearn.feature_extraction.text.CountVectorizer": ("vocabulary_", _check_vocabulary),
+    "sklearn.feature_extraction.text.HashingVectorizer": ("n_features", _check_hashed),
+    "sklearn.neighbors._base.NeighborsBase": ("_fit_X", _check_neighbours),
+    "sklearn.neighbors._classification.KNeighborsClassifier": ("_fit_X", _check_labels),
+    "sklearn.neighbors._classification.RadiusNeighborsClassifier": ("_fit_X", _check_labels),
+    "sklearn.preprocessing._encoders.OneHotEncoder": ("categories_", _check_one_hot),
+    "sklearn.svm._base.BaseLibSVM": ("support_vectors_", _check_support_vectors),
     "scipy.sparse._base._spbase": ("shape", _check_sparse),
 }  # fmt: skip

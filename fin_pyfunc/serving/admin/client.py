@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import socket
@@ -68,7 +69,7 @@ def find_socket(port: int | None) -> Path:
 def _listening() -> Iterator[tuple[int, Path]]:
     """Ports and their sockets, of the preferred folder last."""
     for folder in reversed(default_folders()):
-        if is_private(folder):
-            for path in folder.glob("*.sock"):
+        for path in folder.glob("*.sock") if is_private(folder) else ():
+            with contextlib.suppress(OSError):  # another user's
                 if path.stem.isdigit() and is_listened_on(path):
                     yield int(path.stem), path

@@ -56,8 +56,8 @@ class Opening(msgspec.Struct, array_like=True, tag=0):
     differences_bytes: int
     log_level: str
     is_json: bool
-    models: Models
-    request_seconds: float
+    models: Models = Models()
+    request_seconds: float = 30.0
 
 
 class Answered(msgspec.Struct, array_like=True, tag=1):
