@@ -133,7 +133,7 @@ def problems(opening: Opening, case: Case, said: dict[str, Any]) -> Iterator[str
 
 
 def test_a_sample_of_hostile_models_never_runs_and_never_answers_otherwise_than_its_base(opening: Opening) -> None:
-    outcomes = check(opening, hostile_cases.sample(CASES, 250))
+    outcomes = check(opening, hostile_cases.sample(CASES, 150))
     assert outcomes["refused"] > outcomes["answered"] > 0, outcomes
 
 
