@@ -75,7 +75,7 @@ class Hostile:
         outside = canary.folder / "model"
         if not outside.exists():
             shutil.copytree(folder / "sklearn", outside)
-        self.script = f"open({str(canary.marker)!r}, 'a').write('ran')\n"
+        self.script = canary.source
 
     def write(self, case: Case, target: Path) -> Path:
         """Make a case's folder, or bare file, with its base's suffix; returns where it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
 from tests.security import hostile, hostile_cases
 from tests.security.canary import Canary
-from tests.security.hostile import Case, Hostile
+from tests.security.hostile import ROW, Case, Hostile
+from tests.servers import Serving, serving
 
 ROOT = Path(__file__).parents[2]
 CASES = hostile_cases.cases()
@@ -130,7 +133,7 @@ def problems(opening: Opening, case: Case, said: dict[str, Any]) -> Iterator[str
 
 
 def test_a_sample_of_hostile_models_never_runs_and_never_answers_otherwise_than_its_base(opening: Opening) -> None:
-    outcomes = check(opening, hostile_cases.sample(CASES, 250))
+    outcomes = check(opening, hostile_cases.sample(CASES, 150))
     assert outcomes["refused"] > outcomes["answered"] > 0, outcomes
 
 
@@ -139,3 +142,86 @@ def test_a_sample_of_hostile_models_never_runs_and_never_answers_otherwise_than_
 def test_every_hostile_model_never_runs_and_never_answers_otherwise_than_its_base(opening: Opening) -> None:
     assert len(CASES) > 500
     check(opening, CASES)
+
+
+# --- models that may run code, in processes of their own
+
+
+@pytest.fixture(scope="module")
+def running(opening: Opening, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A real server that may load anything, its models in processes of their own."""
+    env = {
+        **opening.hostile.canary.env,
+        "MLFLOW_TRACKING_URI": opening.tracking_uri,
+        "FIN_PYFUNC__MODELS__TRUST": "all",
+        "FIN_PYFUNC__MODELS__FILE_ROOTS": str(opening.models),
+        "FIN_PYFUNC__MODELS__UNKNOWN_PER_SECOND": "1000000",
+        "FIN_PYFUNC__CACHE__MAX_MODELS": "1",
+    }
+    with serving(folder=tmp_path_factory.mktemp("running"), env=env, wait_for="/health/live") as server:
+        yield server
+
+
+def host_cases(opening: Opening, server: Serving, cases: list[Case]) -> None:
+    """Ask a server for every case: what runs of it runs in none of the server's own processes."""
+    canary = opening.hostile.canary
+    own = processes(server)
+    path = opening.hostile.write(Case("nothing", "pyfunc", lambda path, hostile: None), opening.models / "base")
+    assert server.predict(ROW, path.as_uri()).status_code == 200
+    own |= fork_servers(processes(server))
+    wrong = []
+    for i, case in enumerate(cases):
+        path = opening.hostile.write(case, opening.models / f"h{i}")
+        for uri in (path.as_uri(), f"runs:/{opening.run}/{path.name}"):
+            status = server.predict(ROW, uri).status_code
+            if status not in (200, 403, 404, 422, 500, 503):
+                wrong.append(f"{case.name}: {status}")
+        for left in opening.models.iterdir():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    ran = canary.ran_in
+    canary.reset()
+    assert ran, "no payload ran at all, so this shows nothing"
+    assert not [each for each in ran if each["pid"] in own or each["group"] in own]
+    assert not wrong, "\n".join(wrong)
+    assert own <= processes(server), "a process of the server has ended"
+
+
+def processes(server: Serving) -> set[int]:
+    """Ids of a server and all that it has started."""
+    master = psutil.Process(server.process.pid)
+    return {process.pid for process in [master, *master.children(recursive=True)]}
+
+
+def fork_servers(pids: set[int]) -> set[int]:
+    """The process that forks the hosts, without the hosts, which have its command line."""
+    named = set()
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any("fork_server" in word for word in psutil.Process(pid).cmdline()):
+                named.add(pid)
+    return {pid for pid in named if psutil.Process(pid).ppid() not in named}
+
+
+#: Ways in which MLflow's own loader runs what a folder brings.
+RUNS = (
+    "sklearn: every file leads to pickle",
+    "sklearn: model_path leads to cloudpickle",
+    "pyfunc: python_model leads to pickle",
+    "pyfunc: with modules beside MLmodel",
+    "pyfunc: with code/sitecustomize.py",
+    "pyfunc: with code as a package",
+    "ours-pickled: every file leads to pickle",
+)
+
+
+def test_what_a_sample_of_hostile_models_runs_runs_in_no_process_of_the_server(
+    opening: Opening, running: Serving
+) -> None:
+    chosen = [case for case in CASES if case.name.startswith(RUNS)]
+    host_cases(opening, running, [*chosen, *hostile_cases.sample(CASES, 15)])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_what_hostile_models_run_runs_in_no_process_of_the_server(opening: Opening, running: Serving) -> None:
+    host_cases(opening, running, hostile_cases.sample(CASES, 300))
