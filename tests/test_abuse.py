@@ -334,9 +334,9 @@ def test_a_table_made_to_cost_is_a_4xx_at_once_and_leaves_no_memory_behind(
         for _ in range(4):  # what the first request of each thread imports is not the body's doing
             answered = requests.post(server.url + "/invocations", good, headers={"Content-Type": kind}, timeout=60)
             assert answered.status_code == 200
-    time.sleep(1.5)  # what the test before left
-    before = resident(server)
     with Others(server, row):
+        time.sleep(0.5)
+        before = resident(server)
         began = time.monotonic()
         with ThreadPoolExecutor(2) as pool:  # two at once
             found = [answer for answers in pool.map(lambda _: exchange(server, sent), range(2)) for answer in answers]

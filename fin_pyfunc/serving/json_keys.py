@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -16,7 +17,9 @@ from fin_pyfunc.serving.errors import RequestError
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _TOO_DEEP = "The body is nested too deeply: features are numbers, text, booleans or null."
 #: How many times as many different keys all objects of one body may have as one may: rows have the same ones.
-_DIFFERENT = 16
+_DIFFERENT = 4
+#: Beyond this, a body's columns are counted before it is decoded.
+_LARGE_BYTES = 262_144
 _TWICE = "The body names a key more than once: send each key once."
 
 
@@ -68,6 +71,8 @@ def decode_unique(body: bytes, max_keys: int) -> Any:
     ValueError
         It is not JSON.
     """
+    if len(body) > _LARGE_BYTES:
+        _require_few_columns(body, max_keys)
     pairs = _Pairs(max_keys)
     try:
         decoded = json.loads(body, object_pairs_hook=pairs)
@@ -76,6 +81,18 @@ def decode_unique(body: bytes, max_keys: int) -> Any:
     if pairs.doubled:
         raise RequestError(422, _TWICE)
     return decoded
+
+
+def _require_few_columns(body: bytes, max_keys: int) -> None:
+    """Count the keys of an object and of its members without decoding their values.
+
+    A list for each of 200,000 columns would have the garbage collector go through all of the process time and again.
+    """
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # whoever decodes it says what is wrong
+        members = _object(body)
+        for raw in (body, *map(bytes, members.values())):
+            if raw.count(b":") >= max_keys and raw.lstrip().startswith(b"{") and len(_object(raw)) > max_keys:
+                raise _too_many(max_keys)
 
 
 class _Pairs:
