@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
+import msgspec
 import numpy as np
 import pandas as pd
 
-from fin_pyfunc.authoring import requirements, wheel
+from fin_pyfunc.authoring import compile_child, requirements, wheel
 from fin_pyfunc.authoring.checks import (
     checked_classes,
     checked_estimator,
@@ -25,7 +26,7 @@ from fin_pyfunc.authoring.checks import (
 from fin_pyfunc.authoring.cuml import Twin, checked_twin, twin_of
 from fin_pyfunc.authoring.signature import checked_signature, example_frame
 from fin_pyfunc.authoring.verify import Reference, verify, within_float32
-from fin_pyfunc.compiling.forms import Compiled, compile_estimator
+from fin_pyfunc.compiling.forms import Compiled, can_compile, compile_estimator, why_not
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.backends import asks_for
 from fin_pyfunc.model.backends.devices import KINDS, NAMES
@@ -178,6 +179,8 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
     code_paths = _checked_code_paths(options.get("code_paths"))
     tolerance = checked_tolerance(options.get("tolerance", TOLERANCE))
     checked_estimator(estimator)
+    if can_compile(estimator):
+        compile_child.start()  # it imports the converters while the estimator is checked and written
     given, twin = estimator, _twin(estimator, backend, serialization)
     estimator = estimator if twin is None else twin.estimator
     gpu_only = twin is not None and twin.is_gpu_only
@@ -202,33 +205,43 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
         estimators.dump(estimator, file, serialization)
         modules = requirements.modules_of(file, serialization)
         requirements.refuse_local_modules(modules, code_paths)
-        compiled = _compiled(estimator, X, spec, classes, folder, tolerance, backend, twin)
+        with _compiling(estimator, file, serialization, X, spec, classes, tolerance, twin) as compiled_forms:
+            own_wheel = wheel.build(Path(temporary))
+            example = answers.example(X)
+            manifest = artifact.Manifest(
+                format=artifact.FORMAT,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                estimator=qualified_name(type(given)),
+                serialization=serialization,
+                files={file.name: artifact.digest(file)},
+                code={path.name: artifact.digest(path) for path in (ENTRY, own_wheel)},
+                features=spec,
+                classes=classes,
+                has_proba=answers.has_proba,
+                thresholds=thresholds,
+                backend=backend,
+                example=example,
+                libraries=requirements.library_versions(modules),
+                tolerance=tolerance,
+                ranges=ranges(X, spec),
+                gpu_only=gpu_only,
+            )
+            artifact.write(folder, manifest)
+            verify(folder, answers)  # while the forms are made
+            compiled = compiled_forms()
+        _refuse_missing(backend, compiled)
         modules |= {LIBRARIES[form.backend] for form in compiled.forms if form.backend in LIBRARIES}
-        own_wheel = wheel.build(Path(temporary))
-        example = answers.example(X)
-        manifest = artifact.Manifest(
-            format=artifact.FORMAT,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            estimator=qualified_name(type(given)),
-            serialization=serialization,
-            files={path.name: artifact.digest(path) for path in sorted(folder.iterdir())},
-            code={path.name: artifact.digest(path) for path in (ENTRY, own_wheel)},
-            features=spec,
-            classes=classes,
-            has_proba=answers.has_proba,
-            thresholds=thresholds,
-            backend=backend,
-            example=example,
+        made = [name for form in compiled.forms for name in form.files]
+        manifest = msgspec.structs.replace(
+            manifest,
+            files={name: artifact.digest(folder / name) for name in sorted({file.name, *made})},
             libraries=requirements.library_versions(modules),
             forms=compiled.forms,
             dropped=compiled.dropped,
-            tolerance=tolerance,
             seconds=compiled.native_seconds,
-            ranges=ranges(X, spec),
-            gpu_only=gpu_only,
         )
         written = artifact.write(folder, manifest)
-        verify(folder, answers, ("native", *(form.backend for form in compiled.forms)), tolerance)
+        verify(folder, answers, [form.backend for form in compiled.forms], tolerance)
         yield {
             "python_model": str(ENTRY),
             "artifacts": {artifact.NAME: str(folder)},
@@ -248,27 +261,40 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
         }
 
 
-def _compiled(
+@contextmanager
+def _compiling(
     estimator: Any,
+    file: Path,
+    serialization: estimators.Serialization,
     X: pd.DataFrame,
     spec: FeatureSpec,
     classes: Sequence[Label],
-    folder: Path,
     tolerance: float,
-    backend: str,
     twin: Twin | None,
-) -> Compiled:
-    """Compile what can be; one that was asked for by name and cannot be had is refused."""
-    if twin is not None and twin.is_gpu_only:
-        return Compiled(dropped=dict.fromkeys(("onnx", "treelite"), str(twin.refusal)))
+) -> Iterator[Callable[[], Compiled]]:
+    """Begin to compile what can be, into the file's folder; yields what waits for it."""
+    reason = str(twin.refusal) if twin is not None and twin.is_gpu_only else why_not(estimator, spec)
+    if reason is not None:
+        yield lambda: Compiled(dropped=dict.fromkeys(compile_child.BACKENDS, reason))
+        return
     table = spec.check(X)
     matrix = table if isinstance(table, np.ndarray) else None
-    own_file = next(folder.iterdir()).name
-    with single_threaded(estimator):
-        compiled = compile_estimator(
-            estimator, spec, classes, folder, matrix, tolerance=tolerance,
-            cuml=None if twin is None else (twin.parts, own_file),
-        )  # fmt: skip
+    if twin is None:
+        with compile_child.Compilation(file, serialization, spec, classes, matrix, tolerance) as compilation:
+            yield compilation.result
+        return
+
+    def compiled_here() -> Compiled:  # a GPU's context does not survive a fork
+        with single_threaded(estimator):
+            return compile_estimator(
+                estimator, spec, classes, file.parent, matrix, tolerance=tolerance, cuml=(twin.parts, file.name)
+            )
+
+    yield compiled_here
+
+
+def _refuse_missing(backend: str, compiled: Compiled) -> None:
+    """Refuse where a form was asked for by name and cannot be had."""
     for name, reason in compiled.dropped.items():
         logger.info("no %s form of the estimator: %s", name, reason)
     made = {form.backend for form in compiled.forms} | {"forest" for form in compiled.forms if is_forest(form)}
@@ -280,7 +306,6 @@ def _compiled(
         raise NotLoggableError(
             f"backend={backend!r} cannot be had for this estimator: {'; '.join(dict.fromkeys(reasons)) or 'no form'}."
         )
-    return compiled
 
 
 def _twin(estimator: Any, backend: str, serialization: str) -> Twin | None:

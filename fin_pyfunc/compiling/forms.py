@@ -78,6 +78,7 @@ def compile_estimator(
     tolerance: float = 1e-6,
     backends: Sequence[str] = ("onnx", "treelite"),
     cuml: tuple[Mapping[str, str], str] | None = None,
+    begun: Callable[[Compiled, str], None] | None = None,
 ) -> Compiled:
     """Compile an estimator in every way that is exact.
 
@@ -97,6 +98,8 @@ def compile_estimator(
     backends : sequence of {"onnx", "treelite"}, default both
     cuml : (mapping of str to str, str) or None, default None
         For the twin of an estimator of cuML's: scikit-learn class to cuML class, and the name of the estimator's file.
+    begun : callable, optional
+        Called before a form is made, with what is done so far and the backend's name.
 
     Returns
     -------
@@ -122,6 +125,8 @@ def compile_estimator(
             return Compiled(dropped=dict.fromkeys(backends, f"comparing it raised {type(e).__name__}"))
         native_seconds = seconds(reference.native.score, reference.rows[: reference.n_plain])
         for backend in backends:
+            if begun is not None:
+                begun(Compiled(forms, dropped, native_seconds), backend)
             try:
                 forms.append(_form(backend, estimator, reference, single, folder, tolerance))
             except NotCompilable as e:
@@ -268,8 +273,25 @@ def _numbers(spec: FeatureSpec) -> tuple[FeatureSpec, bool]:
     return msgspec.structs.replace(spec, features=features), single
 
 
+def can_compile(estimator: Any) -> bool:
+    """Whether an estimator is of a library that can be compiled at all."""
+    return is_ensemble(estimator) or type(estimator).__module__.startswith("sklearn.")
+
+
+def why_not(estimator: Any, spec: FeatureSpec) -> str | None:
+    """Why there can be no compiled form, as far as the estimator's class and its features say so; None where they
+    do not.
+    """
+    try:
+        _numbers(spec)
+        _compilable(estimator)
+    except NotCompilable as e:
+        return str(e)
+    return None
+
+
 def _compilable(estimator: Any) -> None:
-    if not is_ensemble(estimator) and not type(estimator).__module__.startswith("sklearn."):
+    if not can_compile(estimator):
         raise NotCompilable(f"{type(estimator).__name__} is no estimator of a library that can be compiled")
     if not has_proba(estimator) and not callable(getattr(estimator, "decision_function", None)):
         raise NotCompilable("it has neither probabilities nor decision values")

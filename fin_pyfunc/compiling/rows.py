@@ -44,10 +44,18 @@ def challenge(estimator: Any, spec: FeatureSpec, sample: Array | None) -> tuple[
     thresholds = _thresholds(estimator, len(spec.features))
     if sample is None or not len(sample):
         sample = _drawn(estimator, thresholds, spec, rng)
-    plain = _valid(sample[np.unique(np.linspace(0, len(sample) - 1, SAMPLE_ROWS, dtype=int))], spec)
+    plain = _valid(thinned(sample), spec)
     made = list(_made(plain, thresholds, spec, rng))
     rows = _valid(np.vstack(made), spec)
     return plain, rows[: MAX_ROWS - len(plain)]
+
+
+def thinned(sample: Array) -> Array:
+    """The rows of a sample that are compared: at most `SAMPLE_ROWS`, from all over it."""
+    if len(sample) <= SAMPLE_ROWS:
+        return sample
+    rows: Array = sample[np.unique(np.linspace(0, len(sample) - 1, SAMPLE_ROWS, dtype=int))]
+    return rows
 
 
 def _made(plain: Array, thresholds: list[Array], spec: FeatureSpec, rng: np.random.Generator) -> Iterator[Array]:

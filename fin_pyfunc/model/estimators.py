@@ -229,9 +229,10 @@ def _load_skops(path: Path) -> Any:
             f"The estimator file needs types that are not trusted here: {', '.join(unknown[:5])}; "
             f"if you know them, name them in {TRUSTED_TYPES_VARIABLE}."
         )
-    check_construction(skops_nodes(path), _named())
+    nodes = list(skops_nodes(path))
+    check_construction(nodes, _named())
     with zipfile.ZipFile(path) as archive:
-        check_boosters(skops_nodes(path), archive.read)
+        check_boosters(nodes, archive.read)
     estimator = skops.io.load(path, trusted=sorted({*_trusted(), PARTIAL}))
     check_parameters(estimator, _named())
     check_estimator(estimator)

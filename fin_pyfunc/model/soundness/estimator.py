@@ -34,7 +34,7 @@ def check_estimator(estimator: Any) -> None:
     ArtifactError
     """
     parts = list(_parts(estimator))
-    owned = {id(vars(part).get("tree_")) for part in parts if _TREE in map(_name, type(part).__mro__)}
+    owned = {id(getattr(part, "tree_", None)) for part in parts if _TREE in map(_name, type(part).__mro__)}
     for part in parts:
         if _name(type(part)) == "sklearn.tree._tree.Tree" and id(part) not in owned:
             raise forged("a tree that no estimator holds")
