@@ -31,6 +31,7 @@ BENCHMARKS = {
     "serve": "one row a request, beside other servers (points 1, 7)",
     "batch": "5,000 rows a request (point 3)",
     "joined": "estimators that cannot be compiled (point 5)",
+    "outage": "what others notice while a model's process ends, and when it is back",
     "start": "start-up and memory (point 6)",
     "many": "many models in one server (point 8)",
     "shadow": "what a second model in the shadow adds to the first one's latency",

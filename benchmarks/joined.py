@@ -1,4 +1,4 @@
-"""Point 5: estimators that cannot be compiled, asked for one row at a time by many."""
+"""Point 5: estimators that cannot be compiled, asked for one row at a time by many; and pickles, in model hosts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ CONNECTIONS = 32
 #: Calls whose median is one round of the estimator itself.
 CALLS = 200
 OVER_MS = 2.0
+HOSTED = "fin-pyfunc serve, a pickle in a model host"
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -35,12 +36,15 @@ def _family(bench: Bench, family: str, name: str) -> list[Row]:
     models = bench.models
     rows, expected = models.records(), models.expected(family)
     own = _own_call(models.on_matrix(family), models.frame().to_numpy())
-    rates: dict[str, list[float]] = {OURS: [], MLFLOW: []}
-    p50: dict[str, list[float]] = {OURS: [], MLFLOW: []}
+    rates: dict[str, list[float]] = {OURS: [], HOSTED: [], MLFLOW: []}
+    p50: dict[str, list[float]] = {OURS: [], HOSTED: [], MLFLOW: []}
     alone: list[float] = []
     with contextlib.ExitStack() as stack:
-        both = (contenders.ours(models.ours[family]), contenders.mlflow(models.theirs[family]))
-        started = [(each, stack.enter_context(serving(each, models, rows, expected))) for each in both]
+        pickled = models.theirs[family]
+        servers = (
+            contenders.ours(models.ours[family]), contenders.ours(pickled, name=HOSTED), contenders.mlflow(pickled)
+        )  # fmt: skip
+        started = [(each, stack.enter_context(serving(each, models, rows, expected))) for each in servers]
         for i in range(bench.rounds):
             alone.append(median_seconds(own, CALLS) * 1e3)
             for contender, server in turn(started, i):
@@ -52,6 +56,13 @@ def _family(bench: Bench, family: str, name: str) -> list[Row]:
     what = f"requests/s at {CONNECTIONS} connections"
     return [
         Row(5, f"{name}: {what}, ours to `mlflow models serve`", "×", ratios(rates[OURS], rates[MLFLOW]), 15),
+        Row(
+            20,
+            f"{name}: {what}, a pickle in a model host to `mlflow models serve`",
+            "×",
+            ratios(rates[HOSTED], rates[MLFLOW]),
+            15,
+        ),
         Row(5, f"{name}: p50 at 1 connection, over the estimator's own call", "ms", over, at_most=OVER_MS),
         *(Row(5, f"{name}: {what}, {server}", "/s", values) for server, values in rates.items()),
         *(Row(5, f"{name}: p50 at 1 connection, {server}", "ms", values) for server, values in p50.items()),
