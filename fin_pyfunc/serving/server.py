@@ -238,6 +238,7 @@ class Server:
         values.add(m.CACHE_HITS, by=self.cache.hits - self._hits)
         self._hits = self.cache.hits
         values.set(m.MODELS, to=len(models))
+        values.set(m.HOSTS, to=0 if self.hosts is None else len(self.hosts))
         values.set(m.MODEL_BYTES, to=sum(model.size for model in models))
         shown = {(model.resolved.model_id, model.resolved.public(self._uri_of(model))) for model in models}
         for labels in shown | self._shown:

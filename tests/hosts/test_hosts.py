@@ -28,9 +28,12 @@ from fin_pyfunc.host.opening import Opening
 from fin_pyfunc.model.backends.native import NativeBackend
 from fin_pyfunc.model.errors import ArtifactError, ModelUnavailableError, ScoringError
 from fin_pyfunc.model.features import FeatureSpec, infer
+from fin_pyfunc.serving.errors import answer
 from fin_pyfunc.serving.hosts.connection import Limits
 from fin_pyfunc.serving.hosts.hosted_model import HostedModel
 from fin_pyfunc.serving.hosts.hosts import Hosts
+from fin_pyfunc.serving.metrics.folder import expose
+from fin_pyfunc.serving.metrics.values import Values
 from tests.hosts import behaviour
 from tests.hosts.conftest import Folders
 from tests.hosts.processes import fork_server_of, is_running, read_pid, wait_for
@@ -200,6 +203,27 @@ def test_a_host_that_ends_costs_the_requests_in_it_and_is_back(
     wait_for(lambda: counted == [reason])
     assert behaving.outage is None
     assert "secret" not in caplog.text
+
+
+def test_an_end_is_counted_and_answered_503(folders: Folders, tmp_path: Path) -> None:
+    values = Values(tmp_path)
+    hosts = Hosts(Limits(1 << 30, open_seconds=20.0, call_seconds=20.0), values=values)
+    model = hosts.open(folders.pyfunc("behaviour", behaviour.Behaviour), "models:/m-behaviour")
+    assert len(hosts) == 1
+    with pytest.raises(ModelUnavailableError) as raised:
+        model.backend.score(rows_that(behaviour.CRASH))
+    answered = answer(raised.value, "an id")
+    assert answered.status == 503
+    assert answered.headers == {"Retry-After": "1"}
+    assert answered.body.detail == str(raised.value)
+
+    def is_counted() -> bool:
+        values.flush()
+        return b'fin_pyfunc_host_restarts_total{reason="crashed"} 1.0' in expose(tmp_path, "text/plain")[0]
+
+    wait_for(is_counted)
+    wait_for(lambda: hosts.outages() == {})
+    hosts.close()
 
 
 def test_a_host_that_is_killed_is_back_without_a_request(hosts: Hosts, folders: Folders) -> None:

@@ -159,7 +159,8 @@ class LazyNative:
     Parameters
     ----------
     read : callable
-        Makes the backend; called once, on whichever thread asks first.
+        Makes the backend, a `NativeBackend` or what asks a process of its own; called once, on whichever thread asks
+        first.
     device : {"cpu", "gpu"}, default "cpu"
         Where it computes.
     """

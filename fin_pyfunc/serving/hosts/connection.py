@@ -86,7 +86,7 @@ class HostConnection:
     def __init__(
         self, client: ForkClient, opening: Opening, name: str, limits: Limits, on_end: Callable[[Reason], None]
     ) -> None:
-        self._client, self._opening, self._name = client, opening, name
+        self._client, self.opening, self._name = client, opening, name
         self.limits, self._on_end = limits, on_end
         self.described: Described | None = None
         #: why it could not be opened
@@ -204,9 +204,9 @@ class HostConnection:
         lease = self._client.connect()
         opening = os.memfd_create("opening", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.write(opening, msgspec.json.encode(self._opening))
+            os.write(opening, msgspec.json.encode(self.opening))
             fcntl.fcntl(opening, fcntl.F_ADD_SEALS, _SEALS)  # the model must not choose what is opened after it
-            wanted = Open(key=self._opening.key, memory_bytes=self.limits.memory_bytes, python=self._opening.python)
+            wanted = Open(key=self.opening.key, memory_bytes=self.limits.memory_bytes, python=self.opening.python)
             send(lease, wanted, [opening])
         except OSError as e:
             lease.close()
@@ -296,9 +296,9 @@ class HostConnection:
                 return channel, generation
         try:
             channel, said = self._connected(generation, deadline)
-        except (OSError, MalformedError):
-            self._kill(generation, "crashed")
-            raise self._unavailable("ended while it was asked") from None
+        except (OSError, MalformedError) as e:
+            self._kill(generation, "hung" if isinstance(e, TimeoutError) else "crashed")
+            raise self._unavailable("does not answer") from None
         if said != described:
             channel.close()
             self._kill(generation, "crashed")

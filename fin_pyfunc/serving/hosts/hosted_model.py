@@ -32,6 +32,7 @@ class HostedModel:
 
     def __init__(self, connection: HostConnection, described: Described) -> None:
         self.described = described
+        self.device = connection.opening.device
         self._connection = connection
         self._close = weakref.finalize(self, connection.close)
 
@@ -91,10 +92,9 @@ class HostedBackend:
     model : HostedModel
     """
 
-    device: Literal["cpu", "gpu"] = "cpu"
-
     def __init__(self, model: HostedModel) -> None:
         self.model = model
+        self.device: Literal["cpu", "gpu"] = model.device
         self.name = "pyfunc" if model.described.kind == "pyfunc" else "native"
 
     @property

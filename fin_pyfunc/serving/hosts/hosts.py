@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import weakref
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from fin_pyfunc.host.confinement import reduced
 from fin_pyfunc.host.fork_client import ForkClient
@@ -45,8 +46,11 @@ class Hosts:
         self._limits, self._values = limits, values or Values(None)
         self._own = Lifeline() if lifeline is None else None
         self._client = ForkClient(lifeline or self._own or Lifeline(), reduced(os.environ, environment))
-        self._models: weakref.WeakValueDictionary[int, HostedModel] = weakref.WeakValueDictionary()
-        self._names: dict[int, str] = {}
+        self._names: WeakKeyDictionary[HostedModel, str] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._names)
 
     def start(self) -> None:
         """Start the fork server, so that the first model need not wait for its imports; does not wait itself.
@@ -75,9 +79,8 @@ class Hosts:
         """
         connection = HostConnection(self._client, opening, name, self._limits, self._count)
         model = HostedModel(connection, connection.open())
-        self._models[id(model)], self._names[id(model)] = model, name
-        weakref.finalize(model, self._forget, id(model))
-        self._values.set(m.HOSTS, to=len(self._names))
+        with self._lock:
+            self._names[model] = name
         return model
 
     def compile(self, folder: Path, seconds: float) -> Finished:
@@ -98,19 +101,18 @@ class Hosts:
 
     def outages(self) -> dict[str, Outage]:
         """Models whose process does not answer now, by name."""
-        found = [(self._names.get(key, ""), model.outage) for key, model in list(self._models.items())]
-        return {name: outage for name, outage in found if outage is not None}
+        return {name: outage for model, name in self._all() if (outage := model.outage) is not None}
 
     def close(self) -> None:
         """Let go of all models."""
-        for model in list(self._models.values()):
+        for model, _ in self._all():
             model.close()
         if self._own is not None:
             self._own.close()
 
-    def _forget(self, key: int) -> None:
-        self._names.pop(key, None)
-        self._values.set(m.HOSTS, to=len(self._names))
+    def _all(self) -> list[tuple[HostedModel, str]]:
+        with self._lock:
+            return list(self._names.items())
 
     def _count(self, reason: Reason) -> None:
         self._values.add(m.HOST_RESTARTS, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fin_pyfunc.host.fork_client import is_supported
 from fin_pyfunc.host.lifeline import Lifeline
 from fin_pyfunc.host.opening import Opening
 from fin_pyfunc.model import estimators
@@ -68,7 +69,7 @@ class Isolation:
             device="gpu" if manifest.gpu_only else "cpu",
             python=self._python(folder.path),
         )
-        return self.hosts.open(opening, name)
+        return self._open(opening, name)
 
     def open_foreign(
         self, snapshot: Snapshot, folder: ModelFolder, features: FeatureSpec | None, backend: str | None, name: str
@@ -102,6 +103,15 @@ class Isolation:
             backend=backend,
             python=python,
         )
+        return self._open(opening, name)
+
+    def _open(self, opening: Opening, name: str) -> HostedModel:
+        if not is_supported():
+            raise ArtifactError(
+                "The model may run code, and a process of its own needs Linux 5.3 or later: set deployment.api.models."
+                "isolation to 'none', or log the model with fin_pyfunc.log_model without serialization='cloudpickle' "
+                "and code_paths."
+            )
         return self.hosts.open(opening, name)
 
     def _python(self, path: Path) -> str | None:
