@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from fin_pyfunc.host.opening import Described, Invoked, Opening, Value
+from fin_pyfunc.host.wire import MAX_LABEL
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.backends.native import NativeBackend, has_proba, labels_of
-from fin_pyfunc.model.backends.pyfunc import PyfuncBackend, labels, scores
+from fin_pyfunc.model.backends.pyfunc import PyfuncBackend, rows_frame, scores_of_any
 from fin_pyfunc.model.choice import asking_for
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.decision import Label, Scores
-from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError, ScoringError
+from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec, Table
+from fin_pyfunc.model.traces import trace
 
 #: Flavors whose raw model has scikit-learn's interface (when it was logged through it).
 ESTIMATOR_FLAVORS = ("sklearn", "lightgbm", "xgboost")
@@ -66,9 +68,9 @@ class Hosted:
             what: Literal["body", "schema", "model"] = "body"
             if witness.was_asked:
                 what = "schema" if isinstance(failed, MlflowException) else "model"
-            error = None if failed is None else type(failed).__name__
-            return Invoked(status=status, failure=what, error=error, names=names, columns=columns)
-        found = _labels(witness.answered)
+            error, led = (None, "") if failed is None else (type(failed).__name__, trace(failed))
+            return Invoked(status=status, failure=what, error=error, trace=led, names=names, columns=columns)
+        found = scores_of_any(witness.answered, MAX_LABEL)
         return Invoked(
             status=status,
             body=text.encode(),
@@ -215,25 +217,11 @@ def _described(
     )
 
 
-def _labels(answered: Any) -> Scores:
-    """What a pyfunc answered as labels; anything else as its JSON text."""
-    try:
-        return scores(labels(answered))
-    except ScoringError:
-        rows = answered.to_dict("records") if hasattr(answered, "to_dict") else answered
-        return scores([json.dumps(row.tolist() if hasattr(row, "tolist") else row, default=str) for row in rows])
-
-
 def _rows(asked: Any) -> tuple[list[str], list[list[Value]]]:
     """The rows that a pyfunc was asked, as columns of JSON's types."""
-    import pandas as pd
-
     if asked is None:
         return [], []
-    if isinstance(asked, dict):
-        frame = pd.DataFrame({name: list(values) for name, values in asked.items()})
-    else:
-        frame = asked if isinstance(asked, pd.DataFrame) else pd.DataFrame({"input": list(asked)})
+    frame = rows_frame(asked)
     names = [str(name) for name in frame.columns]
     return names, [[_value(value) for value in frame.iloc[:, i].tolist()] for i in range(len(names))]
 

@@ -98,10 +98,13 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         Which error of `fin_pyfunc.model.errors` it is.
     said : str
         Its sentence.
+    trace : str, default ""
+        Where it came from, without messages of other people's code.
     """
 
     kind: FailureKind
     said: str
+    trace: str = ""
 
 
 class Invoked(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +120,8 @@ class Invoked(msgspec.Struct, frozen=True, kw_only=True):
         What failed: reading the body, the model's signature, or the model itself.
     error : str or None
         Name of the exception's type.
+    trace : str
+        Where it came from, without messages of other people's code.
     names : list of str
         Columns of the rows that the model was asked; none where it was not asked.
     columns : list of list
@@ -131,6 +136,7 @@ class Invoked(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
     failure: Literal["body", "schema", "model"] | None = None
     error: str | None = None
+    trace: str = ""
     names: list[str] = []
     columns: list[list[Value]] = []
     classes: list[Label] = []

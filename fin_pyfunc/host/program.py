@@ -27,6 +27,7 @@ from fin_pyfunc.host.wire import (
 )
 from fin_pyfunc.model.decision import Scores
 from fin_pyfunc.model.errors import ArtifactError, BackendError, DeviceError, ScoringError
+from fin_pyfunc.model.traces import trace
 
 #: What a host tells the fork server once it has opened its model, or could not.
 READY, REFUSED = b"ready", b"refused"
@@ -137,5 +138,5 @@ def _failure(error: Exception) -> Failure:
     """What a worker is told: sentences of our own, and of any other exception its type alone."""
     name = next((name for kind, name in _KINDS if isinstance(error, kind)), None)
     if name is None:
-        return Failure(kind="scoring", said=f"the model raised {type(error).__name__}")
-    return Failure(kind=name, said=str(error))
+        return Failure(kind="scoring", said=f"the model raised {type(error).__name__}", trace=trace(error))
+    return Failure(kind=name, said=str(error), trace=trace(error) if error.__cause__ is not None else "")

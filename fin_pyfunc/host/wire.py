@@ -29,7 +29,7 @@ _HEAD = struct.Struct("<QBBHI")
 #: What is received at once; most questions and answers about one row are shorter.
 _PIECE = 1 << 16
 #: Longest text of one label, in bytes of UTF-8, and longest of everything else that is not rows.
-MAX_LABEL, MAX_TEXT = 4096, 1 << 25
+MAX_LABEL, MAX_TEXT, MAX_TRACE = 4096, 1 << 25, 1 << 14
 #: Longest sentence of a failure, in characters.
 MAX_SAID = 500
 
@@ -280,15 +280,13 @@ def read_invoked(received: Received) -> Invoked:
         invoked = _invoked.decode(received.data)
     except msgspec.MsgspecError as e:
         raise MalformedError("an answer that cannot be read") from e
-    n_rows = len(invoked.index)
     _check_labels(invoked.classes)
     if not all(0 <= i < len(invoked.classes) for i in invoked.index):
         raise MalformedError("a position beyond the labels")
     if len(invoked.names) != len(invoked.columns) or any(len(c) != len(invoked.columns[0]) for c in invoked.columns):
         raise MalformedError("columns of different lengths")
-    if n_rows and invoked.columns and len(invoked.columns[0]) != n_rows:
-        raise MalformedError("other rows than were answered")
-    return msgspec.structs.replace(invoked, error=None if invoked.error is None else _printable(invoked.error))
+    error = None if invoked.error is None else _printable(invoked.error)
+    return msgspec.structs.replace(invoked, error=error, trace=_trace(invoked.trace))
 
 
 def _check_labels(labels: Sequence[Label]) -> None:
@@ -300,9 +298,14 @@ def _check_labels(labels: Sequence[Label]) -> None:
 
 
 def _said(failure: Failure) -> Failure:
-    return msgspec.structs.replace(failure, said=_printable(failure.said))
+    return msgspec.structs.replace(failure, said=_printable(failure.said), trace=_trace(failure.trace))
 
 
 def _printable(text: str) -> str:
     """Text for an error or a log line, which a host may have made up."""
     return "".join(c if c.isprintable() else " " for c in text[:MAX_SAID])
+
+
+def _trace(text: str) -> str:
+    """A trace for the log, each of its lines marked: a host may have made up any of them."""
+    return "\n".join(f"  | {_printable(line)}" for line in text[-MAX_TRACE:].splitlines())

@@ -118,6 +118,10 @@ class DeviceError(ScoringError):
     """The GPU failed while it scored: out of memory, lost, or taken away; the rows are not to blame."""
 
 
+class HostedError(FinPyfuncError):
+    """What a model raised in its own process, as the trace that it had there."""
+
+
 class ModelUnavailableError(FinPyfuncError):
     """The process that a model runs in has ended, or does not answer.
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fin_pyfunc.model.backends.pyfunc import PyfuncBackend
+from fin_pyfunc.model.backends.pyfunc import PyfuncBackend, rows_frame, scores_of_any
 from fin_pyfunc.model.decision import Decisions, Scores, Thresholds
-from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, ScoringError
+from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, HostedError, ScoringError
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.hosts.hosted_model import HostedModel
@@ -108,6 +108,7 @@ def score_hosted(
         raise RequestError(422, _NO_FIT)
     if said.failure == "model":
         error = ScoringError(f"the model raised {said.error}")
+        error.__cause__ = HostedError(f"\n{said.trace}")
         held = _identifiers(loaded, frame)
         raise UnansweredError(Failure(error, None, loaded, _table(loaded, frame), times.began, decoded, None, held))
     if said.failure is not None or said.status >= 400:
@@ -148,12 +149,12 @@ class _Model:
         except Exception as e:
             self.error = self._mended(e, data)
             if not is_own and not isinstance(self.error, RequestError | FeatureError):
-                self.fail(e, _table(self.loaded, _frame(data)), _frame(data), decoded)
+                self.fail(e, _table(self.loaded, rows_frame(data)), rows_frame(data), decoded)
             if self.failure is not None:
                 self.failure.error = self.error
             raise
         decisions = pyfunc_decisions(answered, self.loaded.model.thresholds)
-        self.answer(decisions, _table(self.loaded, _frame(data)), _frame(data), decoded)
+        self.answer(decisions, _table(self.loaded, rows_frame(data)), rows_frame(data), decoded)
         return answered
 
     def fail(self, error: Exception, table: Table, frame: pd.DataFrame, decoded: float) -> None:
@@ -212,24 +213,8 @@ class _Implementation:
 
 
 def pyfunc_decisions(answered: Any, thresholds: Thresholds) -> Decisions:
-    """What a model that is not ours answered to MLflow: labels, and no probabilities; anything else as its JSON text.
-
-    Parameters
-    ----------
-    answered : object
-        One answer a row.
-    thresholds : Thresholds
-    """
-    from fin_pyfunc.model.backends import pyfunc
-
-    try:
-        labels = pyfunc.labels(answered)
-    except (ScoringError, TypeError, ValueError):
-        rows = answered.to_dict("records") if hasattr(answered, "to_dict") else answered
-        if isinstance(rows, str) or not isinstance(rows, Sequence | np.ndarray) or not np.ndim(rows):
-            rows = [rows]
-        labels = [json.dumps(row.tolist() if hasattr(row, "tolist") else row, default=str) for row in rows]
-    return Decisions(pyfunc.scores(labels), thresholds, pyfunc.PyfuncBackend.name)
+    """What a model that is not ours answered to MLflow, as labels; anything else as its JSON text."""
+    return Decisions(scores_of_any(answered), thresholds, PyfuncBackend.name)
 
 
 def without_nan(body: bytes) -> bytes:
@@ -269,17 +254,3 @@ def _identifiers(loaded: LoadedModel, frame: pd.DataFrame) -> dict[str, Sequence
 
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
-
-
-def _frame(data: Any) -> pd.DataFrame:
-    """Rows as MLflow hands them over: a DataFrame, or an array, a list or a dict of them; anything else is one row."""
-    import pandas as pd
-
-    if isinstance(data, pd.DataFrame):
-        return data
-    try:
-        if isinstance(data, dict):
-            return pd.DataFrame({name: list(values) for name, values in data.items()})
-        return pd.DataFrame({"input": [data] if isinstance(data, str) else list(data)})
-    except (TypeError, ValueError):
-        return pd.DataFrame({"input": [data]})

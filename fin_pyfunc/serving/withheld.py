@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 
-from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.model.traces import chain, trace
 
 
 def log_error(logger: logging.Logger, message: str, *arguments: object, error: BaseException, **fields: object) -> None:
@@ -28,26 +28,5 @@ def log_error(logger: logging.Logger, message: str, *arguments: object, error: B
 
 def forget_locals(error: BaseException) -> None:
     """Clear the variables of every function that an exception left, which it would keep in memory: a body, a table."""
-    for each in _chain(error, with_suppressed=True):
+    for each in chain(error, with_suppressed=True):
         traceback.clear_frames(each.__traceback__)
-
-
-def trace(error: BaseException) -> str:
-    """An exception and what led to it, innermost first: frames and types, and messages of our own only."""
-    lines = []
-    for each in reversed(_chain(error)):
-        kind = f"{type(each).__module__}.{type(each).__qualname__}"
-        said = f": {each}" if isinstance(each, FinPyfuncError) else " (its message is logged at the level debug)"
-        lines += [*traceback.format_tb(each.__traceback__), f"{kind}{said}\n"]
-    return "".join(lines).rstrip()
-
-
-def _chain(error: BaseException, with_suppressed: bool = False) -> list[BaseException]:
-    """An exception and what led to it, itself first."""
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        is_shown = with_suppressed or not current.__suppress_context__
-        current = current.__cause__ or (current.__context__ if is_shown else None)
-    return chain

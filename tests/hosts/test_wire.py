@@ -179,7 +179,6 @@ def test_no_bytes_of_a_host_do_harm(word: int, data: bytes, described: Described
         Invoked(status=200, classes=["a"], index=[-1]),
         Invoked(status=200, names=["x"], columns=[]),
         Invoked(status=200, names=["x", "y"], columns=[[1], [1, 2]]),
-        Invoked(status=200, names=["x"], columns=[[1, 2]], classes=["a"], index=[0]),
     ],
 )
 def test_what_was_invoked_must_fit_together(invoked: Invoked) -> None:

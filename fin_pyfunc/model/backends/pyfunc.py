@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -78,3 +79,42 @@ def labels(answered: Any) -> list[Label]:
     if any(isinstance(label, float) and not label.is_integer() for label in found):
         raise ScoringError("the model answered a fraction, which is no class label: it is no classifier")
     return found
+
+
+def scores_of_any(answered: Any, max_bytes: int | None = None) -> Scores:
+    """What a pyfunc answered as labels; anything else as its JSON text, one a row.
+
+    Parameters
+    ----------
+    answered : object
+        One answer a row; one that is no list of answers counts as a single one.
+    max_bytes : int, optional
+        Longest text that is kept; the rest of it is cut off.
+    """
+    try:
+        found = labels(answered)
+    except (ScoringError, TypeError, ValueError):
+        rows = answered.to_dict("records") if isinstance(answered, pd.DataFrame) else answered
+        if isinstance(rows, str | bytes | dict) or not isinstance(rows, Iterable):
+            rows = [rows]
+        found = [json.dumps(row.tolist() if hasattr(row, "tolist") else row, default=str) for row in rows]
+    if max_bytes is not None:
+        found = [label if not isinstance(label, str) else _cut(label, max_bytes) for label in found]
+    return scores(found)
+
+
+def _cut(text: str, max_bytes: int) -> str:
+    encoded = text.encode(errors="replace")
+    return encoded[:max_bytes].decode(errors="ignore") if len(encoded) > max_bytes else encoded.decode()
+
+
+def rows_frame(data: Any) -> pd.DataFrame:
+    """Rows as MLflow hands them over: a DataFrame, or an array, a list or a dict of them; anything else is one row."""
+    if isinstance(data, pd.DataFrame):
+        return data
+    try:
+        if isinstance(data, dict):
+            return pd.DataFrame({name: list(values) for name, values in data.items()})
+        return pd.DataFrame({"input": [data] if isinstance(data, str) else list(data)})
+    except (TypeError, ValueError):
+        return pd.DataFrame({"input": [data]})

@@ -11,7 +11,7 @@ import numpy as np
 from fin_pyfunc.host.opening import Described, Failure, Invoked
 from fin_pyfunc.host.wire import MAX_TEXT, answer_bytes, read_invoked, read_scores, send_invocations, send_table
 from fin_pyfunc.model.decision import Label, Scores
-from fin_pyfunc.model.errors import DeviceError, ScoringError
+from fin_pyfunc.model.errors import DeviceError, HostedError, ScoringError
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving.hosts.connection import HostConnection, Outage
 
@@ -63,7 +63,8 @@ class HostedModel:
             answer_bytes(n_rows, described),
         )
         if isinstance(answered, Failure):
-            raise (DeviceError if answered.kind == "device" else ScoringError)(answered.said)
+            cause = HostedError(f"\n{answered.trace}") if answered.trace else None
+            raise (DeviceError if answered.kind == "device" else ScoringError)(answered.said) from cause
         return answered
 
     def invocations(self, content_type: str, body: bytes) -> Invoked:
