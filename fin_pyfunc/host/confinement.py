@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import fcntl
+import gc
 import os
 import random
 import re
@@ -85,6 +86,7 @@ def become_new(blas_threads: str | None) -> None:
     blas_threads : str or None
         ``OPENBLAS_NUM_THREADS`` as the operator has it; the fork server itself has no threads.
     """
+    gc.freeze()  # an object of the fork server that is collected here could close a file descriptor of this process
     asyncio.set_event_loop(None)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

@@ -27,8 +27,21 @@ _NO_THREADS = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+#: Unless the operator says otherwise. The threads of OpenMP and OpenBLAS would go on spinning after a call, on the
+#: processor that whoever waits for the answer needs: 2 to 70 ms instead of 0.8 for a row of k-nearest neighbours on two
+#: busy processors.
+_DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
 _BLAS = "OPENBLAS_NUM_THREADS"
 _FINISHED = Decoder(Finished)
+
+
+def is_supported() -> bool:
+    """Whether this system has what the fork server and its children need: Linux 5.3 or later."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 class ForkServerError(OSError):
@@ -124,7 +137,7 @@ class ForkClient:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-W", "ignore", "-c", _BOOT, msgspec.json.encode(start).decode(), *self._path],
                 cwd=self._lifeline.folder,
-                env={**self._environment, **_NO_THREADS},
+                env={**_DEFAULTS, **self._environment, **_NO_THREADS},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(start.listener, start.lifeline),

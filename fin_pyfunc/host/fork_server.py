@@ -23,6 +23,7 @@ import msgspec
 from msgspec.msgpack import Decoder
 
 from fin_pyfunc.host.children import Nursery
+from fin_pyfunc.host.host_table import HostTable
 from fin_pyfunc.host.messages import Finished, Open, Run, Start, receive, send
 
 #: What a model host, or a job, imports anyway.
@@ -30,7 +31,7 @@ PRELOAD = (
     "cloudpickle", "joblib", "mlflow.pyfunc.scoring_server", "mlflow.sklearn", "pandas", "pyarrow", "scipy.stats",
     "skops.io", "sklearn.calibration", "sklearn.ensemble", "sklearn.linear_model", "sklearn.neighbors",
     "sklearn.neural_network", "sklearn.pipeline", "sklearn.preprocessing", "sklearn.svm", "sklearn.tree",
-    "threadpoolctl", "fin_pyfunc.model.wrapper",
+    "threadpoolctl", "fin_pyfunc.host.program", "fin_pyfunc.model.wrapper",
 )  # fmt: skip
 #: What the converters of a job import, too.
 CONVERTERS = ("fin_pyfunc.compiling.forms", "fin_pyfunc.compiling.job", "onnx", "skl2onnx", "treelite")
@@ -49,6 +50,7 @@ class ForkServer:
     def __init__(self, start: Start) -> None:
         self._start = start
         self._nursery = Nursery(Path(start.folder), start.blas_threads)
+        self._hosts = HostTable(self._nursery)
 
     async def serve(self) -> None:
         """Serve until the lifeline has ended."""
@@ -72,8 +74,12 @@ class ForkServer:
             received = receive(connection, _REQUESTS, 1)
         if received is None:
             connection.close()
-        elif isinstance(received[0], Run):
-            _Job(self._nursery, connection, received[0])
+            return
+        request, fds = received
+        if isinstance(request, Run):
+            _Job(self._nursery, connection, request)
+        elif fds:
+            self._hosts.lease(connection, request, fds[0])
 
 
 class _Job:

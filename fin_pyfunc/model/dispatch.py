@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from fin_pyfunc.model.backends import Backend, asks_for
-from fin_pyfunc.model.backends.compiled import CompiledBackend
-from fin_pyfunc.model.backends.native import LazyNative, NativeBackend
+from fin_pyfunc.model.backends.native import LazyNative
 from fin_pyfunc.model.decision import Scores
 from fin_pyfunc.model.device import gpu_refusal, probe
 from fin_pyfunc.model.errors import BackendError, DeviceError, FinPyfuncError
@@ -144,12 +143,11 @@ class Dispatch:
         if len(table) > self._now_rows:
             return None
         backend = self.choose(len(table))
-        if isinstance(backend, LazyNative | NativeBackend):
+        score_alone: Callable[[Table], Scores | None] | None = getattr(backend, "score_alone", None)
+        if score_alone is None:  # an estimator, here or in a process of its own
             return None
-        if not isinstance(backend, CompiledBackend):
-            return backend.score(table), backend.name
         try:
-            scores = backend.score_alone(table)
+            scores = score_alone(table)
         except DeviceError:
             return None  # `score` sees to it
         return None if scores is None else (scores, backend.name)

@@ -118,6 +118,21 @@ class DeviceError(ScoringError):
     """The GPU failed while it scored: out of memory, lost, or taken away; the rows are not to blame."""
 
 
+class ModelUnavailableError(FinPyfuncError):
+    """The process that a model runs in has ended, or does not answer.
+
+    Parameters
+    ----------
+    message : str
+    retry_seconds : float, default 1
+        When it is worth asking again.
+    """
+
+    def __init__(self, message: str, retry_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
 class StoreUnavailableError(FinPyfuncError):
     """MLflow is needed and does not answer."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ from fin_pyfunc.model.errors import (
     FinPyfuncError,
     ModelForbiddenError,
     ModelNotFoundError,
+    ModelUnavailableError,
     ModelUriError,
     ScoringError,
     StoreUnavailableError,
@@ -61,6 +63,7 @@ _STATUS: tuple[tuple[type[FinPyfuncError], int], ...] = (
     (ModelForbiddenError, 403),
     (ModelNotFoundError, 404),
     (StoreUnavailableError, 503),
+    (ModelUnavailableError, 503),
     (DeviceError, 503),
     (ScoringError, 500),
     (ArtifactError, 500),
@@ -91,6 +94,8 @@ def answer(error: Exception, request_id: str) -> Answer:
         )
         return Answer(500, Error(detail=detail), {})
     headers = RETRY_AFTER if status == 503 else {}
+    if isinstance(error, ModelUnavailableError):
+        headers = {"Retry-After": str(max(1, math.ceil(error.retry_seconds)))}
     return Answer(status, Error(detail=str(error), errors=_problems(error)), headers)
 
 

@@ -39,7 +39,10 @@ class CumlBackend(CompiledBackend):
         twin = self._estimator
         if not isinstance(twin, LazyNative):
             raise TypeError("what cuML rebuilds is the estimator itself")
-        self._on_gpu = rebuilt(twin.load(), form.parts)
+        loaded = twin.load()
+        if not isinstance(loaded, NativeBackend):
+            raise DeviceError("cuML cannot rebuild an estimator that is in a process of its own")
+        self._on_gpu = rebuilt(loaded, form.parts)
 
     def run(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
         """CuML's scores; see `CompiledBackend.run`."""

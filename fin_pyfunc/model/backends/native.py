@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.nameless import NEIGHBOURS, counts_alike, nameless, type_name
 from fin_pyfunc.model.decision import Label, Probabilities, Scores
 from fin_pyfunc.model.device import is_device_failure
@@ -153,24 +154,25 @@ class LazyNative:
     Parameters
     ----------
     read : callable
-        Makes the backend; called once, on whichever thread asks first.
+        Makes the backend, a `NativeBackend` or what asks a process of its own; called once, on whichever thread asks
+        first.
     device : {"cpu", "gpu"}, default "cpu"
         Where it computes.
     """
 
     name = "native"
 
-    def __init__(self, read: Callable[[], NativeBackend], device: Literal["cpu", "gpu"] = "cpu") -> None:
+    def __init__(self, read: Callable[[], Backend], device: Literal["cpu", "gpu"] = "cpu") -> None:
         self.device: Literal["cpu", "gpu"] = device
         self._read, self._reading = read, threading.Lock()
-        self._backend: NativeBackend | None = None
+        self._backend: Backend | None = None
 
     @property
     def is_loaded(self) -> bool:
         """Whether the estimator is in memory."""
         return self._backend is not None
 
-    def load(self) -> NativeBackend:
+    def load(self) -> Backend:
         """The estimator's backend, read now if it has not been yet; raises what reading it raises."""
         if self._backend is None:
             with self._reading:

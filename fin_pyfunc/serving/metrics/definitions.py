@@ -94,6 +94,8 @@ CACHE_HITS = _counter("cache_hits", "Times that a model asked for was in memory.
 CACHE_MISSES = _counter("cache_misses", "Times that a model asked for had to be loaded.")
 EVICTIONS = _counter("cache_evictions", "Models let go to make room for another.")
 ALIAS_SWAPS = _counter("alias_swaps", "Aliases that led to another model, by what came of it.", "result")
+HOST_RESTARTS = _counter("host_restarts", "Model processes that ended and were started again, by why.", "reason")
+HOSTS = _gauge("hosts", "Models that run in processes of their own, in the worker that has most.", merge="livemax")
 
 SHADOW_ROWS = _counter("shadow_rows", "Rows a shadow was asked, by whether it agreed.", "model", "shadow", "agrees")
 SHADOW_DISTANCE = _counter(

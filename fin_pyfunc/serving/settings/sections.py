@@ -69,6 +69,21 @@ class Models(Section, frozen=True):
     max_bytes: Annotated[int, Meta(ge=1, description="Bytes of the largest model that is fetched or opened.")] = (
         2_147_483_648
     )
+    isolation: Annotated[
+        Literal["process", "none"],
+        Meta(
+            description="`process` runs each model that may run code in a confined process of its own; `none` runs it "
+            "in the server's."
+        ),
+    ] = "process"
+    host_memory_bytes: Annotated[
+        int,
+        Meta(ge=1, description="Bytes of memory that a model may take in its process, beyond what its libraries do."),
+    ] = 8_589_934_592
+    host_environment: Annotated[
+        tuple[Text, ...],
+        Meta(description="Names of environment variables that a model's process may see, besides the usual ones."),
+    ] = ()
     refresh_seconds: Annotated[
         float, Meta(ge=0, le=86400, description="Longest time in seconds that a moved alias may go unnoticed.")
     ] = 30.0

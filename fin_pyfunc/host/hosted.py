@@ -1,0 +1,239 @@
+"""A model that may run code, opened: only ever in a model host."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from fin_pyfunc.host.opening import Described, Invoked, Opening, Value
+from fin_pyfunc.model import artifact, estimators
+from fin_pyfunc.model.backends.native import NativeBackend, has_proba, labels_of
+from fin_pyfunc.model.backends.pyfunc import PyfuncBackend, labels, scores
+from fin_pyfunc.model.choice import asking_for
+from fin_pyfunc.model.classifier import Classifier
+from fin_pyfunc.model.decision import Label, Scores
+from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError, ScoringError
+from fin_pyfunc.model.feature import Feature
+from fin_pyfunc.model.features import FeatureSpec, Table
+
+#: Flavors whose raw model has scikit-learn's interface (when it was logged through it).
+ESTIMATOR_FLAVORS = ("sklearn", "lightgbm", "xgboost")
+_CODE_MODEL = "mlflow.pyfunc.loaders.code_model"
+
+
+class Hosted:
+    """A model in its host.
+
+    Parameters
+    ----------
+    described : Described
+    backend : object with `score`
+    pyfunc : mlflow.pyfunc.PyFuncModel, optional
+        The same model as MLflow loads it.
+    """
+
+    def __init__(self, described: Described, backend: Any, pyfunc: Any = None) -> None:
+        self.described, self._backend, self._pyfunc = described, backend, pyfunc
+
+    def score(self, table: Table) -> Scores:
+        """Class and probabilities of each row; see `Backend.score`."""
+        answered: Scores = self._backend.score(table)
+        return answered
+
+    def invocations(self, content_type: str, body: bytes) -> Invoked:
+        """Answer a request's body as MLflow's scoring server does."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.pyfunc import scoring_server
+
+        witness = _Witness(self._pyfunc)
+        schema = self._pyfunc.metadata.get_input_schema()
+        try:
+            answered = scoring_server.invocations(body, content_type, witness, schema)
+            status, text, failed = answered.status, answered.response, None
+        except MemoryError:
+            raise
+        except Exception as e:
+            failed, status, text = witness.raised or e, 400, ""
+        if isinstance(failed, MemoryError):
+            raise failed
+        names, columns = _rows(witness.asked)
+        if failed is not None or status != 200:
+            what: Literal["body", "schema", "model"] = "body"
+            if witness.was_asked:
+                what = "schema" if isinstance(failed, MlflowException) else "model"
+            error = None if failed is None else type(failed).__name__
+            return Invoked(status=status, failure=what, error=error, names=names, columns=columns)
+        found = _labels(witness.answered)
+        return Invoked(
+            status=status,
+            body=text.encode(),
+            names=names,
+            columns=columns,
+            classes=list(found.classes),
+            index=found.index.tolist(),
+        )
+
+
+class _Witness:
+    """A PyFuncModel as MLflow's scoring server sees it; keeps what it is asked, answers and raises."""
+
+    def __init__(self, pyfunc: Any) -> None:
+        self._pyfunc, self.metadata = pyfunc, pyfunc.metadata
+        self.was_asked = False
+        self.asked: Any = None
+        self.answered: Any = None
+        self.raised: Exception | None = None
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        """As `PyFuncModel.predict`."""
+        self.was_asked, self.asked = True, data
+        try:
+            self.answered = self._pyfunc.predict(data, params=params)
+        except Exception as e:
+            self.raised = e
+            raise
+        return self.answered
+
+
+def open_hosted(opening: Opening) -> Hosted:
+    """Open a model, running whatever code it brings.
+
+    Raises
+    ------
+    ArtifactError, BackendError
+        Why it cannot be opened.
+    """
+    path = Path(opening.path)
+    if opening.form == "pyfunc":
+        return _open_pyfunc(path, opening)
+    if opening.form == "artifact":
+        if (code := path / "code").is_dir():
+            sys.path.insert(0, str(code))
+        file = path / "artifacts" / artifact.NAME / estimators.FILE_NAMES[opening.serialization]
+        estimator = estimators.load(file, opening.serialization)
+        backend = NativeBackend(estimator, opening.features, opening.classes, opening.device)
+        return Hosted(_described(estimator, opening.features, opening.classes), backend)
+    return _of_estimator(estimators.load_file(path, opening.form), opening.features)
+
+
+def _open_pyfunc(path: Path, opening: Opening) -> Hosted:
+    import mlflow.pyfunc
+
+    try:
+        with asking_for(opening.backend):
+            pyfunc = mlflow.pyfunc.load_model(str(path))
+    except (FinPyfuncError, MemoryError):
+        raise
+    except Exception as e:
+        if (missing := ArtifactError.missing(e)) is not None:
+            raise missing from e
+        raise ArtifactError(
+            f"MLflow could not load the model ({type(e).__name__}): its files are damaged, or it needs other versions "
+            "of its libraries than are installed here."
+        ) from e
+    if pyfunc.loader_module == _CODE_MODEL and isinstance(raw := pyfunc.unwrap_python_model(), Classifier):
+        return _of_classifier(raw, pyfunc)
+    if any(flavor in pyfunc.metadata.flavors for flavor in ESTIMATOR_FLAVORS):
+        raw = pyfunc.get_raw_model()
+        if labels_of(raw) and callable(getattr(raw, "predict", None)):
+            return _of_estimator(raw, opening.features, pyfunc)
+    described = Described(
+        kind="pyfunc",
+        type_name=pyfunc.loader_module,
+        classes=[],
+        has_proba=False,
+        features=opening.features,
+        has_pyfunc=True,
+    )
+    return Hosted(described, PyfuncBackend(pyfunc, opening.features), pyfunc)
+
+
+def _of_estimator(estimator: Any, features: FeatureSpec | None, pyfunc: Any = None) -> Hosted:
+    """A classifier with scikit-learn's interface; without a signature it may know the names of its features."""
+    if not callable(getattr(estimator, "predict", None)) or not labels_of(estimator):
+        raise ArtifactError("The model is not a fitted classifier: it needs predict(X) and classes_.")
+    names = getattr(estimator, "feature_names_in_", None)
+    if features is None and names is not None:
+        features = FeatureSpec(features=[Feature(name=str(name), kind="any", dtype="object") for name in names])
+    described = _described(estimator, features, None, has_pyfunc=pyfunc is not None)
+    return Hosted(described, NativeBackend(estimator, features), pyfunc)
+
+
+def _of_classifier(model: Classifier, pyfunc: Any) -> Hosted:
+    manifest = model.manifest
+    if manifest is None:
+        raise ArtifactError("The model has no manifest: log it with fin_pyfunc.log_model.")
+    described = Described(
+        kind="classifier",
+        type_name=manifest.estimator.rpartition(".")[2],
+        classes=manifest.classes,
+        has_proba=manifest.has_proba,
+        features=model.features,
+        thresholds=model.thresholds,
+        has_pyfunc=True,
+    )
+    return Hosted(described, _Dispatched(model), pyfunc)
+
+
+class _Dispatched:
+    """A classifier of this project, with all of its backends."""
+
+    def __init__(self, model: Classifier) -> None:
+        self._model = model
+
+    def score(self, table: Table) -> Scores:
+        """Class and probabilities of each row; see `Backend.score`."""
+        return self._model.dispatch.score(table)[0]
+
+
+def _described(
+    estimator: Any, features: FeatureSpec | None, classes: Sequence[Label] | None, has_pyfunc: bool = False
+) -> Described:
+    known = labels_of(estimator) if classes is None else list(classes)
+    if not all(isinstance(label, str | int | float | bool) for label in known):
+        raise ArtifactError("The model answers more than one class a row; expected a classifier with one output.")
+    return Described(
+        kind="estimator",
+        type_name=type(estimator).__name__,
+        classes=known,
+        has_proba=has_proba(estimator),
+        features=features,
+        has_pyfunc=has_pyfunc,
+    )
+
+
+def _labels(answered: Any) -> Scores:
+    """What a pyfunc answered as labels; anything else as its JSON text."""
+    try:
+        return scores(labels(answered))
+    except ScoringError:
+        rows = answered.to_dict("records") if hasattr(answered, "to_dict") else answered
+        return scores([json.dumps(row.tolist() if hasattr(row, "tolist") else row, default=str) for row in rows])
+
+
+def _rows(asked: Any) -> tuple[list[str], list[list[Value]]]:
+    """The rows that a pyfunc was asked, as columns of JSON's types."""
+    import pandas as pd
+
+    if asked is None:
+        return [], []
+    if isinstance(asked, dict):
+        frame = pd.DataFrame({name: list(values) for name, values in asked.items()})
+    else:
+        frame = asked if isinstance(asked, pd.DataFrame) else pd.DataFrame({"input": list(asked)})
+    names = [str(name) for name in frame.columns]
+    return names, [[_value(value) for value in frame.iloc[:, i].tolist()] for i in range(len(names))]
+
+
+def _value(value: Any) -> Value:
+    if value is None or isinstance(value, bool | str):
+        return cast(Value, value)
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(value)
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**63 else str(value)
+    return json.dumps(value, default=str)
