@@ -229,7 +229,8 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
             artifact.write(folder, manifest)
             verify(folder, answers)  # while the forms are made
             compiled = compiled_forms()
-        _refuse_missing(backend, compiled)
+        if not gpu_only:
+            _refuse_missing(backend, compiled)
         modules |= {LIBRARIES[form.backend] for form in compiled.forms if form.backend in LIBRARIES}
         made = [name for form in compiled.forms for name in form.files]
         manifest = msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""Files that skops itself writes of estimators, and what becomes of them when their schema is changed by hand."""
+"""Estimators of text and numbers in files that skops writes, and those files with their schema changed by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import skops.io
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from fin_pyfunc.model import estimators
+
+#: Text and a number, and a class a row.
+WORDS = pd.DataFrame({"news": ["up up", "rates down", "flat", "up again", "down", "flat now"] * 10, "size": range(60)})
+MOVES = [0, 1, 2, 0, 1, 2] * 10
+
+
+def text(**options: Any) -> Pipeline:
+    """A classifier of `WORDS`; the options are its vectorizer's."""
+    columns = ColumnTransformer([("tfidf", TfidfVectorizer(**options), "news"), ("size", "passthrough", ["size"])])
+    return Pipeline([("columns", columns), ("classifier", LogisticRegression())])
+
+
+def piped(step: Any, classifier: Any = None) -> Any:
+    """A step before a classifier."""
+    return make_pipeline(step, classifier or LogisticRegression(max_iter=500))
 
 
 def read(estimator: Any, folder: Path, change: Callable[[dict[str, Any]], None] | None = None) -> Any:
