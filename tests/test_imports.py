@@ -178,6 +178,18 @@ def test_an_application_under_plain_uvicorn_imports_before_it_listens(
     nothing_was_imported_late(hook)
 
 
+def test_mlflows_table_of_stores_is_whole_before_two_threads_ask_for_it(tmp_path: Path) -> None:
+    """It is made when it is first asked for, and a second thread could see a half of it (mlflow#11283)."""
+    code = (
+        "from mlflow.tracking._model_registry import utils; from fin_pyfunc.serving.settings import Settings;"
+        "from fin_pyfunc.serving.warming import warm; assert utils._model_registry_store_registry is None;"
+        "warm(Settings()); print(*utils._model_registry_store_registry._registry)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    assert {"http", "sqlite", "file"} <= set(done.stdout.split()), done.stderr
+
+
 def ask_at_once(stock: Stock, kinds: list[str], folder: Path) -> None:
     """Start a server without a default model and send fifty requests as soon as it listens."""
     with serving(folder=folder, env=stock.env, wait_for=None) as server:

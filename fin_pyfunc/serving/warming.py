@@ -70,9 +70,18 @@ def warm(settings: Settings) -> None:
     for name in (*SERVING, "mlflow"):
         import_module(name)
     _import_present(*LATE, *MLFLOW)
+    _make_store_table()
     for uri in _store_uris(settings):
         if re.match(r"(sqlite|postgres|mysql|mssql)", uri):
             _warm_database(uri)
+
+
+def _make_store_table() -> None:
+    """Have MLflow make its table of registry stores, of which a second thread could see a half (mlflow#11283)."""
+    with contextlib.suppress(ImportError, AttributeError):  # private: other versions may have no such function
+        from mlflow.tracking._model_registry import utils
+
+        utils._get_store_registry()
 
 
 def _store_uris(settings: Settings) -> set[str]:
