@@ -15,6 +15,7 @@ from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, ModelForbiddenError
 from fin_pyfunc.model.features import FeatureSpec
+from fin_pyfunc.model.library_imports import import_libraries
 from fin_pyfunc.serving import in_process, served_pyfunc
 from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.example import check_example
@@ -180,6 +181,7 @@ def _open_hosted(
 
 def _open_here(folder: ModelFolder, backend: str | None) -> _Opened:
     """A model that may run code, in this process."""
+    import_libraries("skops.io")  # and scikit-learn with it: what is unpickled would import it on any thread
     if folder.form == "fin_pyfunc":
         model = Classifier()
         with in_process.importable(folder, model):

@@ -56,3 +56,12 @@ def hosts() -> Iterator[Hosts]:
         made = Hosts(Limits(MEMORY, open_seconds=20.0, call_seconds=1.0), ["MODEL_REGION"])
     yield made
     made.close()
+
+
+@pytest.fixture
+def behaving(hosts: Hosts, folders: Folders, tmp_path: Path) -> Any:
+    """A model of this test's own, so that ends are counted anew."""
+    opening = folders.pyfunc("behaviour", behaviour.Behaviour)
+    model = hosts.open(Opening(form="pyfunc", path=opening.path, digest=str(tmp_path)), "models:/m-behaviour")
+    yield model
+    model.close()
