@@ -26,6 +26,7 @@ from fin_pyfunc.serving.hosts.connection import Limits
 from fin_pyfunc.serving.hosts.environments import Environments
 from fin_pyfunc.serving.hosts.hosts import Hosts
 from tests import models
+from tests.servers import serving
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.xdist_group("environments")]
 
@@ -194,3 +195,24 @@ def test_a_builder_that_is_killed_leaves_no_half_of_an_environment(tmp_path: Pat
     (python,) = pythons
     assert run(Path(python), "import json, sklearn\nprint(json.dumps(sklearn.__version__))") == "1.7.2"
     assert not list(folder.glob("*.building"))
+
+
+def test_one_server_answers_for_each_model_as_where_it_was_logged(
+    environments: Environments, logged: list[Logged], tmp_path: Path
+) -> None:
+    env = {
+        "FIN_PYFUNC__MODELS__ENVIRONMENT": "model",
+        "FIN_PYFUNC__MODELS__ENVIRONMENTS_FOLDER": str(environments._folder),
+        "FIN_PYFUNC__MODELS__TRUST": "all",
+        "FIN_PYFUNC__MODELS__FILE_ROOTS": json.dumps([str(each.folder) for each in logged]),
+        "FIN_PYFUNC__LIMITS__REQUEST_SECONDS": "120",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+    }
+    rows = ROWS.head(5).to_dict("records")
+    with serving(folder=tmp_path, env=env) as server:
+        for each in [*logged, *logged]:
+            answered = server.predict_batch(rows, (each.folder / "version").as_uri())
+            assert (answered.status_code, answered.json()["predictions"]) == (200, [each.version] * 5), answered.text
+            answered = server.predict_batch(rows, (each.folder / "estimator").as_uri(), return_proba=True)
+            assert answered.status_code == 200, answered.text
+            assert [list(p.values()) for p in answered.json()["probabilities"]] == each.probabilities[:5]
