@@ -35,8 +35,8 @@ def surroundings(model: HostedModel) -> dict[str, Any]:
     return seen
 
 
-def answers_again(model: HostedModel, seconds: float = 3.0) -> None:
-    """It is back within the time that is promised."""
+def answers_again(model: HostedModel, seconds: float = 30.0) -> None:
+    """It is back; how soon is for `benchmarks.outage` to say."""
 
     def answers() -> bool:
         try:

@@ -32,7 +32,8 @@ class Behaviour(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         elif x == 1004:
             time.sleep(600)
         elif x == 1005:
-            raise ValueError("the caller's secret row")
+            said = "terces"[::-1]
+            raise ValueError(said)  # a trace shows this line, and not what it says
         elif x == 1006:
             subprocess.Popen(["sleep", "600"], close_fds=False)
             os._exit(3)

@@ -53,7 +53,7 @@ def hosts() -> Iterator[Hosts]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret-of-the-server")
         patch.setenv("MLFLOW_TRACKING_TOKEN", "s3cret-of-the-server")
         patch.setenv("MODEL_REGION", "eu")
-        made = Hosts(Limits(MEMORY, open_seconds=20.0, call_seconds=1.0), ["MODEL_REGION"])
+        made = Hosts(Limits(MEMORY, open_seconds=60.0, call_seconds=3.0), ["MODEL_REGION"])
     yield made
     made.close()
 
