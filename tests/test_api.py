@@ -240,3 +240,19 @@ def test_cors_allows_the_configured_origin_and_no_other(served: Serving) -> None
 
 def test_the_server_does_not_say_what_it_is(served: Serving) -> None:
     assert "Server" not in requests.get(served.url + "/health", timeout=10).headers
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", {"features": {}}),
+        ("/predict/batch", {"features_list": [{}]}),
+        ("/invocations", {"dataframe_records": [{}]}),
+    ],
+)
+def test_a_model_named_where_it_is_not_read_is_refused_rather_than_another_answering(
+    served: Serving, path: str, body: dict[str, Any]
+) -> None:
+    answered = requests.post(f"{served.url}{path}?model_uri=models:/another/1", json=body, timeout=60)
+    assert answered.status_code == 422
+    assert "query string" in answered.json()["detail"]

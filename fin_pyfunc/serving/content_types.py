@@ -80,6 +80,19 @@ def query(scope: Scope) -> tuple[str | None, bool]:
     return values.get("model_uri"), return_proba
 
 
+def refuse_model_in_query(scope: Scope, instead: str) -> None:
+    """Refuse a model that is named where it would be ignored, and another one answer.
+
+    Raises
+    ------
+    RequestError
+        422: the query string has the key `model_uri`.
+    """
+    sent = scope.get("query_string")
+    if sent and b"model_uri" in sent:
+        raise RequestError(422, f"This request names its model in the query string, where it is not read: {instead}.")
+
+
 def unsupported() -> RequestError:
     """The 415 that names the content types there are."""
     return RequestError(415, f"Send the rows with one of the content types {_listed()}.")

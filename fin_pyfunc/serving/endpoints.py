@@ -28,6 +28,9 @@ MAX_REMEMBERED = 100
 LARGE_BYTES = 262_144
 
 
+_IN_BODY = "send 'model_uri' as a key of the JSON body"
+
+
 class Predict:
     """One row: `POST /predict`."""
 
@@ -39,6 +42,7 @@ class Predict:
         """Answer one request."""
         require_method(scope, "POST")
         require_json(scope)
+        content_types.refuse_model_in_query(scope, _IN_BODY)
         envelope = open_envelope(await read_body(scope, receive, self._most[0], self._predictor.held, self._most[1]))
         require_model(scope, envelope.model_uri, self._predictor.default_uri)
         try:
@@ -66,6 +70,7 @@ class PredictBatch:
         wanted = content_types.accepted(scope)
         body = await read_body(scope, receive, self._limits.max_body_bytes, self._predictor.held)
         if sent == content_types.JSON:
+            content_types.refuse_model_in_query(scope, _IN_BODY)
             if len(body) > LARGE_BYTES:
                 envelope = await self._predictor.off_loop(open_batch_envelope, body)
             else:

@@ -12,7 +12,7 @@ from functools import partial
 from starlette.types import Receive, Scope, Send
 
 from fin_pyfunc.serving.callers.principal import require_model
-from fin_pyfunc.serving.content_types import CSV, JSON, PARQUET, media_type
+from fin_pyfunc.serving.content_types import CSV, JSON, PARQUET, media_type, refuse_model_in_query
 from fin_pyfunc.serving.decode import most_keys
 from fin_pyfunc.serving.endpoints import LARGE_BYTES, answer, unanswered
 from fin_pyfunc.serving.errors import RequestError
@@ -39,6 +39,7 @@ class Invocations:
         require_method(scope, "POST")
         if media_type(scope) not in CONTENT_TYPES:
             raise RequestError(415, f"Send the rows with one of the content types {', '.join(CONTENT_TYPES)}.")
+        refuse_model_in_query(scope, "/invocations is answered by the default model; use /predict for another")
         require_model(scope, None, self._predictor.default_uri)
         content_type = (header(scope, b"content-type") or b"").decode("latin-1")
         body = await read_body(scope, receive, self._limits.max_body_bytes, self._predictor.held)

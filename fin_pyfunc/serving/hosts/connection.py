@@ -98,6 +98,8 @@ class HostConnection:
         self._free: list[Channel] = []
         self._used: set[Channel] = set()
         self.outage: Outage | None = None
+        #: process id of the host that runs now, or ran last
+        self.pid = 0
         self._is_closed = False
 
     def open(self) -> Described:
@@ -195,7 +197,8 @@ class HostConnection:
             if not self._is_closed:
                 # of the fork server: whoever needs it first starts another
                 logger.error("the fork server has ended; the process of %s is started again", self._name)
-                self._go_out("has ended and is started again", False, 0.0)
+                self._on_end("crashed")
+                self._go_out("has ended", False, 0.0)
                 time.sleep(wait)
                 wait = min(MAX_WAIT_SECONDS, wait + 1)
         self._go_out("is not used any more", False, 0.0)
@@ -219,7 +222,7 @@ class HostConnection:
         """Connect to a host that was started, and wait until it has opened the model."""
         began, is_first = time.monotonic(), self.described is None
         with self._lock:
-            self._generation = started.generation
+            self._generation, self.pid = started.generation, started.pid
         deadline = began + self.limits.open_seconds
         try:
             channel, described = self._connected(started.generation, deadline)
@@ -246,7 +249,8 @@ class HostConnection:
             self.described, self.outage = described, None
             self._free.append(channel)
         if not is_first:
-            logger.info("the process of %s is back after %.2f s", self._name, time.monotonic() - began)
+            taken = time.monotonic() - began
+            logger.info("the process of %s is back after %.2f s, with pid %d", self._name, taken, started.pid)
         self._settle(None)
         return True
 

@@ -42,6 +42,11 @@ class HostedModel:
         return HostedBackend(self)
 
     @property
+    def pid(self) -> int:
+        """Process id of its host."""
+        return self._connection.pid
+
+    @property
     def outage(self) -> Outage | None:
         """Why it does not answer now; None while it does."""
         return self._connection.outage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from fin_pyfunc.serving.hosts.connection import HostConnection, Limits, Outage
 from fin_pyfunc.serving.hosts.hosted_model import HostedModel
 from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics.values import Values
+
+logger = logging.getLogger("fin_pyfunc.server")
 
 #: Added to the niceness of a process that compiles: those that answer come first.
 COMPILE_NICE = 10
@@ -81,6 +84,7 @@ class Hosts:
         model = HostedModel(connection, connection.open())
         with self._lock:
             self._names[model] = name
+        logger.info("%s runs in a process of its own, with pid %d", name, model.pid)
         return model
 
     def compile(self, folder: Path, seconds: float) -> Finished:
@@ -102,6 +106,10 @@ class Hosts:
     def outages(self) -> dict[str, Outage]:
         """Models whose process does not answer now, by name."""
         return {name: outage for model, name in self._all() if (outage := model.outage) is not None}
+
+    def pids(self) -> dict[str, int]:
+        """Process ids of the hosts, by the model's name."""
+        return {name: model.pid for model, name in self._all()}
 
     def close(self) -> None:
         """Let go of all models."""

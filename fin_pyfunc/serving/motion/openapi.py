@@ -41,6 +41,7 @@ _LOADED = {
     "hits": 1000,
     "loaded_at": "2026-03-02T09:00:00.000+00:00",
     "stopped": None,
+    "pid": None,
     "outage": None,
 }
 _EVERYTHING = {"worker": 4711, "models": [_LOADED], "stopped": [], "kept": True, "rejected": [], "shadow": _SEEN}

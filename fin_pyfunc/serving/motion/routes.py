@@ -155,6 +155,7 @@ class AdminRoutes:
             hits=loaded.hits,
             loaded_at=datetime.fromtimestamp(loaded.loaded_at, UTC).isoformat(timespec="milliseconds"),
             stopped=None if stop is None else stop.reason,
+            pid=None if hosts is None else hosts.pids().get(resolved.model_id),
             outage=None if outage is None else outage.reason,
         )
 

@@ -75,6 +75,7 @@ class LoadedEntry(msgspec.Struct, kw_only=True, frozen=True):
     hits: Annotated[int, Meta(description="Requests that asked for it.")]
     loaded_at: Annotated[str, Meta(description="ISO 8601, UTC.")]
     stopped: Annotated[str | None, Meta(description="The operator's reason, where it is stopped.")]
+    pid: Annotated[int | None, Meta(description="Of the process that it runs in, if that is one of its own.")]
     outage: Annotated[str | None, Meta(description="Why the process that it runs in does not answer now.")]
 
 
