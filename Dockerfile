@@ -37,7 +37,7 @@ RUN /opt/venv/bin/python -m pip uninstall --quiet --yes \
         -o -name "*.hpp" -o -name "*.cc" -o -name "*.pxi" -o -name "*.tp" -o -name "*.jpg" \) -delete \
     && rm -rf pyarrow/src pyarrow/*flight* pyarrow/_pyarrow_cpp_tests* pyarrow/_s3fs* pyarrow/_gcsfs* pyarrow/_hdfs* pyarrow/_azurefs* pyarrow/libarrow_python*.so pyarrow/libarrow_python*.*.*.* \
         onnxruntime/capi/libonnxruntime.so* onnxruntime/tools onnxruntime/transformers onnxruntime/quantization \
-        onnxruntime/datasets onnx/backend/test onnx/reference scipy/odr mlflow/assistant mlflow/server/js \
+        onnxruntime/datasets onnx/backend/test onnx/reference scipy/odr mlflow/assistant mlflow/server/js mlflow/utils/model_catalog \
         mpl_toolkits sqlalchemy/dialects/oracle xgboost/spark xgboost/testing pip pip-*.dist-info \
     && find . -name "*.so*" -type f | while read -r library; do \
         if strip --strip-unneeded -o /tmp/stripped "$library" 2>/dev/null && ldd /tmp/stripped >/dev/null 2>&1; \

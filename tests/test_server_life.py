@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -238,26 +239,28 @@ def test_a_server_that_compiles_leaves_neither_a_process_nor_a_folder_behind(is_
     mlflow.sklearn.save_model(forest, tmp_path / "model", serialization_format="cloudpickle")
     env = {"TMPDIR": str(tmp_path / "tmp"), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true"}
 
-    def compiling() -> list[str]:
-        """What processes anywhere are told to compile below this test's folder."""
-        told = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
-        return [
-            arguments[-1]
-            for arguments in told
-            if "fin_pyfunc.compiling" in arguments and f"{tmp_path}/" in arguments[-1]
-        ]
+    def at_work() -> list[int]:
+        """The fork server, the model's host and the job that compiles: they work below this server's folder."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.cwd().startswith(f"{tmp_path / 'tmp'}/"):
+                    found.append(process.pid)
+        return found
 
     with serving("-m", str(tmp_path / "model"), folder=tmp_path, env=env) as server:
         if is_done:
             server.wait_for_log("compiled RandomForestClassifier")
         else:
             deadline = time.monotonic() + 30
-            while not compiling():
+            while len(at_work()) < 3:
                 assert time.monotonic() < deadline, server.log()
         server.process.terminate()
         assert server.process.wait(30) == 0
-    assert not compiling()
-    assert not list((tmp_path / "tmp").glob("fin_pyfunc-*"))
+    deadline = time.monotonic() + 10  # the fork server ends when it hears that the others have
+    while at_work() or list((tmp_path / "tmp").glob("fin_pyfunc-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert "could not be compiled" not in server.log()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import socket
 import subprocess
@@ -114,6 +115,7 @@ class ForkClient:
         try:
             with _short_name(self._lifeline) as name:
                 connection.connect(name)
+            connection.send(self._lifeline.secret)
         except OSError:
             connection.close()
             return None
@@ -132,6 +134,7 @@ class ForkClient:
                 lifeline=self._lifeline.read_end,
                 folder=str(self._lifeline.folder / "children"),
                 preload=self._preload,
+                secret_sha256=hashlib.sha256(self._lifeline.secret).hexdigest(),
                 blas_threads=self._environment.get(_BLAS),
             )
             process = subprocess.Popen(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
+import hmac
 import os
 import shutil
 import signal
@@ -64,7 +66,21 @@ class ForkServer:
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             connection, _ = listener.accept()
-            asyncio.get_running_loop().add_reader(connection, self._hear, connection)
+            asyncio.get_running_loop().add_reader(connection, self._know, connection)
+
+    def _know(self, connection: socket.socket) -> None:
+        """Listen to a connection only if it begins with the secret, which processes of models do not have."""
+        loop, sent = asyncio.get_running_loop(), bytearray(64)
+        loop.remove_reader(connection)
+        n = 0
+        with suppress(OSError):
+            n = connection.recv_into(sent)
+        found = hashlib.sha256(memoryview(sent)[:n]).hexdigest()
+        sent[:] = bytes(len(sent))  # children are copies of this memory
+        if hmac.compare_digest(found, self._start.secret_sha256):
+            loop.add_reader(connection, self._hear, connection)
+        else:
+            connection.close()
 
     def _hear(self, connection: socket.socket) -> None:
         """The first message on a connection."""

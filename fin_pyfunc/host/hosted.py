@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from fin_pyfunc.host.opening import Described, Invoked, Opening, Value
-from fin_pyfunc.host.wire import MAX_LABEL
+from fin_pyfunc.host.opening import Described, Invoked, Opening
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.backends.native import NativeBackend, has_proba, labels_of
-from fin_pyfunc.model.backends.pyfunc import PyfuncBackend, rows_frame, scores_of_any
+from fin_pyfunc.model.backends.pyfunc import PyfuncBackend
 from fin_pyfunc.model.choice import asking_for
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.decision import Label, Scores
@@ -63,43 +60,31 @@ class Hosted:
             failed, status, text = witness.raised or e, 400, ""
         if isinstance(failed, MemoryError):
             raise failed
-        names, columns = _rows(witness.asked)
         if failed is not None or status != 200:
             what: Literal["body", "schema", "model"] = "body"
             if witness.was_asked:
                 what = "schema" if isinstance(failed, MlflowException) else "model"
             error, led = (None, "") if failed is None else (type(failed).__name__, trace(failed))
-            return Invoked(status=status, failure=what, error=error, trace=led, names=names, columns=columns)
-        found = scores_of_any(witness.answered, MAX_LABEL)
-        return Invoked(
-            status=status,
-            body=text.encode(),
-            names=names,
-            columns=columns,
-            classes=list(found.classes),
-            index=found.index.tolist(),
-        )
+            return Invoked(status=status, failure=what, error=error, trace=led)
+        return Invoked(status=status, body=text.encode())
 
 
 class _Witness:
-    """A PyFuncModel as MLflow's scoring server sees it; keeps what it is asked, answers and raises."""
+    """A PyFuncModel as MLflow's scoring server sees it; keeps whether it is asked, and what it raises."""
 
     def __init__(self, pyfunc: Any) -> None:
         self._pyfunc, self.metadata = pyfunc, pyfunc.metadata
         self.was_asked = False
-        self.asked: Any = None
-        self.answered: Any = None
         self.raised: Exception | None = None
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
         """As `PyFuncModel.predict`."""
-        self.was_asked, self.asked = True, data
+        self.was_asked = True
         try:
-            self.answered = self._pyfunc.predict(data, params=params)
+            return self._pyfunc.predict(data, params=params)
         except Exception as e:
             self.raised = e
             raise
-        return self.answered
 
 
 def open_hosted(opening: Opening) -> Hosted:
@@ -215,22 +200,3 @@ def _described(
         features=features,
         has_pyfunc=has_pyfunc,
     )
-
-
-def _rows(asked: Any) -> tuple[list[str], list[list[Value]]]:
-    """The rows that a pyfunc was asked, as columns of JSON's types."""
-    if asked is None:
-        return [], []
-    frame = rows_frame(asked)
-    names = [str(name) for name in frame.columns]
-    return names, [[_value(value) for value in frame.iloc[:, i].tolist()] for i in range(len(names))]
-
-
-def _value(value: Any) -> Value:
-    if value is None or isinstance(value, bool | str):
-        return cast(Value, value)
-    if isinstance(value, float):
-        return None if math.isnan(value) else float(value)
-    if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**63 else str(value)
-    return json.dumps(value, default=str)

@@ -28,11 +28,15 @@ class Lifeline:
         Mode 0700.
     read_end : int
         File descriptor for the fork server.
+    secret : bytes
+        What the fork server is asked with. It knows the digest alone, so that no model host, whose memory is a copy of
+        its own, can ask it for anything.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fin_pyfunc-hosts-", dir=parent))
         self.read_end, write_end = os.pipe()
+        self.secret = os.urandom(32)
         self._close = weakref.finalize(self, _close, os.getpid(), self.folder, self.read_end, write_end)
 
     def close(self) -> None:

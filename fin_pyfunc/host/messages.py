@@ -28,6 +28,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         Private folder for its children's working folders.
     preload : tuple of str
         Modules to import before the first fork.
+    secret_sha256 : str
+        Digest (hexadecimal) of what every connection has to send first.
     blas_threads : str or None, default None
         ``OPENBLAS_NUM_THREADS`` of its children; the fork server itself is to have no threads.
     """
@@ -36,6 +38,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     lifeline: int
     folder: str
     preload: tuple[str, ...]
+    secret_sha256: str
     blas_threads: str | None = None
 
 

@@ -12,8 +12,6 @@ from fin_pyfunc.model.estimators import Serialization
 from fin_pyfunc.model.features import FeatureSpec
 
 FailureKind = Literal["artifact", "backend", "scoring", "device"]
-#: One value of a row as JSON has it.
-Value = None | bool | int | float | str
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,14 +120,6 @@ class Invoked(msgspec.Struct, frozen=True, kw_only=True):
         Name of the exception's type.
     trace : str
         Where it came from, without messages of other people's code.
-    names : list of str
-        Columns of the rows that the model was asked; none where it was not asked.
-    columns : list of list
-        Their values; one that JSON has no word for is text.
-    classes : list of Label
-        Labels among what the model answered; answers that are no label as JSON text.
-    index : list of int
-        Position in `classes` of each row's answer.
     """
 
     status: int
@@ -137,7 +127,3 @@ class Invoked(msgspec.Struct, frozen=True, kw_only=True):
     failure: Literal["body", "schema", "model"] | None = None
     error: str | None = None
     trace: str = ""
-    names: list[str] = []
-    columns: list[list[Value]] = []
-    classes: list[Label] = []
-    index: list[int] = []

@@ -7,7 +7,6 @@ import shutil
 import socket
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -61,7 +60,7 @@ def run(folder: Path, control: int, opening: int) -> None:
     try:
         told = msgspec.json.decode(os.pread(opening, os.fstat(opening).st_size, 0), type=Opening)
         os.close(opening)
-        hosted = open_hosted(msgspec.structs.replace(told, path=str(_linked(Path(told.path), folder))))
+        hosted = open_hosted(msgspec.structs.replace(told, path=str(_copied(Path(told.path), folder))))
     except MemoryError:
         raise
     except Exception as e:
@@ -82,17 +81,9 @@ def run_here() -> None:
     os._exit(0)
 
 
-def _linked(path: Path, folder: Path) -> Path:
-    """The model's files in the host's own folder: whoever opened it first may end before others do."""
+def _copied(path: Path, folder: Path) -> Path:
+    """The model's files in the host's own folder: they may be changed there, and whoever opened it first may end."""
     copy = folder / "model" / path.name
-    with suppress(OSError):
-        if path.is_dir():
-            shutil.copytree(path, copy, symlinks=True, copy_function=os.link)
-        else:
-            copy.parent.mkdir()
-            os.link(path, copy)
-        return copy
-    shutil.rmtree(copy.parent, ignore_errors=True)
     copy.parent.mkdir()
     return Path(shutil.copytree(path, copy, symlinks=True) if path.is_dir() else shutil.copy(path, copy))
 

@@ -7,6 +7,7 @@ lengths follow from the question, or msgpack of known types. Anything else is a 
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 import time
@@ -29,7 +30,7 @@ _HEAD = struct.Struct("<QBBHI")
 #: What is received at once; most questions and answers about one row are shorter.
 _PIECE = 1 << 16
 #: Longest text of one label, in bytes of UTF-8, and longest of everything else that is not rows.
-MAX_LABEL, MAX_TEXT, MAX_TRACE = 4096, 1 << 25, 1 << 14
+MAX_LABEL, MAX_TEXT, MAX_TRACE, MAX_CLASSES = 4096, 1 << 25, 1 << 14, 10_000
 #: Longest sentence of a failure, in characters.
 MAX_SAID = 500
 
@@ -224,9 +225,13 @@ def read_described(received: Received) -> Described | Failure:
         if received.word == Word.DESCRIBED:
             described = _described.decode(received.data)
             _check_labels(described.classes)
+            if len(described.classes) > MAX_CLASSES or len({(type(x), x) for x in described.classes}) < len(
+                described.classes
+            ):
+                raise MalformedError("classes that are too many, or named twice")
             if described.kind != "pyfunc" and not described.classes:
                 raise MalformedError("a classifier without classes")
-            return described
+            return msgspec.structs.replace(described, type_name=printable(described.type_name))
     except msgspec.MsgspecError as e:
         raise MalformedError("a description that cannot be read") from e
     raise MalformedError("an answer that is no description")
@@ -280,12 +285,7 @@ def read_invoked(received: Received) -> Invoked:
         invoked = _invoked.decode(received.data)
     except msgspec.MsgspecError as e:
         raise MalformedError("an answer that cannot be read") from e
-    _check_labels(invoked.classes)
-    if not all(0 <= i < len(invoked.classes) for i in invoked.index):
-        raise MalformedError("a position beyond the labels")
-    if len(invoked.names) != len(invoked.columns) or any(len(c) != len(invoked.columns[0]) for c in invoked.columns):
-        raise MalformedError("columns of different lengths")
-    error = None if invoked.error is None else _printable(invoked.error)
+    error = None if invoked.error is None else printable(invoked.error)
     return msgspec.structs.replace(invoked, error=error, trace=_trace(invoked.trace))
 
 
@@ -293,19 +293,19 @@ def _check_labels(labels: Sequence[Label]) -> None:
     for label in labels:
         if isinstance(label, str) and len(label.encode()) > MAX_LABEL:
             raise MalformedError("a label that is too long")
-        if label != label:
+        if isinstance(label, float) and not math.isfinite(label):
             raise MalformedError("a label that is not a number")
 
 
 def _said(failure: Failure) -> Failure:
-    return msgspec.structs.replace(failure, said=_printable(failure.said), trace=_trace(failure.trace))
+    return msgspec.structs.replace(failure, said=printable(failure.said), trace=_trace(failure.trace))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text for an error or a log line, which a host may have made up."""
     return "".join(c if c.isprintable() else " " for c in text[:MAX_SAID])
 
 
 def _trace(text: str) -> str:
     """A trace for the log, each of its lines marked: a host may have made up any of them."""
-    return "\n".join(f"  | {_printable(line)}" for line in text[-MAX_TRACE:].splitlines())
+    return "\n".join(f"  | {printable(line)}" for line in text[-MAX_TRACE:].splitlines())

@@ -71,6 +71,7 @@ def write_context(uri: str, folder: Path, tracking_uri: str | None = None) -> Co
         manifest = _checked(model)
         _write_frame(folder)
         shutil.copytree(model, folder / "model")
+        _let_all_read(folder / "model")
     labels = {
         f"{LABEL}.version": __version__,
         f"{LABEL}.model-uri": uri,
@@ -84,6 +85,12 @@ def write_context(uri: str, folder: Path, tracking_uri: str | None = None) -> Co
         labels |= {f"{LABEL}.sha256.{name}": file.sha256 for name, file in sorted(manifest.files.items())}
     (folder / "labels").write_text("".join(f"{name}={value}\n" for name, value in labels.items()), encoding="utf-8")
     return Context(folder, labels)
+
+
+def _let_all_read(folder: Path) -> None:
+    """Let the image's own user read the model: a private copy is for the user who made it alone."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ Kind = Literal["number", "integer", "boolean", "string", "category", "any"]
 
 #: Integers beyond this are not exact in the float64 that estimators compute in (IEEE 754: 53 bits of significand).
 MAX_EXACT_INTEGER = 2**53
+#: Longest name of a dtype.
+MAX_DTYPE = 128
 #: What a row that lacks a feature has in its place.
 MISSING: Any = object()
 #: Kinds that a float64 matrix can hold.
@@ -60,6 +62,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def __post_init__(self) -> None:
         try:
+            if "dateutil" in self.dtype or len(self.dtype) > MAX_DTYPE:
+                raise ValueError
             pd.api.types.pandas_dtype(self.dtype)
             if self.kind in NUMERIC:
                 self.limits  # noqa: B018 - a dtype that holds no such number has none

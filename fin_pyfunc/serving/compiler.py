@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from fin_pyfunc.compiling.job import JOB, OUTCOME, Job, Outcome
+from fin_pyfunc.host.wire import printable
 from fin_pyfunc.model import artifact
 from fin_pyfunc.model.backends.compiled import CompiledBackend
 from fin_pyfunc.model.backends.forms import open_forms
@@ -28,12 +29,14 @@ from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
 from fin_pyfunc.model.plan import ROW_COUNTS, measure
 from fin_pyfunc.serving.hosts.hosted_model import HostedBackend
 from fin_pyfunc.serving.hosts.hosts import Hosts
-from fin_pyfunc.serving.snapshot import describe
+from fin_pyfunc.serving.snapshot import copy
 
 logger = logging.getLogger("fin_pyfunc.server")
 
 #: Seconds that compiling may take; a model that takes longer goes on as it is.
 LIMIT = 120.0
+#: Most bytes that a job may write.
+MAX_BYTES = 2 << 30
 #: Seconds that measuring a backend may take that was not measured where the model was compiled.
 MEASURED = 0.1
 
@@ -94,8 +97,8 @@ class Compiler:
         assert model.features is not None  # noqa: S101 - for the type checker; `later` has looked
         try:
             with self._turn:
-                folder = self._folder_of(model)
-                outcome = self._outcome(folder, model, path, kind)
+                folder = self._folder_of(model) / "forms"
+                outcome = self._outcome(self._folder_of(model), folder, model, path, kind)
                 times: dict[str, dict[int, float]] = {form.backend: form.seconds for form in outcome.forms}
                 times["native"] = outcome.native_seconds
                 wanted = model.dispatch.wanted
@@ -118,7 +121,7 @@ class Compiler:
                 model.dispatch = dispatch
             said: list[str] = [form.backend for form in outcome.forms]
             said = said or [f"nothing ({reason})" for reason in outcome.dropped.values()]
-            logger.info("compiled %s to %s", native.type_name, ", ".join(said))
+            logger.info("compiled %s to %s", native.type_name, printable(", ".join(said)))
         except (OSError, FinPyfuncError, subprocess.SubprocessError, msgspec.MsgspecError) as e:
             if not self._is_closed:
                 logger.warning(
@@ -138,17 +141,17 @@ class Compiler:
         weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
 
-    def _outcome(self, folder: Path, model: Classifier, path: Path, kind: str) -> Outcome:
+    def _outcome(self, folder: Path, copied: Path, model: Classifier, path: Path, kind: str) -> Outcome:
         named = cast('Literal["mlflow", "pickle", "joblib", "skops"]', kind)
         assert model.features is not None  # noqa: S101 - for the type checker; `later` has looked
         (folder / JOB).write_bytes(msgspec.json.encode(Job(path=str(path), kind=named, features=model.features)))
         code = self._run(folder) if self._hosts is None else self._hosts.compile(folder, LIMIT).code
         if code:
             raise subprocess.CalledProcessError(code, "fin_pyfunc.compiling")
-        # code of the model may have run there: a link, or a name that leads elsewhere, would be followed here
-        written = describe(folder).files
-        outcome = msgspec.json.decode(artifact.read_bounded(folder / OUTCOME), type=Outcome)
-        if any(name not in written for form in outcome.forms for name in form.files):
+        # code of the model may have run there, and may still: what it wrote is copied before it is looked at
+        written = copy(folder, copied, MAX_BYTES, roots=())
+        outcome = msgspec.json.decode(artifact.read_bounded(written.path / OUTCOME), type=Outcome)
+        if any(name not in written.files for form in outcome.forms for name in form.files):
             raise ArtifactError("a compiled form names a file that was not written")
         return outcome
 

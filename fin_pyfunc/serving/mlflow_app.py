@@ -72,7 +72,7 @@ class Invocations:
                 release_arrow()
         data = body if sent != JSON else read_json(body, most, loaded.input_schema, self._limits)
         if loaded.hosted is not None:
-            encoded, prediction = score_hosted(loaded, loaded.hosted, content_type, body, times)
+            encoded, prediction = score_hosted(loaded, loaded.hosted, content_type, body, data, times)
         else:
             encoded, prediction = score(loaded, content_type, data, times)
         if n_rows is not None and len(prediction.table) != n_rows:

@@ -7,14 +7,17 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fin_pyfunc.model.backends.pyfunc import PyfuncBackend, rows_frame, scores_of_any
-from fin_pyfunc.model.decision import Decisions, Scores, Thresholds
+from fin_pyfunc.model.decision import Decisions, Thresholds
 from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, HostedError, ScoringError
 from fin_pyfunc.model.features import Table
+from fin_pyfunc.serving import served_pyfunc
+from fin_pyfunc.serving.content_types import CSV, PARQUET
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.hosts.hosted_model import HostedModel
 from fin_pyfunc.serving.json_values import json_values
@@ -85,9 +88,19 @@ def score(
 
 
 def score_hosted(
-    loaded: LoadedModel, hosted: HostedModel, content_type: str, body: bytes, times: Times
+    loaded: LoadedModel, hosted: HostedModel, content_type: str, body: bytes, data: bytes | dict[str, Any], times: Times
 ) -> tuple[bytes, Prediction]:
     """As `score`, by the process that the model runs in.
+
+    What is recorded of it is what was sent and what is answered, as this process reads both: that one is not believed.
+
+    Parameters
+    ----------
+    loaded, content_type, data, times
+        As `score` takes them.
+    hosted : HostedModel
+    body : bytes
+        As the client sent it.
 
     Raises
     ------
@@ -96,33 +109,59 @@ def score_hosted(
     ModelUnavailableError
         That process has ended, or does not answer.
     """
-    import pandas as pd
-
-    decoded = time.perf_counter()  # it is decoded there, too, and only the whole is known
-    said = hosted.invocations(content_type, body)
-    frame = pd.DataFrame(dict(zip(said.names, said.columns, strict=True)))
+    frame = rows_frame(_parsed(loaded, content_type, data))
+    decoded, held = time.perf_counter(), _identifiers(loaded, frame)
+    said, table = hosted.invocations(content_type, body), _table(loaded, frame)
     features = loaded.model.features
     if said.failure == "schema" and features is not None:
         features.check(frame)  # names the features that do not fit
     if said.failure == "schema":
         raise RequestError(422, _NO_FIT)
-    if said.failure == "model":
-        error = ScoringError(f"the model raised {said.error}")
-        error.__cause__ = HostedError(f"\n{said.trace}")
-        held = _identifiers(loaded, frame)
-        raise UnansweredError(Failure(error, None, loaded, _table(loaded, frame), times.began, decoded, None, held))
-    if said.failure is not None or said.status >= 400:
+    if said.failure == "body" or (said.failure is None and said.status >= 400):
         raise unreadable(_media_type(content_type))
-    scores = Scores(classes=said.classes, index=np.array(said.index, np.intp), probabilities=None)
+    try:
+        if said.failure is not None:
+            raise ScoringError(f"the model raised {said.error}") from HostedError(f"\n{said.trace}")
+        answered = without_nan(said.body)
+        decisions = pyfunc_decisions(_predictions(answered), loaded.model.thresholds)
+    except ScoringError as e:
+        raise UnansweredError(Failure(e, None, loaded, table, times.began, decoded, None, held)) from None
     prediction = Prediction(
-        *(None, loaded, _table(loaded, frame), Decisions(scores, loaded.model.thresholds, PyfuncBackend.name)),
-        *(times.began, decoded, None, _identifiers(loaded, frame)),
-        entered=times.entered,
-        found=times.found,
+        *(None, loaded, table, decisions, times.began, decoded, None, held), entered=times.entered, found=times.found
     )
-    answered = without_nan(said.body)
     prediction.encoded = time.perf_counter()
     return answered, prediction
+
+
+def _parsed(loaded: LoadedModel, content_type: str, data: bytes | dict[str, Any]) -> Any:
+    """A body as MLflow's scoring server reads it."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc import scoring_server
+
+    schema, sent = loaded.input_schema, _media_type(content_type)
+    try:
+        if sent == CSV and isinstance(data, bytes):
+            return scoring_server.parse_csv_input(StringIO(data.decode()), schema)
+        if sent == PARQUET and isinstance(data, bytes):
+            return scoring_server.parse_parquet_input(BytesIO(data))
+        return scoring_server._parse_json_data(data, served_pyfunc.metadata_of(loaded.folder), schema).data
+    except MlflowException:
+        raise unreadable(sent) from None
+
+
+def _predictions(answered: bytes) -> Any:
+    """What an answer of MLflow's scoring server says of the rows.
+
+    Raises
+    ------
+    ScoringError
+        It is none.
+    """
+    try:
+        said = json.loads(answered)
+    except (ValueError, RecursionError):
+        raise ScoringError("the model's process answered something that is not JSON") from None
+    return said.get("predictions", said) if isinstance(said, dict) else said
 
 
 class _Model:
@@ -221,7 +260,10 @@ def without_nan(body: bytes) -> bytes:
     """The same answer as valid JSON: a number that is not finite becomes null."""
     if b"NaN" not in body and b"Infinity" not in body:
         return body
-    return json.dumps(_nulled(json.loads(body)), allow_nan=False).encode()
+    try:
+        return json.dumps(_nulled(json.loads(body)), allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise ScoringError("the model answered something that is not JSON") from None
 
 
 def _nulled(value: Any) -> Any:

@@ -14,7 +14,7 @@ from fin_pyfunc.model.errors import ArtifactError
 from fin_pyfunc.serving.model_folder import ModelFolder
 
 if TYPE_CHECKING:
-    from mlflow.models import ModelSignature
+    from mlflow.models import Model, ModelSignature
     from mlflow.pyfunc import PyFuncModel
 
 #: What MLflow hands rows to, by what it calls the module that would have loaded it; some checks of a signature differ.
@@ -37,6 +37,14 @@ def signature_of(folder: ModelFolder) -> ModelSignature | None:
         return ModelSignature.from_dict(dict(folder.signature))
     except Exception as e:  # JSON that is none, or of fields that there are not
         raise ArtifactError("The model's MLmodel is not one that MLflow writes: log the model again.") from e
+
+
+def metadata_of(folder: ModelFolder, flavor: str = "pyfunc") -> Model:
+    """What MLflow's scoring code reads of a model, with its signature and nothing else of its MLmodel."""
+    from mlflow.models import Model
+
+    function = {"loader_module": _LOADERS.get(flavor, f"mlflow.{flavor}")}
+    return Model(flavors={"python_function": function}, signature=signature_of(folder))
 
 
 def of_classifier(folder: ModelFolder, model: Classifier) -> PyFuncModel:
@@ -97,9 +105,6 @@ def by_mlflow(path: Path) -> PyFuncModel:
 
 
 def _pyfunc(folder: ModelFolder, wrapper: Any, flavor: str) -> PyFuncModel:
-    from mlflow.models import Model
     from mlflow.pyfunc import PyFuncModel
 
-    function = {"loader_module": _LOADERS.get(flavor, f"mlflow.{flavor}")}
-    metadata = Model(flavors={"python_function": function}, signature=signature_of(folder))
-    return PyFuncModel(model_meta=metadata, model_impl=wrapper, predict_fn=folder.predict_method)
+    return PyFuncModel(model_meta=metadata_of(folder, flavor), model_impl=wrapper, predict_fn=folder.predict_method)

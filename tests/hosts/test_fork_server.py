@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -21,7 +23,7 @@ from fin_pyfunc.host.confinement import reduced
 from fin_pyfunc.host.fork_client import ForkClient, ForkServerError
 from fin_pyfunc.host.fork_server import PRELOAD
 from fin_pyfunc.host.lifeline import Lifeline
-from fin_pyfunc.host.messages import Finished, Run
+from fin_pyfunc.host.messages import Finished, Run, send
 from tests.hosts.processes import fork_server_of, is_running, read_pid, wait_for
 
 SECRET = "s3cret-of-the-server"
@@ -217,3 +219,19 @@ def test_nothing_that_is_preloaded_starts_a_thread(tmp_path: Path) -> None:
     tasks = Path(f"/proc/{fork_server_of(lifeline.folder)}/task")
     assert len(list(tasks.iterdir())) == 1
     lifeline.close()
+
+
+def test_whoever_does_not_know_the_secret_is_not_heard(client: ForkClient, tmp_path: Path) -> None:
+    """A model host runs as the same user and can find the socket; it must not have models opened or jobs run."""
+    client.connect().close()
+    for first in (b"", b"x" * 32, hashlib.sha256(client._lifeline.secret).digest()):
+        stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stranger.connect(str(client._lifeline.folder / "socket"))
+        with contextlib.suppress(OSError):
+            stranger.send(first)
+            send(stranger, Run(target="tests.hosts.jobs:describe", folder=str(tmp_path), seconds=5.0))
+        stranger.settimeout(10)
+        with contextlib.suppress(ConnectionError):
+            assert stranger.recv(1024) == b""
+        stranger.close()
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from mlflow.models import infer_signature
 from sklearn.svm import SVC
 
 import fin_pyfunc
+from fin_pyfunc.serving.record.reading import entries
 from tests.conftest import tracking_to
 from tests.servers import Serving, serving
 
@@ -235,3 +237,15 @@ def test_everything_ends_with_the_server_however_it_ends(store: dict[str, Any]) 
         while [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+def test_the_record_of_mlflows_route_has_what_was_sent_whatever_the_models_process_says(
+    store: dict[str, Any], tmp_path: Path
+) -> None:
+    env = setting(store, record__folder=tmp_path / "record", record__sync="always")
+    with serving("-m", store["steps"], folder=store["root"], env=env) as server:
+        body = {"dataframe_split": X.head(2).to_dict("split")}
+        assert requests.post(f"{server.url}/invocations", json=body, timeout=60).json() == {"predictions": [1, 1]}
+    [record] = [entry.record for entry in entries(tmp_path / "record")]
+    assert [json.loads(bytes(row)) for row in record.features or []] == X.head(2).to_dict("records")
+    assert [answer.prediction for answer in record.answers or []] == [1, 1]
