@@ -22,6 +22,7 @@ import xgboost
 import yaml
 from mlflow.models import Model, infer_signature
 from skl2onnx import to_onnx
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LinearRegression
 from sklearn.neural_network import MLPClassifier
@@ -152,7 +153,9 @@ DATA: dict[str, tuple[str, Callable[[Path], None]]] = {
     ),
     "sklearn skops, a pipeline": (
         "skops",
-        lambda path: sklearn(path, make_pipeline(StandardScaler(), ESTIMATOR).fit(X, Y), serialization_format="skops"),
+        lambda path: sklearn(
+            path, make_pipeline(StandardScaler(), clone(ESTIMATOR)).fit(X, Y), serialization_format="skops"
+        ),
     ),
     "sklearn skops, a flavor of a company's own": ("skops", with_another_flavor),
     "lightgbm skops": (

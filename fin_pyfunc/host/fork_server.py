@@ -149,3 +149,6 @@ def main(text: str) -> None:
         asyncio.run(ForkServer(start).serve())
     finally:
         shutil.rmtree(folder.parent, ignore_errors=True)
+        if folder.parent.parent.name.startswith("fin_pyfunc-"):  # the server's, which could not be removed before this
+            with suppress(OSError):
+                folder.parent.parent.rmdir()

@@ -233,17 +233,13 @@ def test_a_body_is_answered_by_mlflows_scoring_server(behaving: HostedModel, con
     invoked = behaving.invocations(content_type, body)
     assert invoked.status == 200
     assert json.loads(invoked.body) == {"predictions": ["up", "down"]}
-    assert invoked.names == ["x"]
-    assert invoked.columns == [[1.5, -2.0]]
-    assert [invoked.classes[i] for i in invoked.index] == ["up", "down"]
 
 
 def test_a_body_that_cannot_be_answered_is_told_by_kind_alone(behaving: HostedModel) -> None:
     body = behaving.invocations("application/json", b'{"wrong": [4711]}')
-    assert (body.failure, body.body, body.names) == ("body", b"", [])
+    assert (body.failure, body.body) == ("body", b"")
     model = behaving.invocations("text/csv", b"x\n%d\n" % behaviour.RAISE)
     assert (model.failure, model.error) == ("model", "ValueError")
-    assert model.columns == [[behaviour.RAISE]]
     assert "secret" not in repr(model)
     assert labels_of(behaving, FRAME) == ["up", "down"]
 

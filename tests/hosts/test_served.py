@@ -90,7 +90,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         mlflow.set_experiment(experiment_id=experiment)
         needs = {"pip_requirements": ["scikit-learn"]}
         info = mlflow.pyfunc.log_model(
-            name="steps", python_model=Steps(), signature=infer_signature(X, [1]), registered_model_name="desk", **needs
+            name="steps", python_model=Steps(), signature=infer_signature(X), registered_model_name="desk", **needs
         )
         found["steps"] = info.model_uri
         pickled = {"serialization_format": "cloudpickle", "signature": infer_signature(X), **needs}

@@ -42,7 +42,11 @@ NO_PROBA = msgspec.structs.replace(ESTIMATOR, has_proba=False)
 PYFUNC = Described(kind="pyfunc", type_name="x", classes=[], has_proba=False, features=None)
 HEAD = struct.Struct("<QBBHI")
 LABELS: Any = st.lists(
-    st.text(max_size=5) | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.floats(allow_nan=False), min_size=1
+    st.text(max_size=5)
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.booleans()
+    | st.floats(allow_nan=False, allow_infinity=False),
+    min_size=1,
 )
 
 
@@ -172,18 +176,11 @@ def test_no_bytes_of_a_host_do_harm(word: int, data: bytes, described: Described
             continue
 
 
-@pytest.mark.parametrize(
-    "invoked",
-    [
-        Invoked(status=200, classes=["a"], index=[1]),
-        Invoked(status=200, classes=["a"], index=[-1]),
-        Invoked(status=200, names=["x"], columns=[]),
-        Invoked(status=200, names=["x", "y"], columns=[[1], [1, 2]]),
-    ],
-)
-def test_what_was_invoked_must_fit_together(invoked: Invoked) -> None:
-    with pytest.raises(MalformedError):
-        read_invoked(said(Word.INVOKED, msgspec.msgpack.encode(invoked)))
+def test_a_trace_is_marked_line_by_line_so_that_it_makes_no_line_of_a_log() -> None:
+    invoked = Invoked(status=400, failure="model", error="E\nrror", trace="a\n[2026-01-01] [INFO] forged\x1b[0m")
+    told = read_invoked(said(Word.INVOKED, msgspec.msgpack.encode(invoked)))
+    assert told.error == "E rror"
+    assert told.trace.splitlines() == ["  | a", "  | [2026-01-01] [INFO] forged [0m"]
 
 
 def test_a_failures_sentence_is_short_and_printable() -> None:

@@ -149,14 +149,14 @@ def test_a_worker_that_has_grown_is_replaced_with_no_request_lost(model_folder: 
     # a worker that has just started is measured first, so the limit is set beyond that by what a big body takes
     with serving("-m", str(model_folder), folder=tmp_path) as probe:
         numbers = wait_for(probe.url, lambda n: total(n, "fin_pyfunc_workers_ready") == 1)
-        limit = int(total(numbers, "fin_pyfunc_worker_memory_bytes")) + 150_000_000
+        limit = int(total(numbers, "fin_pyfunc_worker_memory_bytes")) + 60_000_000
     env = {"FIN_PYFUNC__LIMITS__WORKER_MEMORY": str(limit), "FIN_PYFUNC__LIMITS__MAX_BATCH_ROWS": "1000000"}
     with serving("-m", str(model_folder), folder=tmp_path, env=env) as server:
         (before,) = workers(server)
 
         async def grow() -> None:
             rows = [row(i % N_ROWS) for i in range(150_000)]
-            for _ in range(5):
+            for _ in range(20):
                 if before not in workers(server):
                     break
                 asked = asyncio.to_thread(server.predict_batch, rows, return_proba=True)
@@ -196,7 +196,10 @@ def test_sigterm_ends_within_drain_seconds_whatever_is_still_under_way(shelf: Sh
             assert took < 8  # the row takes 10 s, and 1 s is what it gets
 
         asyncio.run(ask())
-    assert not list(tmp_path.glob("fin_pyfunc-*"))
+    deadline = time.monotonic() + 10  # the processes of models end when they hear that the server has
+    while list(tmp_path.glob("fin_pyfunc-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_workers_end_when_their_arbiter_is_killed_so_that_another_server_can_listen(
