@@ -66,6 +66,7 @@ def create_app(
     metrics_folder: Path | None = None,
     board: Board | None = None,
     lifeline: Lifeline | None = None,
+    folder: Path | None = None,
 ) -> ASGIApp:
     """Make the application of one worker.
 
@@ -76,6 +77,7 @@ def create_app(
     on_ready, on_fatal, on_stuck, before_serving, metrics_folder : optional
     board : Board, optional
     lifeline : Lifeline, optional
+    folder : Path, optional
         As `Server` takes them.
 
     Returns
@@ -89,7 +91,7 @@ def create_app(
     KeyFileError, KeySetError, StateFileError
         A file of keys is missing, or one of these is unreadable or damaged.
     """
-    server = Server(settings, on_ready, on_fatal, on_stuck, before_serving, metrics_folder, board, lifeline)
+    server = Server(settings, on_ready, on_fatal, on_stuck, before_serving, metrics_folder, board, lifeline, folder)
     hot: dict[str, ASGIApp] = {
         "/predict": Predict(server.predictor, settings.limits, server.watchers),
         "/predict/batch": PredictBatch(server.predictor, settings.limits, server.watchers),

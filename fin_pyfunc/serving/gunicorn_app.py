@@ -133,6 +133,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
             metrics_folder=self.values.folder,
             board=self._board,
             lifeline=self._lifeline,
+            folder=self.folder,
         )
         # what is there now stays; a collection in a worker would touch all of it, and make it that worker's own memory
         gc.collect()

@@ -105,6 +105,8 @@ class Resolver:
         As `Sources` takes them; default None, which takes models from wherever the store says that they are.
     max_bytes : int, optional
         The largest model; default no limit.
+    folder : Path, optional
+        Private folder to make copies in; default the one for temporary files.
     """
 
     def __init__(
@@ -116,12 +118,13 @@ class Resolver:
         allow: Sequence[str] = EVERY,
         artifact_roots: Sequence[str] | None = None,
         max_bytes: int = sys.maxsize,
+        folder: Path | None = None,
     ) -> None:
         self._store = Store(tracking_uri, registry_uri)
         self._allowed, self._max_bytes = Allowed(allow), max_bytes
         self._sources = None if artifact_roots is None else Sources(self._store, artifact_roots)
         self._roots = tuple(Path(root).resolve() for root in file_roots)
-        self._trust = trust
+        self._trust, self._folder = trust, folder
         self._lock = threading.Lock()
         self._root: Path | None = None
         self._fetched: dict[str, _Fetched] = {}
@@ -359,6 +362,6 @@ class Resolver:
     def _private_root(self) -> Path:
         with self._lock:
             if self._root is None:
-                self._root = Path(tempfile.mkdtemp(prefix="fin_pyfunc-"))  # 0700
+                self._root = Path(tempfile.mkdtemp(prefix="fin_pyfunc-", dir=self._folder))  # 0700
                 weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
             return self._root

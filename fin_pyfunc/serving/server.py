@@ -76,6 +76,9 @@ class Server:
         What the workers share; default one of this server's own.
     lifeline : Lifeline, optional
         What makes the workers share the processes that models run in; default one of this server's own.
+    folder : Path, optional
+        Private folder for copies of models, which its owner removes even if this process is killed; default one of this
+        server's own.
 
     Attributes
     ----------
@@ -104,6 +107,7 @@ class Server:
         metrics_folder: Path | None = None,
         board: Board | None = None,
         lifeline: Lifeline | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._on_ready, self._on_fatal, self._on_stuck = on_ready, on_fatal or _ignore, on_stuck
         self._before_serving = before_serving
@@ -116,6 +120,7 @@ class Server:
             allow=models.allow,
             artifact_roots=models.artifact_roots,
             max_bytes=models.max_bytes,
+            folder=folder,
         )
         self.settings = settings
         self.admin_app: ASGIApp | None = None

@@ -116,7 +116,8 @@ def test_a_job_that_nobody_waits_for_any_more_is_killed(client: ForkClient, tmp_
         from pathlib import Path
         from fin_pyfunc.host.fork_client import ForkClient
         from fin_pyfunc.host.messages import Run, send
-        lifeline = type("", (), {{"folder": Path({str(client._lifeline.folder)!r}), "secret": {client._lifeline.secret!r}}})
+        known = {{"folder": Path({str(client._lifeline.folder)!r}), "secret": {client._lifeline.secret!r}}}
+        lifeline = type("", (), known)
         connection = ForkClient(lifeline, {{}}).connect()
         send(connection, Run(**{job}))
         sys.stdin.read()
