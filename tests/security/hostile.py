@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from tests.security.canary import Canary, write_calling_skops
 SECRET = "the canary's secret, which no model has"
 ROW = {"return_1": 1e-4, "order_flow_imbalance": 0.3}
 Change = Callable[[Path, "Hostile"], None]
+
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a model host does not have these tests on its path
 
 
 class Constant(mlflow.pyfunc.PythonModel):  # type: ignore[misc] # mlflow ships no types
