@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cloudpickle
 import mlflow
 import pytest
 import requests
@@ -17,6 +18,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 import fin_pyfunc
+from tests import shelf
 from tests.conftest import MlflowServer, free_port, tracking_to
 from tests.models import bars, labels
 from tests.servers import Serving, clean_environment, serving
@@ -46,6 +48,9 @@ def note(event, args):
 socket.socket.listen = noting
 sys.addaudithook(note)
 """
+
+
+cloudpickle.register_pickle_by_value(shelf)  # a model host does not have these tests on its path
 
 
 class Stock(NamedTuple):
