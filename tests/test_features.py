@@ -266,3 +266,9 @@ def test_features_of_other_names_orders_or_kinds_read_otherwise() -> None:
         assert not ours.reads_as(FeatureSpec(features=other))
         assert not FeatureSpec(features=other).reads_as(ours)
     assert not FeatureSpec(features=[text]).reads_as(FeatureSpec(features=[text]))  # which is no matrix
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[ns, dateutil//etc/hosts]", "datetime64[ns, dateutil/../x]", "O" * 200])
+def test_a_dtype_that_names_a_file_is_refused_before_pandas_reads_it(dtype: str) -> None:
+    with pytest.raises(ValueError, match="the dtype of a feature"):
+        Feature(name="x", kind="any", dtype=dtype)

@@ -118,12 +118,7 @@ def _open_pyfunc(path: Path, opening: Opening) -> Hosted:
     except (FinPyfuncError, MemoryError):
         raise
     except Exception as e:
-        if (missing := ArtifactError.missing(e)) is not None:
-            raise missing from e
-        raise ArtifactError(
-            f"MLflow could not load the model ({type(e).__name__}): its files are damaged, or it needs other versions "
-            "of its libraries than are installed here."
-        ) from e
+        raise ArtifactError.not_loaded(e) from e
     flavors = pyfunc.metadata.flavors
     loader_module = flavors["python_function"]["loader_module"]
     if loader_module == _CODE_MODEL and isinstance(raw := pyfunc.unwrap_python_model(), Classifier):

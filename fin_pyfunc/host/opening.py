@@ -23,7 +23,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
         An MLflow model's folder, to be loaded by MLflow; the estimator of a model logged by this project; or a bare
         file.
     path : str
-        The model's folder or file, which must not change. The host works on a copy made of hard links.
+        The model's folder or file, which must not change. The host works on a copy of its own.
     digest : str
         Of all bytes that are opened. Hosts are shared by all who open the same digest in the same way.
     features : FeatureSpec or None, default None

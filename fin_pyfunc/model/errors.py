@@ -97,6 +97,14 @@ class ArtifactError(FinPyfuncError):
             return cls(f"The model needs the system's library {library[1]}: install it here{hint}.")
         return None
 
+    @classmethod
+    def not_loaded(cls, error: Exception) -> ArtifactError:
+        """Why MLflow could not load a model."""
+        return cls.missing(error) or cls(
+            f"MLflow could not load the model ({type(error).__name__}): its files are damaged, or it needs other "
+            "versions of its libraries than are installed here."
+        )
+
 
 class FormatError(ArtifactError):
     """The artifact was written in a format that this version does not read."""

@@ -99,11 +99,6 @@ class ModelFolder:
         """The folder of our own artifact."""
         return self.path / OWN_FOLDER
 
-    @property
-    def has_user_code(self) -> bool:
-        """Whether our own artifact comes with modules of its user."""
-        return any(_is_user_code(name) for name in self.files)
-
 
 def classify(snapshot: Snapshot, kind: str = "mlflow") -> ModelFolder:
     """Tell what a model is.

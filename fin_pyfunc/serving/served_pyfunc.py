@@ -96,12 +96,7 @@ def by_mlflow(path: Path) -> PyFuncModel:
     try:
         return mlflow.pyfunc.load_model(str(path), suppress_warnings=True)
     except Exception as e:
-        if (missing := ArtifactError.missing(e)) is not None:
-            raise missing from e
-        raise ArtifactError(
-            f"MLflow could not load the model ({type(e).__name__}): its files are damaged, or it needs other versions "
-            "of its libraries than are installed here."
-        ) from e
+        raise ArtifactError.not_loaded(e) from e
 
 
 def _pyfunc(folder: ModelFolder, wrapper: Any, flavor: str) -> PyFuncModel:

@@ -251,3 +251,10 @@ def test_the_end_of_the_other_side_is_no_message() -> None:
             one.sendall(sent)
             one.close()
             assert Channel(other).receive(1 << 20) is None
+
+
+@pytest.mark.parametrize("classes", [list(range(10_001)), [1, 1], [float("inf")], ["x" * 5000]])
+def test_classes_that_are_too_many_twice_or_no_labels_are_malformed(classes: list[Any]) -> None:
+    described = Described(kind="estimator", type_name="A", classes=classes, has_proba=False, features=None)
+    with pytest.raises(MalformedError):
+        read_described(said(Word.DESCRIBED, msgspec.msgpack.encode(described)))
