@@ -175,6 +175,7 @@ CONTENT = st.one_of(
 @settings(max_examples=1500)
 @given(CONTENT)
 @example(b"six\\\n-r /dev/zero")
+@example(b"six_")
 def test_reading_opens_nothing_and_raises_one_error(content: bytes) -> None:
     OPENED.clear()
     HOOKED.append(True)

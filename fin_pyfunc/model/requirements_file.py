@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Packaged
-from packaging.utils import canonicalize_name
+from packaging.utils import InvalidName, canonicalize_name
 
 from fin_pyfunc.model.errors import ArtifactError
 
@@ -144,13 +144,14 @@ def _requirement(line: str) -> Requirement | str:
         return "is no requirement"
     try:
         parsed = Packaged(plain)
-    except (InvalidRequirement, RecursionError):
+        name = canonicalize_name(parsed.name, validate=True)  # packaging takes "six_", and not the "six-" it becomes
+    except (InvalidRequirement, InvalidName, RecursionError):
         return "names a path or a URL" if _LOCATION.search(plain) else "is no requirement"
     if parsed.url is not None or _ARCHIVE.search(parsed.name):
         return "names a path or a URL"
     if any(specifier.operator == "===" for specifier in parsed.specifier):  # anything may follow it
         return "compares a version by ==="
-    name = parsed.name = canonicalize_name(parsed.name)
+    parsed.name = name
     exact = [each.version for each in parsed.specifier if each.operator == "==" and not each.version.endswith(".*")]
     return Requirement(
         name,
