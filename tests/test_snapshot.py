@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -310,6 +311,7 @@ def test_a_file_that_grows_while_it_is_copied_ends_at_max_bytes(model: Path, tmp
 SWAP = """
 import os, sys
 victim, link, kept, target = sys.argv[1:]
+print("begins", flush=True)
 while True:
     os.symlink(target, link)
     os.rename(victim, kept)
@@ -330,11 +332,14 @@ def test_what_is_exchanged_while_it_is_copied_never_brings_a_secret_along(
     source = victim if way.startswith("a bare") else model
     leads_to = secret.parent if victim.is_dir() else secret
     arguments = map(str, (victim, model.parent / "link", model.parent / "kept", leads_to))
-    swapping = subprocess.Popen([sys.executable, "-I", "-c", SWAP, *arguments])
+    swapping = subprocess.Popen([sys.executable, "-I", "-c", SWAP, *arguments], stdout=subprocess.PIPE)
     outcomes: Counter[str] = Counter()
     try:
-        for i in range(4_000):
-            if i >= 1_000 and len(outcomes) > 1:
+        assert swapping.stdout is not None
+        assert swapping.stdout.readline() == b"begins\n"
+        deadline = time.monotonic() + 60
+        for i in itertools.count():
+            if (i >= 1_000 and len(outcomes) > 1) or time.monotonic() > deadline:
                 break
             target = tmp_path / f"copy{i}"
             try:
@@ -347,6 +352,6 @@ def test_what_is_exchanged_while_it_is_copied_never_brings_a_secret_along(
             assert not any(SECRET[:30] in each for each in content)
     finally:
         swapping.kill()
-        swapping.wait()
+        swapping.communicate()
     assert outcomes["copied"], outcomes
     assert outcomes["refused"], "the exchange was never caught half way"
