@@ -7,9 +7,10 @@ its process as soon as the window begins; the rest of the windows are quiet.
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import cloudpickle
@@ -65,18 +66,18 @@ def measure(bench: Bench) -> list[Row]:
     )
     sent = [request("/predict", body) for body in contender.bodies(rows)]
     lines: list[Row] = []
-    with serving(contender, models, rows, models.expected("forest")) as server:
+    # from a process of its own, or the one that measures would wait for this one's turns of the interpreter
+    elsewhere = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    with elsewhere, serving(contender, models, rows, models.expected("forest")) as server:
         for how, way in WAYS.items():
             other = _Other(server.port, logged.model_uri, rows[0], way)
             other.wait_until_it_answers()
             ratios, back = [], []
             for _ in range(bench.rounds):
                 quiet = _p99(server.port, sent)
-                thread = threading.Thread(target=other.end_once)
-                thread.start()
+                ended = elsewhere.submit(other.end_once)
                 ratios.append(_p99(server.port, sent) / quiet)
-                thread.join()
-                back.append(other.back_seconds)
+                back.append(ended.result())
                 time.sleep(21)  # so that it does not end three times within a minute, and is not taken out
             lines += [
                 Row(20, f"p99 of another model while one's process {how}, to none", "×", ratios, at_most=1.1),
@@ -99,16 +100,15 @@ class _Other:
         first = next(iter(row))
         self._usual = request("/predict", compact({"model_uri": uri, "features": row | {first: 0.0}}))
         self._ending = request("/predict", compact({"model_uri": uri, "features": row | {first: way}}))
-        self.back_seconds = 0.0
 
     def wait_until_it_answers(self) -> None:
         """Until it has been loaded."""
         while ask(self._port, self._usual)[0] != 200:
             time.sleep(0.05)
 
-    def end_once(self) -> None:
-        """End its process; how long it then takes until it answers again."""
+    def end_once(self) -> float:
+        """End its process; the seconds that it then takes until it answers again."""
         ask(self._port, self._ending)
         ended = time.perf_counter()
         self.wait_until_it_answers()
-        self.back_seconds = time.perf_counter() - ended
+        return time.perf_counter() - ended
