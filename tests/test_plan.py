@@ -150,3 +150,13 @@ def test_between_a_cpu_and_a_gpu_it_is_within_a_tenth_of_the_better_one_at_every
     )
     chosen = takes(cpu if plan.best(n) == "onnx" else gpu, n)
     assert chosen <= 1.1 * min(takes(cpu, n), takes(gpu, n))
+
+
+def test_a_first_call_that_opens_something_is_not_taken_for_the_time_of_one() -> None:
+    calls: list[int] = []
+
+    def score(n_rows: int) -> None:
+        calls.append(n_rows)
+        time.sleep(0.2 if calls.count(n_rows) == 1 else 0.001)
+
+    assert measure(score, 1.0, [1, 10])[10] < 0.1

@@ -113,10 +113,14 @@ def measure(score: Callable[[int], object], budget: float, row_counts: Sequence[
             break
         calls: list[float] = []
         share = left / (len(row_counts) - i)
-        while not calls or (len(calls) < MOST_CALLS and sum(calls) + calls[-1] < share):
+        # a second call where the first one fits twice: that may have had something to open, and says little
+        while (
+            not calls
+            or (len(calls) == 1 and calls[0] < left - calls[0])
+            or (len(calls) < MOST_CALLS and sum(calls) + calls[-1] < share)
+        ):
             start = time.perf_counter()
             score(n_rows)
             calls.append(time.perf_counter() - start)
-        # the first call with so many rows may have had something to open
         found[n_rows] = statistics.median(calls[1:] or calls)
     return found

@@ -17,6 +17,7 @@ from fin_pyfunc.model.backends.forms import open_forms
 from fin_pyfunc.model.backends.native import labels_of
 from fin_pyfunc.model.decision import Thresholds
 from fin_pyfunc.model.errors import BackendError
+from fin_pyfunc.model.form import LEAST_BAND
 from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.loader import load
 from fin_pyfunc.serving.resolver import Resolver
@@ -60,6 +61,23 @@ def test_no_row_flips_however_many_come_and_however_rounded_they_are(
     known = matrix(small_forest().train, made.spec)
     rows = np.round(np.random.default_rng(seed).choice(known, n_rows), decimals)
     np.testing.assert_array_equal(opened(made).score(rows).index, made.native.score(rows).index)
+
+
+@pytest.mark.parametrize("family", ["forest of pure leaves", "forest of pure leaves, two classes"])
+def test_votes_are_counted_and_no_row_is_too_close_to_call(family: str, tmp_path: Path, nvforest: Path) -> None:
+    model = FAMILIES[family][0]()
+    made = compiled(model, tmp_path, backends=["treelite"])
+    rows = np.vstack([matrix(model.train, made.spec), odd_rows(made, model.train)])
+    scores, unsure = opened(made)._run_and_look(rows)
+    own = made.native.score(rows).probabilities
+    assert own is not None
+    assert np.isin(own.max(axis=1), (Thresholds().medium, Thresholds().high)).any(), "no row lies on a threshold"
+    assert unsure is None
+    np.testing.assert_array_equal(scores, own)
+
+
+def test_a_forest_whose_leaves_are_mixed_asks_about_what_is_too_close_to_call(tmp_path: Path, nvforest: Path) -> None:
+    assert opened(compiled(small_forest(), tmp_path, backends=["treelite"]))._band == LEAST_BAND
 
 
 _MADE: list[Made] = []

@@ -70,6 +70,24 @@ class NotAForestError(Exception):
     """A form that this backend is not made for; another one runs it."""
 
 
+def trees_that_vote(read: Checkpoint) -> int:
+    """The number of trees of a forest whose leaves each name one class for certain, as those of a forest grown to pure
+    leaves do; 0 for any other ensemble.
+
+    Its scores are then whole numbers of votes divided by the number of trees, whatever order they are added up in.
+    """
+    values = (_rows(tree, read.width) for tree in read.trees)
+    return len(read.trees) if _is_plain(read) and all(map(_are_votes, values)) else 0
+
+
+def _are_votes(values: Array) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all() and (values.sum(axis=1) == 1).all())
+
+
+def _is_plain(read: Checkpoint) -> bool:
+    return read.averages and read.width > 1 and read.postprocessor == _AS_IT_IS and not read.base.any()
+
+
 def _laid_out(read: Checkpoint) -> Any:
     from fin_pyfunc.model.backends import _forest
 
@@ -84,9 +102,8 @@ def _laid_out(read: Checkpoint) -> Any:
     leaf = joined("left", np.int32) < 0
     left, right = (np.where(leaf, -1, joined(side, np.int32) + start) for side in ("left", "right"))
     threshold = joined("threshold", np.float64)
-    is_plain = read.averages and read.width > 1 and read.postprocessor == _AS_IT_IS and not read.base.any()
     if (
-        not is_plain
+        not _is_plain(read)
         or (joined("comparison", np.int8)[~leaf] != _AT_MOST).any()
         or joined("is_categorical", bool).any()
         or np.isnan(threshold[~leaf]).any()
@@ -103,7 +120,7 @@ def _values(read: Checkpoint, leaf: Array) -> tuple[Array, Array]:
     """What leaves add, as rows of scores, and which of them each node adds (0 at a branch)."""
     values = np.concatenate([_rows(tree, read.width) for tree in read.trees])
     row = np.zeros(len(leaf), dtype=np.int32)
-    if np.isin(values, (0.0, 1.0)).all() and (values.sum(axis=1) == 1).all():  # few rows stay in the nearest cache
+    if _are_votes(values):  # few rows stay in the nearest cache
         row[leaf] = values.argmax(axis=1)
         return np.eye(read.width), row
     row[leaf] = np.arange(len(values))

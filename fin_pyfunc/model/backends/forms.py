@@ -10,14 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-
 from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.compiled import CompiledBackend
 from fin_pyfunc.model.backends.devices import KINDS, Kind, open_on_devices
 from fin_pyfunc.model.decision import Label, Scores, Thresholds
 from fin_pyfunc.model.features import Table
-from fin_pyfunc.model.form import LEAST_BAND, Form
+from fin_pyfunc.model.form import Form
 from fin_pyfunc.model.plan import Times
 
 logger = logging.getLogger("fin_pyfunc")
@@ -68,9 +66,9 @@ def open_forms(
         A GPU or nvForest was asked for, and why it cannot be had.
     """
 
-    def close_calls(form: Form) -> Backend:
+    def close_calls() -> Backend:
         """What is asked of a row that is too close to call: a form that is equal to the last bit, if there is one."""
-        equal = next((f for f in forms if form.band and not f.band and f is not form), None)
+        equal = next((f for f in forms if not f.band), None)
         if equal is None:
             return estimator
         of_trees, of_equal = partial(_forest, folder, [equal]), partial(_open, folder, equal)
@@ -78,9 +76,7 @@ def open_forms(
         return _Equal(lambda: next(iter(of_trees(*rest)), None) or of_equal(*rest))
 
     def open_on(kind: Kind, form: Form) -> CompiledBackend:
-        if kind.form == "treelite":  # nvForest adds up in an order of its own
-            form = msgspec.structs.replace(form, band=max(form.band, LEAST_BAND))
-        asked = estimator if kind.form == "cuml" else close_calls(form)
+        asked = estimator if kind.form == "cuml" else close_calls()
         return _BACKENDS[kind.name](folder, form, classes, thresholds, asked, wary)
 
     opened: list[CompiledBackend] = []
@@ -95,7 +91,8 @@ def open_forms(
         if wanted != form.backend and form is not forms[0] and any(_is_slower(form, f, times) for f in others):
             continue
         try:
-            opened.append(_open(folder, form, classes, thresholds, close_calls(form), wary))
+            asked = close_calls() if form.band else estimator
+            opened.append(_open(folder, form, classes, thresholds, asked, wary))
         except ImportError as e:
             logger.warning("the model's %s form is not used: package %s is not installed here", form.backend, e.name)
     return [*opened, *(open_on_devices(forms, dropped or {}, open_on, wanted) if on_devices else ())]

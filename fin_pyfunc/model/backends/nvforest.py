@@ -13,10 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from fin_pyfunc.model.backends.compiled import CompiledBackend
+from fin_pyfunc.model.backends.forest import is_forest, trees_that_vote
 from fin_pyfunc.model.decision import Probabilities
 from fin_pyfunc.model.device import is_out_of_memory
 from fin_pyfunc.model.errors import ArtifactError, DeviceError
-from fin_pyfunc.model.form import Form
+from fin_pyfunc.model.form import LEAST_BAND, Form
+from fin_pyfunc.model.soundness.treelite import check_treelite
 
 #: nvForest holds Python's lock while it computes, so no call is to take much longer than the interpreter lets one
 #: thread keep it: a 200-tree forest scores so many rows in a few milliseconds.
@@ -41,13 +43,26 @@ class NvForestBackend(CompiledBackend):
 
     def open(self, folder: Path, form: Form) -> None:
         """Read the form's files; see `CompiledBackend.open`."""
-        self._forest = _forest(folder / form.file, self.device)
+        content = (folder / form.file).read_bytes()
+        self._forest = _forest(content, self.device)
+        # it adds up in an order of its own, which is the same to the last bit only for whole numbers
+        self._votes = trees_that_vote(check_treelite(content, len(self._classes))) if is_forest(form) else 0
+        self._band = 0.0 if self._votes else max(form.band, LEAST_BAND)
 
     def run(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
         """The trees' scores; see `CompiledBackend.run`."""
         _one_thread()
         X = matrix.astype(np.float32) if self.form.casts else matrix
-        return _both_classes(np.asarray(self._forest.predict_proba(X), dtype=np.float64))
+        return self._scores(np.asarray(self._forest.predict_proba(X), dtype=np.float64))
+
+    def _scores(self, answered: Probabilities) -> Probabilities:
+        """Scores of every class: a boosted ensemble of two answers, as (n, 1), the second one's alone."""
+        if answered.shape[1] == 1:
+            return np.column_stack([1 - answered, answered])
+        if self._votes:
+            np.rint(answered * self._votes, out=answered)
+            answered /= self._votes
+        return answered
 
 
 class NvForestGpuBackend(NvForestBackend):
@@ -78,7 +93,7 @@ class NvForestGpuBackend(NvForestBackend):
                 rows = max(LEAST_ROWS, min(rows, len(matrix) - at) // 4)
             else:
                 at += rows
-        return _both_classes(np.concatenate(scored) if len(scored) > 1 else scored[0])
+        return self._scores(np.concatenate(scored) if len(scored) > 1 else scored[0])
 
     def on_device(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
         """The forest's own answer to rows that fit the device, copied there and back."""
@@ -90,14 +105,8 @@ class NvForestGpuBackend(NvForestBackend):
         return answered
 
 
-def _both_classes(scores: Probabilities) -> Probabilities:
-    """A boosted ensemble of two classes answers, as (n, 1), the probability of its second class alone."""
-    return np.column_stack([1 - scores, scores]) if scores.shape[1] == 1 else scores
-
-
-def _forest(file: Path, device: str) -> Any:
+def _forest(content: bytes, device: str) -> Any:
     """The forest of a file, opened once however many want it."""
-    content = file.read_bytes()
     key = (hashlib.sha256(content).hexdigest(), device)
     with _OPENING:
         if (known := _FORESTS.get(key)) is not None:
