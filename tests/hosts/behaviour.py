@@ -116,3 +116,16 @@ class Versioned(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         import rules  # type: ignore[import-not-found]
 
         return [rules.VERSION] * len(model_input)
+
+
+class Rewriter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """Writes over the file that it came with."""
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        from pathlib import Path
+
+        file = Path(context.artifacts["notes"])
+        file.chmod(0o600)
+        with file.open("r+") as opened:  # in place, so that a hard link would be written too
+            opened.write("mine")
+        return [file.read_text()] * len(model_input)

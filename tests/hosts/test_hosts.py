@@ -28,6 +28,7 @@ from fin_pyfunc.model.errors import ArtifactError, ModelUnavailableError, Scorin
 from fin_pyfunc.model.features import FeatureSpec, infer
 from fin_pyfunc.serving.hosts.hosted_model import HostedModel
 from fin_pyfunc.serving.hosts.hosts import Hosts
+from fin_pyfunc.serving.snapshot import describe
 from tests.hosts import behaviour
 from tests.hosts.asking import FRAME, SECRET, labels_of, rows_that, surroundings
 from tests.hosts.conftest import Folders
@@ -110,6 +111,15 @@ def test_two_models_with_a_module_of_the_same_name_answer_by_their_own(
     for _ in range(2):
         for version, model in opened.items():
             assert labels_of(model, FRAME) == [version, version]
+
+
+def test_a_model_that_writes_over_its_files_writes_over_a_copy(hosts: Hosts, folders: Folders, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.write_text("kept")
+    opening = folders.pyfunc("rewriter", behaviour.Rewriter, artifacts={"notes": str(notes)})
+    before = describe(Path(opening.path)).digest
+    assert labels_of(hosts.open(opening, "rewriter"), FRAME) == ["mine", "mine"]
+    assert describe(Path(opening.path)).digest == before
 
 
 def test_many_threads_share_one_host(behaving: HostedModel) -> None:
