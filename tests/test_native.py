@@ -7,16 +7,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightgbm import LGBMClassifier
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
+from xgboost import XGBClassifier
 
 from fin_pyfunc.model.backends.native import NativeBackend
 from fin_pyfunc.model.features import infer
@@ -37,6 +52,26 @@ ESTIMATORS: dict[str, Any] = {
     **{f"{a}, {w}": neighbours(a, w) for a in ("brute", "kd_tree", "ball_tree") for w in ("uniform", "distance")},
     "scaled, brute": make_pipeline(StandardScaler(), neighbours("brute", "uniform")),
     "scaled, kd_tree": make_pipeline(StandardScaler(), neighbours("kd_tree", "uniform")),
+    "ada boost": AdaBoostClassifier(n_estimators=3, random_state=0),
+    "bagging": BaggingClassifier(LogisticRegression(), n_estimators=2, random_state=0),
+    "gradient boosting": GradientBoostingClassifier(n_estimators=2, max_depth=1),
+    "hist gradient boosting": HistGradientBoostingClassifier(max_iter=2, min_samples_leaf=2),
+    "linear discriminant": LinearDiscriminantAnalysis(),
+    "logistic": LogisticRegression(),
+    "one against the rest": SGDClassifier(loss="log_loss", max_iter=5, tol=None, random_state=0),
+    "clipped": SGDClassifier(loss="modified_huber", max_iter=5, tol=None, random_state=0),
+    "naive Bayes": GaussianNB(),
+    "complement": ComplementNB(),
+    "multinomial": MultinomialNB(),
+    "network": MLPClassifier((2,), max_iter=2, random_state=0),
+    "voting": VotingClassifier([("a", LogisticRegression()), ("b", GaussianNB())], voting="soft"),
+    "stacking": StackingClassifier([("a", GaussianNB())], cv=2),
+    "search": GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=2),
+    "search of a pipeline": GridSearchCV(
+        make_pipeline(StandardScaler(), GaussianNB()), {"gaussiannb__var_smoothing": [1e-9]}, cv=2
+    ),
+    "XGBoost": XGBClassifier(n_estimators=2, max_depth=1),
+    "LightGBM": LGBMClassifier(n_estimators=2, min_child_samples=2, verbose=-1),
 }
 
 
@@ -47,16 +82,35 @@ def grid(n_rows: int, seed: int) -> pd.DataFrame:
 
 @pytest.mark.parametrize("has_names", [True, False], ids=["named", "arrays"])
 @pytest.mark.parametrize("name", ESTIMATORS)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_class_is_that_of_predict(name: str, has_names: bool, seed: int) -> None:
     X = grid(40, seed)
-    y = np.resize([-1, 0, 1], len(X))
+    y = np.resize([0, 1, 2] if name == "XGBoost" else [-1, 0, 1], len(X))
     estimator = clone(ESTIMATORS[name]).fit(X if has_names else X.to_numpy(), y)
     backend = NativeBackend(estimator, infer(X))
     asked = grid(30, seed + 1)
     scores = backend.score(asked.to_numpy())
     expected = estimator.predict(asked if has_names else asked.to_numpy())
     assert [scores.classes[i] for i in scores.index] == expected.tolist()
+
+
+@pytest.mark.parametrize("name", ["logistic", "gradient boosting", "naive Bayes", "XGBoost"])
+def test_two_classes_whose_scores_are_equal_or_nearly_are_decided_by_predict(name: str) -> None:
+    X = pd.DataFrame(np.repeat([[0.0, 1.0, 2.0], [1.0, 0.0, 1.0]], 20, axis=0), columns=NAMES)
+    estimator = clone(ESTIMATORS[name]).fit(X, np.resize([0, 1], len(X)))  # nothing to tell them by
+    scores = NativeBackend(estimator, infer(X)).score(X.to_numpy())
+    assert scores.probabilities is not None
+    assert np.ptp(scores.probabilities) < 1e-2
+    assert [scores.classes[i] for i in scores.index] == estimator.predict(X).tolist()
+
+
+def test_predict_is_not_asked_where_the_class_is_clear() -> None:
+    X = grid(200, 0)
+    estimator = LogisticRegression().fit(X, (X["a"] > 1).astype(int))
+    backend = NativeBackend(estimator, infer(X))
+    estimator.predict = lambda X: pytest.fail("it was asked for what is known already")
+    assert len(backend.score(X.to_numpy()).index) == 200
 
 
 def test_nearest_neighbours_are_looked_for_once() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fin_pyfunc.model.backends import Backend
+from fin_pyfunc.model.backends.following import highest_two
 from fin_pyfunc.model.decision import Label, Probabilities, Scores, Thresholds, label_names
 from fin_pyfunc.model.errors import DeviceError, ScoringError
 from fin_pyfunc.model.features import Table
@@ -125,11 +126,7 @@ class CompiledBackend(ABC):
 
     def _unsure(self, scores: Probabilities) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         """Rows whose answer hangs on less than the band; None where there are none."""
-        # column by column: along rows of a few numbers NumPy takes ten times as long
-        best, second = scores[:, 0], np.full(len(scores), -np.inf)
-        for column in scores.T[1:]:
-            second = np.maximum(second, np.minimum(best, column))
-            best = np.maximum(best, column)
+        best, second = highest_two(scores)
         sure = np.isfinite(best)  # the maximum is NaN where any score is
         sure &= best - second > self._band
         for cut in self._cuts:

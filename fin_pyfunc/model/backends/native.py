@@ -10,24 +10,13 @@ from typing import Any, Literal
 import numpy as np
 
 from fin_pyfunc.model.backends import Backend
-from fin_pyfunc.model.backends.nameless import NEIGHBOURS, counts_alike, nameless, type_name
+from fin_pyfunc.model.backends.following import gap, unclear
+from fin_pyfunc.model.backends.nameless import nameless
 from fin_pyfunc.model.decision import Label, Probabilities, Scores
 from fin_pyfunc.model.device import is_device_failure
 from fin_pyfunc.model.errors import DeviceError, ScoringError
 from fin_pyfunc.model.features import FeatureSpec, Table
 from fin_pyfunc.model.parts import to_host
-
-#: Classifiers whose `predict` is the first maximum of their own `predict_proba`, by their source in scikit-learn 1.9;
-#: for any other, `predict` is asked too, since it may differ (SVC with probability=True, ties in gradient boosting).
-ARGMAX_CLASSIFIERS = frozenset(
-    {
-        "sklearn.ensemble._forest.RandomForestClassifier",
-        "sklearn.ensemble._forest.ExtraTreesClassifier",
-        "sklearn.tree._classes.DecisionTreeClassifier",
-        "sklearn.tree._classes.ExtraTreeClassifier",
-        "sklearn.calibration.CalibratedClassifierCV",
-    }
-)
 
 #: How far beyond 0 or 1 a probability may lie by rounding alone (exp of a log-sum, a weighted mean, float32).
 ROUNDING = 1e-6
@@ -66,7 +55,7 @@ class NativeBackend:
         self._position = {label: i for i, label in enumerate(own or self._classes)}
         self._has_proba = has_proba(estimator)
         self._wants_names = hasattr(estimator, "feature_names_in_") or not hasattr(estimator, "n_features_in_")
-        self._argmax = self._has_proba and _predicts_first_maximum(estimator, self._wants_names)
+        self._gap = gap(estimator, self._wants_names) if self._has_proba else None
         for part in _parallel_parts(estimator):
             part.set_params(n_jobs=1)
         #: what is asked instead of it where its features are a matrix
@@ -79,11 +68,16 @@ class NativeBackend:
             return Scores(classes=self._classes, index=np.empty(0, dtype=np.intp), probabilities=none)
         X = self._estimator_input(table)
         probabilities = self._call("predict_proba", X) if self._has_proba else None
-        predicted = None if self._argmax else self._call("predict", X)
         checked = None if probabilities is None else self._check(probabilities, len(table))
-        if predicted is None and checked is not None:
-            return Scores(classes=self._classes, index=np.argmax(checked, axis=1), probabilities=checked)
-        return Scores(classes=self._classes, index=self._index(predicted, len(table)), probabilities=checked)
+        if self._gap is None or checked is None:
+            index = self._index(self._call("predict", X), len(table))
+        else:
+            index = checked.argmax(axis=1)
+            # too close to call: `predict` compares what probabilities are made of
+            if self._gap and len(rows := unclear(checked, self._gap)):
+                asked = X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+                index[rows] = self._index(self._call("predict", asked), len(rows))
+        return Scores(classes=self._classes, index=index, probabilities=checked)
 
     @property
     def classes(self) -> list[Label]:
@@ -237,19 +231,3 @@ def _parallel_parts(estimator: Any) -> list[Any]:
 
 def _may_hold_parts(part: Any) -> bool:
     return hasattr(part, "get_params") or type(part).__module__.startswith("sklearn.")
-
-
-def _predicts_first_maximum(estimator: Any, is_given_frames: bool) -> bool:
-    """Whether `predict` is the first maximum of `predict_proba`, so that it need not be asked."""
-    last = _last_step(estimator)
-    if type_name(last) == NEIGHBOURS:  # both count the same neighbours
-        same_neighbours = counts_alike(last) or (last is estimator and is_given_frames)
-        return last.weights == "uniform" and not last.outputs_2d_ and same_neighbours
-    return type_name(last) in ARGMAX_CLASSIFIERS
-
-
-def _last_step(estimator: Any) -> Any:
-    """The classifier at the end of a Pipeline, whose `predict` is the Pipeline's."""
-    while type_name(estimator) == "sklearn.pipeline.Pipeline":
-        estimator = estimator.steps[-1][1]
-    return estimator
