@@ -7,14 +7,19 @@ the log made in Python.
 from setuptools import Extension, setup
 
 #: Each by the folder it lies in.
-MODULES = {"_forest": "fin_pyfunc/model/backends", "_lines": "fin_pyfunc/serving"}
+MODULES = {
+    "_boosted": "fin_pyfunc/model/backends",
+    "_forest": "fin_pyfunc/model/backends",
+    "_lines": "fin_pyfunc/serving",
+}
 
 setup(
     ext_modules=[
         Extension(
             f"{folder.replace('/', '.')}.{name}",
             [f"{folder}/{name}.c"],
-            extra_compile_args=["-O2"],
+            # no product and sum at once: they are rounded one after the other, as the libraries' own are
+            extra_compile_args=["-O2", "-ffp-contract=off"],
             py_limited_api=True,
             optional=True,
         )

@@ -30,7 +30,7 @@ logger = logging.getLogger("fin_pyfunc")
 
 #: Time limit of a child.
 SECONDS = 120.0
-BACKENDS = ("onnx", "treelite")
+BACKENDS = ("boosted", "onnx", "treelite")
 #: Runs a job in a process that was not forked; it finds modules as this process does.
 _BOOT = (
     "import sys; sys.path[:] = sys.argv[2:]; from pathlib import Path; from fin_pyfunc.compiling.job import run; "

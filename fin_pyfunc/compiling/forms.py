@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from fin_pyfunc.compiling.boosted_form import boosted_trees
 from fin_pyfunc.compiling.conversion import convert, parts
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.exactness import Reference, Run
@@ -21,16 +23,21 @@ from fin_pyfunc.compiling.linear import is_linear
 from fin_pyfunc.compiling.timing import ROW_COUNTS, seconds
 from fin_pyfunc.compiling.treelite_model import treelite_model
 from fin_pyfunc.compiling.trees import Array
+from fin_pyfunc.model.backends.boosted import BoostedBackend, is_here
 from fin_pyfunc.model.backends.forest import ForestBackend, NotAForestError, can_run
 from fin_pyfunc.model.backends.native import has_proba, single_threaded
 from fin_pyfunc.model.backends.onnx import INPUT, OUTPUT
 from fin_pyfunc.model.backends.onnx_session import open_session
+from fin_pyfunc.model.boosted_file import written
 from fin_pyfunc.model.decision import Label, Thresholds
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.form import Form
 
+BOOSTED_FILE = "trees.boosted"
 ONNX_FILE, ONNX_BATCH_FILE, TREELITE_FILE = "model.onnx", "model-batch.onnx", "trees.treelite"
+#: In the order in which they are made.
+BACKENDS = ("boosted", "onnx", "treelite")
 #: Tree nodes beyond which a second file is written for many rows, and most nodes in one of its blocks.
 WHOLE_NODES, BLOCK_NODES = 16_000, 8_000
 #: Row counts from which the second file may be the faster one.
@@ -76,7 +83,7 @@ def compile_estimator(
     sample: np.ndarray[Any, Any] | None = None,
     *,
     tolerance: float = 1e-6,
-    backends: Sequence[str] = ("onnx", "treelite"),
+    backends: Sequence[str] = BACKENDS,
     cuml: tuple[Mapping[str, str], str] | None = None,
     begun: Callable[[Compiled, str], None] | None = None,
 ) -> Compiled:
@@ -95,7 +102,7 @@ def compile_estimator(
         Rows of the training data, NaN for null. None where there are none at hand.
     tolerance : float, default 1e-6
         How far a score may be off; 0 keeps only forms that are equal to the last bit.
-    backends : sequence of {"onnx", "treelite"}, default both
+    backends : sequence of {"boosted", "onnx", "treelite"}, default all
     cuml : (mapping of str to str, str) or None, default None
         For the twin of an estimator of cuML's: scikit-learn class to cuML class, and the name of the estimator's file.
     begun : callable, optional
@@ -147,7 +154,7 @@ def compile_estimator(
 
 
 def _form(backend: str, estimator: Any, reference: Reference, single: bool, folder: Path, tolerance: float) -> Form:
-    make = {"onnx": _onnx, "treelite": _treelite}.get(backend)
+    make = {"boosted": _boosted, "onnx": _onnx, "treelite": _treelite}.get(backend)
     if make is None:
         raise NotCompilable("there is no such backend")
     made = make(estimator, reference, single)
@@ -175,6 +182,19 @@ def _judge_forest(form: Form, reference: Reference, folder: Path) -> None:
             labels = list(range(reference.scores.shape[1]))
             walk = ForestBackend(folder, form, labels, Thresholds(), reference.native).run
             reference.judge(walk, None, exact=True, tolerance=0)
+
+
+def _boosted(estimator: Any, reference: Reference, single: bool) -> _Made:
+    if not is_here():
+        raise NotCompilable("the module that runs it was not built here")
+    n_features, n_scores = reference.rows.shape[1], reference.scores.shape[1]
+    content = written(boosted_trees(estimator, n_features, single=single))
+    form = Form(backend="boosted", file=BOOSTED_FILE)
+    with TemporaryDirectory() as folder:
+        Path(folder, BOOSTED_FILE).write_bytes(content)
+        run = BoostedBackend(Path(folder), form, list(range(n_scores)), Thresholds(), reference.native).run
+    # a class may hang on less than a probability shows: the band asks the estimator about such a row
+    return _Made(form, {BOOSTED_FILE: content}, run, None, exact=False)
 
 
 def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:

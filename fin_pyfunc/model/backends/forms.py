@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fin_pyfunc.model.backends import Backend
+from fin_pyfunc.model.backends.boosted import is_here
 from fin_pyfunc.model.backends.compiled import CompiledBackend
 from fin_pyfunc.model.backends.devices import KINDS, Kind, open_on_devices
 from fin_pyfunc.model.decision import Label, Scores, Thresholds
@@ -79,6 +80,7 @@ def open_forms(
         asked = estimator if kind.form == "cuml" else close_calls()
         return _BACKENDS[kind.name](folder, form, classes, thresholds, asked, wary)
 
+    forms = [form for form in forms if form.backend != "boosted" or is_here()]
     opened: list[CompiledBackend] = []
     if wanted in ("auto", "cpu", "forest"):
         opened += _forest(folder, forms, classes, thresholds, estimator, wary)
@@ -135,6 +137,12 @@ def _open(folder: Path, form: Form, *args: Any) -> CompiledBackend:
     return _BACKENDS[form.backend](folder, form, *args)
 
 
+def _boosted(*args: Any) -> CompiledBackend:
+    from fin_pyfunc.model.backends.boosted import BoostedBackend
+
+    return BoostedBackend(*args)
+
+
 def _onnx(*args: Any) -> CompiledBackend:
     from fin_pyfunc.model.backends.onnx import OnnxBackend
 
@@ -167,7 +175,7 @@ def _cuml(*args: Any) -> CompiledBackend:
 
 #: Each imports its library when it is called.
 _BACKENDS: dict[str, Callable[..., CompiledBackend]] = {
-    "onnx": _onnx, "treelite": _treelite, "nvforest-cpu": _nvforest_cpu, "nvforest-gpu": _nvforest_gpu, "cuml": _cuml,
+    "boosted": _boosted, "onnx": _onnx, "treelite": _treelite, "nvforest-cpu": _nvforest_cpu, "nvforest-gpu": _nvforest_gpu, "cuml": _cuml,
 }  # fmt: skip
 #: Forms that no CPU runs.
 _ELSEWHERE = {kind.form for kind in KINDS if kind.device == "gpu"} - {
