@@ -16,7 +16,7 @@ from fin_pyfunc.model.features import FeatureSpec
 #: Rows of the sample that are compared, and of all rows.
 SAMPLE_ROWS, MAX_ROWS = 1000, 4000
 #: Rows that begin from each of the sample's, for each way of changing them.
-_ROUNDED_ROWS, _THRESHOLD_ROWS, _EXTREME_ROWS = 100, 250, 150
+_ROUNDED_ROWS, _THRESHOLD_ROWS, _EXTREME_ROWS = 100, 200, 150
 #: Far out, but finite as a float32 too, as scikit-learn's trees want it.
 _EXTREMES = (0.0, 1e-300, -1e-300, 1e30, -1e30, float(np.finfo(np.float32).max), float(np.finfo(np.float32).min))
 
@@ -37,16 +37,16 @@ def challenge(estimator: Any, spec: FeatureSpec, sample: Array | None) -> tuple[
     plain : ndarray of shape (n_plain, n_features), float64
         At most `SAMPLE_ROWS` rows of the sample.
     made : ndarray of shape (n_made, n_features), float64
-        Those rows rounded, with features on thresholds and a float64's and a float32's step beside them, with
+        Those rows rounded, with features on thresholds and a float64's and a float32's step and 1e-9 beside them, with
         extremes, and with missing values where the feature may have them.
     """
     rng = np.random.default_rng(0)
     thresholds = _thresholds(estimator, len(spec.features))
     if sample is None or not len(sample):
         sample = _drawn(estimator, thresholds, spec, rng)
-    plain = _valid(thinned(sample), spec)
+    plain = valid(thinned(sample), spec)
     made = list(_made(plain, thresholds, spec, rng))
-    rows = _valid(np.vstack(made), spec)
+    rows = valid(np.vstack(made), spec)
     return plain, rows[: MAX_ROWS - len(plain)]
 
 
@@ -64,7 +64,7 @@ def _made(plain: Array, thresholds: list[Array], spec: FeatureSpec, rng: np.rand
         yield np.round(some, decimals)
     on = _on_thresholds(plain[rng.integers(len(plain), size=_THRESHOLD_ROWS)], thresholds, rng)
     single = on.astype(np.float32)
-    yield from (on, np.nextafter(on, np.inf), np.nextafter(on, -np.inf))
+    yield from (on, np.nextafter(on, np.inf), np.nextafter(on, -np.inf), on + 1e-9, on - 1e-9)
     for towards in (np.inf, -np.inf):
         yield np.nextafter(single, np.float32(towards)).astype(np.float64)
     extreme = plain[rng.integers(len(plain), size=_EXTREME_ROWS)]
@@ -89,7 +89,7 @@ def _on_thresholds(rows: Array, thresholds: list[Array], rng: np.random.Generato
     return rows
 
 
-def _valid(rows: Array, spec: FeatureSpec) -> Array:
+def valid(rows: Array, spec: FeatureSpec) -> Array:
     """Rows as a client could send them: whole numbers for integers, within the limits of each dtype."""
     rows = np.array(rows, dtype=np.float64)
     for i, feature in enumerate(spec.features):

@@ -14,6 +14,8 @@ from fin_pyfunc.model.backends.forest import float32_below
 #: A TreeEnsembleRegressor (float32, several targets a leaf) is gone from ai.onnx.ml 5, where TreeEnsemble (float64, one
 #: target a leaf) comes; one graph cannot have both. https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsemble.html
 ML_FLOAT, ML_DOUBLE = 3, 5
+#: Begins the name of every node made here, which tells it from a converter's.
+OWN = "fin_pyfunc/"
 #: Bits of a float32's significand: whole numbers up to 2**24 are exact in it (IEEE 754).
 _FLOAT32_BITS = 24
 #: TreeEnsemble's numbers of the comparisons, and of adding up; TreeEnsembleRegressor's names of the same.
@@ -54,7 +56,7 @@ class Nodes:
         from onnx import AttributeProto, NodeProto, TensorProto
 
         name = output or self.name()
-        node = NodeProto(op_type=op, domain=domain, name=f"{name}_{op}", input=list(inputs), output=[name])
+        node = NodeProto(op_type=op, domain=domain, name=f"{OWN}{name}_{op}", input=list(inputs), output=[name])
         for key, value in attributes.items():
             made = node.attribute.add(name=key)
             # by hand: onnx.helper looks at every one of a list's items, which takes seconds for a large forest
