@@ -26,7 +26,7 @@ _CONVERTING = threading.Lock()
 _OPTIONS = {"zipmap": [False], "raw_scores": [True, False], "nocl": [True, False], "output_class_labels": [False]}
 
 
-def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None, single: bool) -> Any:
+def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None) -> Any:
     """The graph of any classifier that skl2onnx knows.
 
     Parameters
@@ -36,8 +36,6 @@ def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None
     n_features, n_scores : int
     block : int or None
         As in `tree_nodes.add_ensemble`.
-    single : bool
-        As in `graph.ensemble_graph`.
 
     Returns
     -------
@@ -80,7 +78,7 @@ def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None
         raise NotCompilable(f"{type(estimator).__name__} has no scores in its ONNX form")
     columns = converted.graph.output[1].type.tensor_type.shape.dim
     pair = not has_proba(estimator) and n_scores == 2 and len(columns) == 2 and columns[1].dim_value == 1
-    return to_contract(converted, outputs[1], n_features, n_scores, single=single, pair=pair)
+    return to_contract(converted, outputs[1], n_features, n_scores, pair=pair)
 
 
 def parts(estimator: Any) -> Iterator[Any]:

@@ -158,7 +158,7 @@ def _form(backend: str, estimator: Any, reference: Reference, single: bool, fold
     made = make(estimator, reference, single)
     plain = reference.rows[: reference.n_plain]
     if made.converted is not None:
-        graded = grades(made.converted, culprit(estimator), single=single)
+        graded = grades(made.converted, culprit(estimator))
         hard = hard_rows(made.converted, comparisons(made.converted, graded), plain)
         _judge_steps(made.run, hard, culprit(estimator), tolerance)
         reference = reference.with_rows(hard.rows)
@@ -211,12 +211,14 @@ def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:
         def build(block: int | None) -> Any:  # noqa: ARG001 - it has no trees
             return linear_graph(estimator, n_features, single=single)
 
+    elif single:
+        raise NotCompilable("it computes in float32, as its features are, and a converted form would in float64")
     else:
         is_converted = True
         n_nodes = sum(len(ensemble_of(part).trees.left) for part in parts(estimator) if is_ensemble(part))
 
         def build(block: int | None) -> Any:
-            return convert(estimator, n_features, n_scores, block=block, single=single)
+            return convert(estimator, n_features, n_scores, block=block)
 
     graph = build(None)
     contents = {ONNX_FILE: graph.SerializeToString()}

@@ -61,7 +61,7 @@ def model(nodes: Nodes, n_features: int, n_scores: int, ml: int) -> Any:
     return made
 
 
-def to_contract(converted: Any, scores: str, n_features: int, n_scores: int, *, single: bool, pair: bool) -> Any:
+def to_contract(converted: Any, scores: str, n_features: int, n_scores: int, *, pair: bool) -> Any:
     """A converter's graph, made into one of ours.
 
     Parameters
@@ -71,8 +71,6 @@ def to_contract(converted: Any, scores: str, n_features: int, n_scores: int, *, 
     scores : str
         Its output that is wanted; whatever only the others need goes.
     n_features, n_scores : int
-    single : bool
-        As in `ensemble_graph`.
     pair : bool
         Whether the one column d of `scores` becomes two, [-d, d].
 
@@ -84,8 +82,7 @@ def to_contract(converted: Any, scores: str, n_features: int, n_scores: int, *, 
 
     nodes = Nodes("fin_pyfunc_")
     source = converted.graph.input[0].name
-    start = _rounded(nodes, INPUT) if single else INPUT
-    nodes.add("Identity", [start], source) if source != INPUT or single else None
+    nodes.add("Identity", [INPUT], source) if source != INPUT else None
     nodes.nodes.extend(needed(converted.graph.node, [scores]))
     value = nodes.cast(scores, "float64")
     if pair:

@@ -50,7 +50,7 @@ class Grade(IntEnum):
     ROUNDED = 2  #: equal but for rounding
 
 
-def grades(model: Any, computes_in: str, *, single: bool) -> dict[str, Grade]:
+def grades(model: Any, computes_in: str) -> dict[str, Grade]:
     """Grade every value of a graph.
 
     Parameters
@@ -59,8 +59,6 @@ def grades(model: Any, computes_in: str, *, single: bool) -> dict[str, Grade]:
         Of `graph.to_contract`.
     computes_in : str
         Name of the estimator, for the reason.
-    single : bool
-        Whether the estimator is given float32, and so computes in it what the graph computes in float64.
 
     Returns
     -------
@@ -81,7 +79,7 @@ def grades(model: Any, computes_in: str, *, single: bool) -> dict[str, Grade]:
         given = [found.get(name, Grade.ROUNDED) for name in node.input if name]
         if not is_own:
             _check_attributes(node, computes_in)
-        grade = _grade(node, given, types, computes_in, single=single)
+        grade = _grade(node, given, types, computes_in)
         if grade is not Grade.WHOLE and not is_own and any(_is_single(types.get(name)) for name in node.output if name):
             raise _in_float32(node.op_type, computes_in)
         if max(given, default=Grade.WHOLE) is Grade.ROUNDED and _is_step(node, types):
@@ -90,7 +88,7 @@ def grades(model: Any, computes_in: str, *, single: bool) -> dict[str, Grade]:
     return found
 
 
-def _grade(node: Any, given: list[Grade], types: dict[str, int], computes_in: str, *, single: bool) -> Grade:
+def _grade(node: Any, given: list[Grade], types: dict[str, int], computes_in: str) -> Grade:
     op, worst = node.op_type, max(given, default=Grade.WHOLE)
     if any(attribute.HasField("g") for attribute in node.attribute):
         return Grade.ROUNDED  # of a Loop, Scan or If
@@ -102,7 +100,7 @@ def _grade(node: Any, given: list[Grade], types: dict[str, int], computes_in: st
     if op in _DEFINED:
         if worst is Grade.WHOLE:
             return Grade.WHOLE if op in _KEEP_WHOLE else Grade.EXACT
-        return Grade.ROUNDED if single else worst
+        return worst
     if op in _ADD_UP and worst is Grade.WHOLE:
         return Grade.WHOLE
     if op == "TreeEnsembleRegressor" and worst is not Grade.ROUNDED:

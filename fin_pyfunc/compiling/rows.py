@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -113,20 +114,38 @@ def _limits(feature: Feature) -> tuple[float, float]:
 
 
 def _thresholds(estimator: Any, n_features: int) -> list[Array]:
-    """Split thresholds of each feature, of every tree ensemble that sees the features as they come."""
+    """What each feature is compared with: split thresholds, edges of bins, quantiles, categories.
+
+    They are those of every part of the estimator that sees as many features; where it sees others, they do no harm.
+    """
     found: list[list[Array]] = [[] for _ in range(n_features)]
     for part in parts(estimator):
-        if not is_ensemble(part):
-            continue
         try:
-            trees = ensemble_of(part).trees
+            known = _of_trees(part, n_features) if is_ensemble(part) else _of_features(part, n_features)
         except Exception:  # noqa: S112 - what cannot be read has no compiled form to compare either
             continue
-        order = np.argsort(trees.feature, kind="stable")
-        bounds = np.searchsorted(trees.feature[order], np.arange(n_features + 1))
-        for i in range(n_features):
-            found[i].append(trees.threshold[order[bounds[i] : bounds[i + 1]]])
+        for each, more in zip(found, known, strict=False):
+            each.append(more)
     return [np.concatenate([np.empty(0), *known])[:100_000] for known in found]
+
+
+def _of_trees(part: Any, n_features: int) -> list[Array]:
+    trees = ensemble_of(part).trees
+    order = np.argsort(trees.feature, kind="stable")
+    bounds = np.searchsorted(trees.feature[order], np.arange(n_features + 1))
+    return [trees.threshold[order[start:end]] for start, end in pairwise(bounds)]
+
+
+def _of_features(part: Any, n_features: int) -> list[Array]:
+    if getattr(part, "n_features_in_", 0) != n_features:
+        return []
+    threshold = getattr(part, "threshold", None)
+    one = [float(threshold)] if isinstance(threshold, float | int) else []
+    quantiles = np.asarray(getattr(part, "quantiles_", np.empty((0, n_features))))
+    of_feature = [getattr(part, name, [()] * n_features) for name in ("bin_edges_", "categories_")]
+    each = [np.concatenate([np.asarray(values, dtype=np.float64).ravel() for values in known])
+            for known in zip(quantiles.T, *of_feature, [one] * n_features, strict=True)]  # fmt: skip
+    return [values[np.isfinite(values)] for values in each]
 
 
 def _drawn(estimator: Any, thresholds: list[Array], spec: FeatureSpec, rng: np.random.Generator) -> Array:
