@@ -126,7 +126,7 @@ def _check_tree(tree: dict[str, str], n_features: int) -> None:
         raise forged(_BAD) from e
     if tree.get("is_linear", "0") != "0":
         raise unsupported(
-            "a LightGBM model with linear trees (linear_tree=True)",
+            "a LightGBM model with linear trees (linear_tree=True), which cannot be checked in a skops file",
             "log it with serialization='cloudpickle' if you trust where it will be loaded, or train it with "
             "linear_tree=False",
         )

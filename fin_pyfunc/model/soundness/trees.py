@@ -34,11 +34,11 @@ def unsupported(what: str, instead: str) -> ArtifactError:
     Parameters
     ----------
     what : str
-        Such as "a LightGBM model with linear trees".
+        Such as "a LightGBM model with linear trees, which cannot be checked in a skops file".
     instead : str
-        What to do, such as "train it without linear_tree".
+        What to do, such as "train it with linear_tree=False".
     """
-    return ArtifactError(f"The model's file holds {what}, which is not served from such a file: {instead}.")
+    return ArtifactError(f"It is {what}: {instead}.")
 
 
 def check_trees(left: Array, right: Array, feature: Array, n_features: int, roots: Array | None = None) -> None:

@@ -74,7 +74,7 @@ class _Learner:
             if not _NAME.fullmatch(objective):
                 raise forged("an XGBoost model that is no classifier")
             raise unsupported(
-                f"an XGBoost model trained for {objective!r}, which predicts a number and no class",
+                f"an XGBoost model trained for {objective!r}, which predicts a number and no probability of a class",
                 "train it with objective='binary:logistic' (two classes) or 'multi:softprob'",
             )
         for of in (self._settings, self._model):
