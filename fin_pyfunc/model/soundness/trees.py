@@ -38,7 +38,7 @@ def unsupported(what: str, instead: str) -> ArtifactError:
     instead : str
         What to do, such as "train it with linear_tree=False".
     """
-    return ArtifactError(f"It is {what}: {instead}.")
+    return ArtifactError(f"The model's file holds {what}: {instead}.")
 
 
 def check_trees(left: Array, right: Array, feature: Array, n_features: int, roots: Array | None = None) -> None:
