@@ -160,6 +160,31 @@ def test_a_plain_mlflow_model_is_compiled_after_it_is_loaded(tmp_path: Path) -> 
     compiler.close()
 
 
+def test_what_is_compiled_after_it_is_loaded_is_held_to_every_edge_too(tmp_path: Path) -> None:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import KBinsDiscretizer
+
+    fitted = models.logistic()
+    bins = KBinsDiscretizer(6, encode="ordinal", strategy="kmeans", random_state=0)
+    estimator = make_pipeline(bins, fitted.estimator.__class__()).fit(
+        fitted.train, models.labels(0, 1)[: models.N_TRAIN]
+    )
+    mlflow.sklearn.save_model(estimator, tmp_path / "model", serialization_format="cloudpickle")
+    model = from_estimator(mlflow.sklearn.load_model(str(tmp_path / "model")), None, None)
+    compiler = Compiler()
+    compiling = compiler.later(model, tmp_path / "model", "mlflow")
+    assert compiling is not None
+    compiling.join(120)
+    compiled, native = model.dispatch.backends
+    assert compiled.name == "onnx"
+    edges = np.concatenate(bins.bin_edges_)
+    at = np.concatenate([edges, np.nextafter(edges, np.inf), np.nextafter(edges, -np.inf), edges.astype(np.float32)])
+    rows = np.array([(a, b) for a in at for b in at[::5]])
+    np.testing.assert_array_equal(compiled.score(rows).index, native.score(rows).index)
+    np.testing.assert_allclose(compiled.score(rows).probabilities, native.score(rows).probabilities, rtol=0, atol=1e-9)  # type: ignore[arg-type]
+    compiler.close()
+
+
 def test_inspect_shows_the_forms_and_measures_the_plan(tmp_path: Path) -> None:
     fitted = models.small_forest()
     fin_pyfunc.save_model(fitted.estimator, fitted.train, tmp_path / "model", input_example=None)

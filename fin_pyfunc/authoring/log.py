@@ -104,8 +104,8 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
     extra : {"ignore", "forbid"}, default "ignore"
         Whether a request may carry columns that are neither features nor identifiers.
     backend : str, default "auto"
-        "auto", "cpu", "gpu" or a backend's name ("native", "forest", "boosted", "onnx", "treelite", "nvforest", "cuml"); the
-        default for whoever loads the model.
+        "auto", "cpu", "gpu" or a backend's name ("native", "forest", "boosted", "onnx", "treelite", "nvforest",
+        "cuml"); the default for whoever loads the model.
     tolerance : float, default 1e-6
         How far, in probability, a compiled form may be from the estimator on any row that is compared; 0 keeps only
         forms that are equal to the last bit. A form that would flip a class is dropped whatever is allowed here.

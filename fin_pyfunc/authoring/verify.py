@@ -21,10 +21,20 @@ from fin_pyfunc.model.features import FeatureSpec
 
 #: Rows of the sample that are compared as a table, as JSON, and one at a time.
 TABLE_ROWS, JSON_ROWS, SINGLE_ROWS = 1000, 100, 10
-#: How far a probability may be off: matrix products of different heights may round the last bits differently.
-TOLERANCE = 1e-9
+#: How far a probability may be off: matrix products of different heights may round the last bits differently. The
+#: second one is for an estimator that computes in float32, and is some 80 times its rounding unit.
+TOLERANCE, SINGLE_TOLERANCE = 1e-9, 1e-5
+#: How far it may be off where an estimator in float32 is that sensitive to rounding; most answers show four digits.
+MOST_SINGLE = 1e-4
+#: Rows, draws and relative size of the changes that an estimator's sensitivity is measured with.
+_CHANGED_ROWS, _DRAWS, _CHANGE = 100, 4, 2.0**-12
+#: Rounding unit of float32 (IEEE 754).
+_UNIT = 2.0**-24
 #: A number that float64 holds and float32 does not (its greatest is 3.4e38).
 BEYOND_FLOAT32 = 1e39
+
+
+_SINGLE = frozenset({"float16", "float32", "Float32"})
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,35 @@ class Reference:
     def has_proba(self) -> bool:
         """Whether the estimator has probabilities."""
         return self.scores.probabilities is not None
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the estimator computes in float32: it is given float32, or answers nothing else."""
+        if any(feature.dtype in _SINGLE for feature in self.spec.features):
+            return True
+        p = self.scores.probabilities
+        return p is not None and bool((p == p.astype(np.float32)).all())
+
+    def rounding(self) -> float:
+        """How far float32 alone may move a probability between one way of adding up and another.
+
+        A sum of n products is the exact one of numbers that are off by n rounding units (N. Higham, Accuracy and
+        Stability of Numerical Algorithms, 2nd ed., section 3.1), so it is measured how far the answers move when the
+        numbers do.
+        """
+        rows = self.rows[self.spec.names].iloc[:_CHANGED_ROWS]
+        numbers = [feature.name for feature in self.spec.features if feature.kind == "number"]
+        if self.scores.probabilities is None or not numbers:
+            return 0.0
+        own, random, moved = self.scores.probabilities[: len(rows)], np.random.default_rng(0), 0.0
+        with single_threaded(self.estimator):
+            for _ in range(_DRAWS):
+                change = 1 + _CHANGE * random.choice([-1.0, 1.0], size=(len(rows), len(numbers)))
+                changed = rows.assign(**(rows[numbers] * change).astype(rows[numbers].dtypes.to_dict()))
+                scores = _asked(self.estimator, changed, self.spec, self.scores.classes, self.device)
+                if scores.probabilities is not None:
+                    moved = max(moved, float(abs(scores.probabilities - own).max()))
+        return 2 * len(numbers) * _UNIT * moved / _CHANGE
 
     def example(self, X: pd.DataFrame) -> Example:
         """The middle of the sample as one row, and the estimator's answer to it."""
@@ -112,16 +151,17 @@ def verify(folder: Path, answers: Reference, backends: Sequence[str] = ("native"
         It cannot be opened, or answers otherwise as a table, as JSON rows, or one row at a time.
     """
     rows = _json_rows(answers.rows.iloc[:JSON_ROWS])
+    least = SINGLE_TOLERANCE if answers.is_single else TOLERANCE
     try:
         for backend in backends:
-            within = TOLERANCE if backend == "native" else max(TOLERANCE, tolerance)
+            within = least if backend == "native" else max(least, tolerance)
             model = Classifier()
             model.open(folder, backend)
             table = model.features.check(answers.rows) if model.features else answers.rows
-            _compare(answers.scores, model.dispatch.score(table)[0], within, "after it was written and read back")
-            _compare(answers.scores, model.decide(rows).scores, within, "to the same rows sent as JSON")
+            _compare(answers, model.dispatch.score(table)[0], within, "after it was written and read back")
+            _compare(answers, model.decide(rows).scores, within, "to the same rows sent as JSON")
             for i, row in enumerate(rows[:SINGLE_ROWS]):
-                _compare(answers.scores, model.decide([row]).scores, within, "to a row alone and among others", i)
+                _compare(answers, model.decide([row]).scores, within, "to a row alone and among others", i)
     except NotLoggableError:
         raise
     except FinPyfuncError as e:
@@ -138,16 +178,40 @@ def _asked(
         raise NotLoggableError(f"the estimator fails on the sample itself: {e}{cause}.") from e
 
 
-def _compare(expected: Scores, got: Scores, within: float, when: str, start: int = 0) -> None:
+def _compare(answers: Reference, got: Scores, within: float, when: str, start: int = 0) -> None:
     rows = slice(start, start + len(got.index))
-    same = np.array_equal(expected.index[rows], got.index)
-    if expected.probabilities is not None and got.probabilities is not None:
-        same = same and np.allclose(expected.probabilities[rows], got.probabilities, rtol=0, atol=within)
-    if not same:
+    apart = _apart(answers.scores, got, rows)
+    if apart <= within:
+        return
+    rounding = answers.rounding() if answers.is_single and apart < 1 else 0.0
+    if apart <= min(rounding, MOST_SINGLE):
+        return
+    if apart <= rounding:
         raise NotLoggableError(
-            f"the estimator answers differently {when}: it must depend on nothing but the features of the row "
-            "(no randomness when predicting, no state, no look at other rows)."
+            f"the estimator computes in float32, whose rounding alone moves its probabilities by {apart:.1g} {when}: "
+            "fit it on float64 (X.astype('float64')), or put a StandardScaler before it."
         )
+    by = f", by {apart:.1g} where rounding is {within:.0e}" if apart < 1 else ""
+    raise NotLoggableError(
+        f"the estimator answers differently {when}{by}: it must depend on nothing but the features of the row "
+        "(no randomness when predicting, no state, no look at other rows)."
+    )
+
+
+def _apart(expected: Scores, got: Scores, rows: slice) -> float:
+    """How far two answers are apart: in a probability, or how sure the class is that the other answer lacks."""
+    p, other = expected.probabilities, got.probabilities
+    flipped = expected.index[rows] != got.index
+    if p is None or other is None:
+        return 1.0 if flipped.any() else 0.0
+    p = p[rows]
+    apart = float(abs(p - other).max()) if p.size else 0.0
+    if flipped.any():
+        at = np.flatnonzero(flipped)
+        if (p[at] == other[at]).all(axis=1).any():
+            return 1.0  # nothing was rounded otherwise
+        apart = max(apart, float(abs(p[at, expected.index[rows][at]] - p[at, got.index[at]]).max()) / 2)
+    return apart
 
 
 def _middle(column: pd.Series[Any]) -> list[Any]:

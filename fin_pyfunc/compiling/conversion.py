@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fin_pyfunc.compiling.converters import classifier_shape, imputed_shape, own_converter
+from fin_pyfunc.compiling.converters import classifier_shape, own_converter, transformed_shape
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.graph import OPSET, to_contract
 from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble
@@ -22,16 +22,11 @@ from fin_pyfunc.model.backends.onnx import INPUT
 
 #: skl2onnx keeps what it can convert in tables of its module, which are changed for the time of a call.
 _CONVERTING = threading.Lock()
-#: Operators that answer in float32 whatever they are given (https://onnx.ai/onnx/operators/, domain ai.onnx.ml).
-_FLOAT32_ONLY = frozenset(
-    {"LinearClassifier", "LinearRegressor", "Normalizer", "Scaler", "SVMClassifier", "SVMRegressor"}
-    | {"TreeEnsembleClassifier"}
-)
 #: What a classifier's converters may be asked for, in skl2onnx's own terms.
 _OPTIONS = {"zipmap": [False], "raw_scores": [True, False], "nocl": [True, False], "output_class_labels": [False]}
 
 
-def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None, single: bool) -> Any:
+def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None) -> Any:
     """The graph of any classifier that skl2onnx knows.
 
     Parameters
@@ -41,8 +36,6 @@ def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None
     n_features, n_scores : int
     block : int or None
         As in `tree_nodes.add_ensemble`.
-    single : bool
-        As in `graph.ensemble_graph`.
 
     Returns
     -------
@@ -51,7 +44,7 @@ def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None
     Raises
     ------
     NotCompilable
-        skl2onnx cannot convert it, or not in float64.
+        skl2onnx cannot convert it.
     """
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType
@@ -61,7 +54,7 @@ def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None
     ml = ML_DOUBLE if boosted else ML_FLOAT
     converters = {type(part): own for part in held if (own := own_converter(part, ml, block)) is not None}
     kinds = {kind for kind in converters if hasattr(kind, "predict")}
-    shapes = {kind: classifier_shape if kind in kinds else imputed_shape for kind in converters}
+    shapes = {kind: classifier_shape if kind in kinds else transformed_shape for kind in converters}
 
     raw = {} if has_proba(estimator) else {"raw_scores": True}
     last = _last_step(estimator)
@@ -79,18 +72,13 @@ def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None
     except NotCompilable:
         raise
     except Exception as e:  # whatever it meets that it does not know ends in some exception or other
-        raise NotCompilable(f"{_culprit(estimator)} cannot be converted to ONNX ({type(e).__name__})") from e
+        raise NotCompilable(f"{culprit(estimator)} cannot be converted to ONNX ({type(e).__name__})") from e
     outputs = [output.name for output in converted.graph.output]
     if len(outputs) < 2:
         raise NotCompilable(f"{type(estimator).__name__} has no scores in its ONNX form")
     columns = converted.graph.output[1].type.tensor_type.shape.dim
     pair = not has_proba(estimator) and n_scores == 2 and len(columns) == 2 and columns[1].dim_value == 1
-    made = to_contract(converted, outputs[1], n_features, n_scores, single=single, pair=pair)
-    if rough := {node.op_type for node in made.graph.node} & _FLOAT32_ONLY:
-        raise NotCompilable(
-            f"ONNX Runtime has {min(rough)} only in float32, and {_culprit(estimator)} computes in float64"
-        )
-    return made
+    return to_contract(converted, outputs[1], n_features, n_scores, pair=pair)
 
 
 def parts(estimator: Any) -> Iterator[Any]:
@@ -129,7 +117,8 @@ def _last_step(estimator: Any) -> Any:
     return estimator
 
 
-def _culprit(estimator: Any) -> str:
+def culprit(estimator: Any) -> str:
+    """Name of the classifier that an estimator is, or ends in, for the reason why there is no form of it."""
     return type(_last_step(estimator)).__name__
 
 

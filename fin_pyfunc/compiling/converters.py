@@ -28,6 +28,10 @@ def own_converter(part: Any, ml: int, block: int | None) -> Converter | None:
     """
     if type_name(part) == "sklearn.impute._base.SimpleImputer":
         return _impute
+    if type_name(part) == "sklearn.preprocessing._data.Binarizer":
+        return _binarize
+    if type_name(part) == "sklearn.preprocessing._discretization.KBinsDiscretizer":
+        return _discretize
     if type_name(part) == "sklearn.ensemble._voting.VotingClassifier":
         return _vote if part.voting == "soft" else None
     if is_linear(part):
@@ -80,18 +84,50 @@ def _impute(scope: Any, operator: Any, container: Any) -> None:
     if not plain or fill.dtype.kind not in "iuf" or np.isnan(fill).any():
         raise NotCompilable("its SimpleImputer does more than put a number for a missing value")
     nodes = _begin(scope, "imputer")
-    X = nodes.cast(operator.inputs[0].full_name, "float64")
+    X = _features(nodes, operator)
     missing = nodes.add("IsNaN", [X])
     nodes.add("Where", [missing, nodes.constant(fill.astype(np.float64)), X], operator.outputs[0].full_name)
-    container.nodes.extend(nodes.nodes)
-    container.initializers.extend(nodes.constants)
+    _hand_over(nodes, container)
 
 
-def imputed_shape(operator: Any) -> None:
-    """Say of which type and width what an imputer makes is."""
+def _binarize(scope: Any, operator: Any, container: Any) -> None:
+    """1 above the threshold: sklearn/preprocessing/_data.py, `binarize`. skl2onnx has 1 at the threshold, too."""
+    nodes = _begin(scope, "binarizer")
+    above = nodes.add("Greater", [_features(nodes, operator), nodes.constant(float(operator.raw_operator.threshold))])
+    nodes.cast(above, "float64", operator.outputs[0].full_name)
+    _hand_over(nodes, container)
+
+
+def _discretize(scope: Any, operator: Any, container: Any) -> None:
+    """The number of inner edges at or below a value: sklearn/preprocessing/_discretization.py, `transform`."""
+    bins = operator.raw_operator
+    if bins.dtype is not None and np.dtype(bins.dtype) != np.float64:
+        raise NotCompilable("its KBinsDiscretizer computes in another type than float64 (dtype=)")
+    inner = [np.asarray(edges, dtype=np.float64)[1:-1] for edges in bins.bin_edges_]
+    nodes = _begin(scope, "bins")
+    X = _features(nodes, operator)
+    # one column an edge: each feature is repeated as often as it has edges, and a feature without any has bin 0
+    feature = np.repeat(np.arange(len(inner)), [len(edges) for edges in inner])
+    repeated = nodes.add("Gather", [X, nodes.constant(feature)], axis=1)
+    beyond = nodes.cast(nodes.add("GreaterOrEqual", [repeated, nodes.constant(np.concatenate(inner))]), "float64")
+    of_feature = (feature[:, None] == np.arange(len(inner))).astype(np.float64)
+    is_ordinal, made = bins.encode == "ordinal", operator.outputs[0].full_name
+    ordinal = nodes.add("MatMul", [beyond, nodes.constant(of_feature)], made if is_ordinal else None)
+    if not is_ordinal:
+        column = np.repeat(np.arange(len(inner)), bins.n_bins_)
+        number = np.concatenate([np.arange(n, dtype=np.float64) for n in bins.n_bins_])
+        chosen = nodes.add("Gather", [ordinal, nodes.constant(column)], axis=1)
+        nodes.cast(nodes.add("Equal", [chosen, nodes.constant(number)]), "float64", made)
+    _hand_over(nodes, container)
+
+
+def transformed_shape(operator: Any) -> None:
+    """Say of which type and width what one of our own transformers makes is."""
     from skl2onnx.common.data_types import DoubleTensorType
 
-    operator.outputs[0].type = DoubleTensorType([None, len(operator.raw_operator.statistics_)])
+    part = operator.raw_operator
+    is_one_hot = getattr(part, "encode", "ordinal") != "ordinal"
+    operator.outputs[0].type = DoubleTensorType([None, int(sum(part.n_bins_)) if is_one_hot else part.n_features_in_])
 
 
 def classifier_shape(operator: Any) -> None:
@@ -112,8 +148,18 @@ def _end(nodes: Nodes, operator: Any, container: Any) -> None:
     """Add the label, which some of skl2onnx's own converters read, and hand everything over."""
     best = nodes.add("ArgMax", [operator.outputs[1].full_name], axis=1, keepdims=0)
     nodes.add("Gather", [nodes.constant(_labels(operator.raw_operator.classes_)), best], operator.outputs[0].full_name)
+    _hand_over(nodes, container)
+
+
+def _hand_over(nodes: Nodes, container: Any) -> None:
     container.nodes.extend(nodes.nodes)
     container.initializers.extend(nodes.constants)
+
+
+def _features(nodes: Nodes, operator: Any) -> str:
+    """What a part is given, as one float64 matrix."""
+    given = [nodes.cast(each.full_name, "float64") for each in operator.inputs]
+    return given[0] if len(given) == 1 else nodes.add("Concat", given, axis=1)
 
 
 def _labels(classes: Any) -> np.ndarray[Any, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.rows import challenge
+from fin_pyfunc.compiling.rows import challenge, valid
 from fin_pyfunc.compiling.trees import Array
 from fin_pyfunc.model.backends.native import NativeBackend
 from fin_pyfunc.model.decision import Label, Scores
@@ -49,6 +49,7 @@ class Reference:
     scores: Array
     output: Literal["probabilities", "decision"]
     native: NativeBackend
+    spec: FeatureSpec
 
     @classmethod
     def of(cls, estimator: Any, spec: FeatureSpec, classes: Sequence[Label], sample: Array | None) -> Reference:
@@ -66,12 +67,38 @@ class Reference:
         except ScoringError as e:
             raise NotCompilable("the estimator refuses rows that it could be compared on") from e
         answers += _accepted(native, made)
+        return cls._of(answers, len(plain), native, spec, len(classes))
+
+    @classmethod
+    def _of(
+        cls, answers: list[tuple[Array, Scores]], n_plain: int, native: NativeBackend, spec: FeatureSpec, k: int
+    ) -> Reference:
         rows = np.vstack([asked for asked, _ in answers])
         index = np.concatenate([own.index for _, own in answers])
         if answers[0][1].probabilities is None:
-            return cls(rows, len(plain), index, _decisions(native, spec, rows, len(classes)), "decision", native)
+            return cls(rows, n_plain, index, _decisions(native, spec, rows, k), "decision", native, spec)
         p = np.vstack([own.probabilities for _, own in answers if own.probabilities is not None])
-        return cls(rows, len(plain), index, p, "probabilities", native)
+        return cls(rows, n_plain, index, p, "probabilities", native, spec)
+
+    def with_rows(self, more: Array) -> Reference:
+        """The same with rows that a form's own constants were made to.
+
+        Raises
+        ------
+        NotCompilable
+            The estimator refuses one of them, which the form would answer.
+        """
+        if not len(more):
+            return self
+        more = valid(more, self.spec)
+        answers = _accepted(self.native, more)
+        if sum(len(asked) for asked, _ in answers) < len(more):
+            raise NotCompilable("the estimator refuses rows that its form would answer, such as an unknown category")
+        further = self._of(answers, 0, self.native, self.spec, self.scores.shape[1])
+        return replace(
+            self, rows=np.vstack([self.rows, further.rows]), index=np.concatenate([self.index, further.index]),
+            scores=np.vstack([self.scores, further.scores]),
+        )  # fmt: skip
 
     def judge(self, run: Run, batch: Run | None, *, exact: bool, tolerance: float) -> tuple[float, float]:
         """Compare one form.

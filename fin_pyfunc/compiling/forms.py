@@ -7,23 +7,25 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from fin_pyfunc.compiling.boosted_form import boosted_trees
-from fin_pyfunc.compiling.conversion import convert, parts
+from fin_pyfunc.compiling.comparisons import comparisons
+from fin_pyfunc.compiling.conversion import convert, culprit, parts
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.exactness import Reference, Run
 from fin_pyfunc.compiling.graph import ensemble_graph, linear_graph
 from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble
+from fin_pyfunc.compiling.hard_rows import HardRows, hard_rows
 from fin_pyfunc.compiling.linear import is_linear
+from fin_pyfunc.compiling.rounding import grades
 from fin_pyfunc.compiling.timing import ROW_COUNTS, seconds
 from fin_pyfunc.compiling.treelite_model import treelite_model
 from fin_pyfunc.compiling.trees import Array
-from fin_pyfunc.model.backends.boosted import BoostedBackend, is_here
+from fin_pyfunc.model.backends.boosted import is_here, runner
 from fin_pyfunc.model.backends.forest import ForestBackend, NotAForestError, can_run
 from fin_pyfunc.model.backends.native import has_proba, single_threaded
 from fin_pyfunc.model.backends.onnx import INPUT, OUTPUT
@@ -73,6 +75,8 @@ class _Made:
     run: Run
     batch: Run | None
     exact: bool
+    #: a converter's graph, which is tried out at its own constants
+    converted: Any = None
 
 
 def compile_estimator(
@@ -158,8 +162,14 @@ def _form(backend: str, estimator: Any, reference: Reference, single: bool, fold
     if make is None:
         raise NotCompilable("there is no such backend")
     made = make(estimator, reference, single)
+    plain = reference.rows[: reference.n_plain]
+    if made.converted is not None:
+        graded = grades(made.converted, culprit(estimator))
+        hard = hard_rows(made.converted, comparisons(made.converted, graded), plain)
+        _judge_steps(made.run, hard, culprit(estimator), tolerance)
+        reference = reference.with_rows(hard.rows)
     error, band = reference.judge(made.run, made.batch, exact=made.exact, tolerance=tolerance)
-    taken, batch_from = _timed(made, reference.rows[: reference.n_plain])
+    taken, batch_from = _timed(made, plain)
     form = msgspec.structs.replace(
         made.form, output=reference.output, error=error, band=band, seconds=taken, batch_from=batch_from,
         batch_file=made.form.batch_file if batch_from else None,
@@ -175,6 +185,12 @@ def _form(backend: str, estimator: Any, reference: Reference, single: bool, fold
     return form
 
 
+def _judge_steps(run: Run, hard: HardRows, computes_in: str, tolerance: float) -> None:
+    """Refuse a form whose scores jump where nobody can say on which side of the jump the estimator is."""
+    if len(hard.below) and not (abs(run(hard.below) - run(hard.above)) <= tolerance).all():
+        raise NotCompilable(f"{computes_in} decides on numbers that are rounded on the way")
+
+
 def _judge_forest(form: Form, reference: Reference, folder: Path) -> None:
     """Hold our own walk of the form's trees to the estimator, where that is what will run it."""
     if can_run(form):
@@ -187,19 +203,14 @@ def _judge_forest(form: Form, reference: Reference, folder: Path) -> None:
 def _boosted(estimator: Any, reference: Reference, single: bool) -> _Made:
     if not is_here():
         raise NotCompilable("the module that runs it was not built here")
-    n_features, n_scores = reference.rows.shape[1], reference.scores.shape[1]
-    content = written(boosted_trees(estimator, n_features, single=single))
-    form = Form(backend="boosted", file=BOOSTED_FILE)
-    with TemporaryDirectory() as folder:
-        Path(folder, BOOSTED_FILE).write_bytes(content)
-        run = BoostedBackend(Path(folder), form, list(range(n_scores)), Thresholds(), reference.native).run
+    trees = boosted_trees(estimator, reference.rows.shape[1], single=single)
     # a class may hang on less than a probability shows: the band asks the estimator about such a row
-    return _Made(form, {BOOSTED_FILE: content}, run, None, exact=False)
+    return _Made(Form(backend="boosted", file=BOOSTED_FILE), {BOOSTED_FILE: written(trees)}, runner(trees), None, False)
 
 
 def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:
     n_features, n_scores = reference.rows.shape[1], reference.scores.shape[1]
-    exact, n_nodes = False, 0
+    exact, n_nodes, is_converted = False, 0, False
     build: Callable[[int | None], Any]
     if is_ensemble(estimator):
         ensemble = ensemble_of(estimator)
@@ -214,19 +225,24 @@ def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:
         def build(block: int | None) -> Any:  # noqa: ARG001 - it has no trees
             return linear_graph(estimator, n_features, single=single)
 
+    elif single:
+        raise NotCompilable("it computes in float32, as its features are, and a converted form would in float64")
     else:
+        is_converted = True
         n_nodes = sum(len(ensemble_of(part).trees.left) for part in parts(estimator) if is_ensemble(part))
 
         def build(block: int | None) -> Any:
-            return convert(estimator, n_features, n_scores, block=block, single=single)
+            return convert(estimator, n_features, n_scores, block=block)
 
-    contents = {ONNX_FILE: build(None).SerializeToString()}
+    graph = build(None)
+    contents = {ONNX_FILE: graph.SerializeToString()}
     if n_nodes > WHOLE_NODES:
         contents[ONNX_BATCH_FILE] = build(BLOCK_NODES).SerializeToString()
     runs = [_session_run(content) for content in contents.values()]
     batch_file = ONNX_BATCH_FILE if len(runs) > 1 else None
     form = Form(backend="onnx", file=ONNX_FILE, batch_file=batch_file)
-    return _Made(form, contents, runs[0], runs[1] if batch_file else None, exact)
+    batch = runs[1] if batch_file else None
+    return _Made(form, contents, runs[0], batch, exact, graph if is_converted else None)
 
 
 def _session_run(content: bytes) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fin_pyfunc.compiling.linear import linear_scores
@@ -60,7 +61,7 @@ def model(nodes: Nodes, n_features: int, n_scores: int, ml: int) -> Any:
     return made
 
 
-def to_contract(converted: Any, scores: str, n_features: int, n_scores: int, *, single: bool, pair: bool) -> Any:
+def to_contract(converted: Any, scores: str, n_features: int, n_scores: int, *, pair: bool) -> Any:
     """A converter's graph, made into one of ours.
 
     Parameters
@@ -70,8 +71,6 @@ def to_contract(converted: Any, scores: str, n_features: int, n_scores: int, *, 
     scores : str
         Its output that is wanted; whatever only the others need goes.
     n_features, n_scores : int
-    single : bool
-        As in `ensemble_graph`.
     pair : bool
         Whether the one column d of `scores` becomes two, [-d, d].
 
@@ -83,9 +82,8 @@ def to_contract(converted: Any, scores: str, n_features: int, n_scores: int, *, 
 
     nodes = Nodes("fin_pyfunc_")
     source = converted.graph.input[0].name
-    start = _rounded(nodes, INPUT) if single else INPUT
-    nodes.add("Identity", [start], source) if source != INPUT or single else None
-    nodes.nodes.extend(_needed(converted.graph.node, scores))
+    nodes.add("Identity", [INPUT], source) if source != INPUT else None
+    nodes.nodes.extend(needed(converted.graph.node, [scores]))
     value = nodes.cast(scores, "float64")
     if pair:
         value = nodes.add("Mul", [value, nodes.constant(np.array([-1.0, 1.0]))])
@@ -99,15 +97,15 @@ def to_contract(converted: Any, scores: str, n_features: int, n_scores: int, *, 
     return made
 
 
-def _needed(nodes: Any, output: str) -> list[Any]:
-    """Nodes that `output` is made of, in their order; with outputs that nothing needs left where their node is."""
+def needed(nodes: Any, outputs: Iterable[str]) -> list[Any]:
+    """Nodes that some values are made of, in their order; with outputs that nothing needs left where their node is."""
     makers = {name: node for node in nodes for name in node.output if name}
-    wanted, needed = [output], set()
+    wanted, found = list(outputs), set()
     while wanted:
         node = makers.get(wanted.pop())
-        if node is not None and node.output[0] not in needed:
-            needed.add(node.output[0])
+        if node is not None and node.output[0] not in found:
+            found.add(node.output[0])
             wanted += node.input
             # the body of a Loop or Scan reads names of the graph around it
             wanted += [n for a in node.attribute if a.HasField("g") for inner in a.g.node for n in inner.input]
-    return [node for node in nodes if node.output[0] in needed]
+    return [node for node in nodes if node.output[0] in found]

@@ -57,13 +57,13 @@ def linear_scores(nodes: Nodes, estimator: Any, features: str, output: str) -> N
     rest = getattr(estimator, "multi_class", None) == "ovr" or getattr(estimator, "solver", None) == "liblinear"
     rest = rest or type_name(estimator).endswith("SGDClassifier")
     if binary and getattr(estimator, "multi_class", None) != "multinomial":
-        nodes.add("Sigmoid", [scores], output)
+        nodes.link("Sigmoid", scores, len(coef), output)
     elif rest:
-        each = nodes.add("Sigmoid", [scores])
+        each = nodes.link("Sigmoid", scores, len(coef))
         total = nodes.add("ReduceSum", [each, nodes.constant(np.array([1]))])
         # where every one of them is 0, the classes share alike (`_predict_proba_lr`)
         none = nodes.add("Equal", [total, nodes.constant(0.0)])
         alike = nodes.constant(np.full((1, len(coef)), 1 / len(coef)))
         nodes.add("Where", [none, alike, nodes.add("Div", [each, total])], output)
     else:
-        nodes.add("Softmax", [scores], output, axis=1)
+        nodes.link("Softmax", scores, len(coef), output)

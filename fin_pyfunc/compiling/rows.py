@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from fin_pyfunc.model.features import FeatureSpec
 #: Rows of the sample that are compared, and of all rows.
 SAMPLE_ROWS, MAX_ROWS = 1000, 4000
 #: Rows that begin from each of the sample's, for each way of changing them.
-_ROUNDED_ROWS, _THRESHOLD_ROWS, _EXTREME_ROWS = 100, 250, 150
+_ROUNDED_ROWS, _THRESHOLD_ROWS, _EXTREME_ROWS = 100, 200, 150
 #: Far out, but finite as a float32 too, as scikit-learn's trees want it.
 _EXTREMES = (0.0, 1e-300, -1e-300, 1e30, -1e30, float(np.finfo(np.float32).max), float(np.finfo(np.float32).min))
 
@@ -37,16 +38,16 @@ def challenge(estimator: Any, spec: FeatureSpec, sample: Array | None) -> tuple[
     plain : ndarray of shape (n_plain, n_features), float64
         At most `SAMPLE_ROWS` rows of the sample.
     made : ndarray of shape (n_made, n_features), float64
-        Those rows rounded, with features on thresholds and a float64's and a float32's step beside them, with
+        Those rows rounded, with features on thresholds and a float64's and a float32's step and 1e-9 beside them, with
         extremes, and with missing values where the feature may have them.
     """
     rng = np.random.default_rng(0)
     thresholds = _thresholds(estimator, len(spec.features))
     if sample is None or not len(sample):
         sample = _drawn(estimator, thresholds, spec, rng)
-    plain = _valid(thinned(sample), spec)
+    plain = valid(thinned(sample), spec)
     made = list(_made(plain, thresholds, spec, rng))
-    rows = _valid(np.vstack(made), spec)
+    rows = valid(np.vstack(made), spec)
     return plain, rows[: MAX_ROWS - len(plain)]
 
 
@@ -64,7 +65,7 @@ def _made(plain: Array, thresholds: list[Array], spec: FeatureSpec, rng: np.rand
         yield np.round(some, decimals)
     on = _on_thresholds(plain[rng.integers(len(plain), size=_THRESHOLD_ROWS)], thresholds, rng)
     single = on.astype(np.float32)
-    yield from (on, np.nextafter(on, np.inf), np.nextafter(on, -np.inf))
+    yield from (on, np.nextafter(on, np.inf), np.nextafter(on, -np.inf), on + 1e-9, on - 1e-9)
     for towards in (np.inf, -np.inf):
         yield np.nextafter(single, np.float32(towards)).astype(np.float64)
     extreme = plain[rng.integers(len(plain), size=_EXTREME_ROWS)]
@@ -89,7 +90,7 @@ def _on_thresholds(rows: Array, thresholds: list[Array], rng: np.random.Generato
     return rows
 
 
-def _valid(rows: Array, spec: FeatureSpec) -> Array:
+def valid(rows: Array, spec: FeatureSpec) -> Array:
     """Rows as a client could send them: whole numbers for integers, within the limits of each dtype."""
     rows = np.array(rows, dtype=np.float64)
     for i, feature in enumerate(spec.features):
@@ -113,20 +114,38 @@ def _limits(feature: Feature) -> tuple[float, float]:
 
 
 def _thresholds(estimator: Any, n_features: int) -> list[Array]:
-    """Split thresholds of each feature, of every tree ensemble that sees the features as they come."""
+    """What each feature is compared with: split thresholds, edges of bins, quantiles, categories.
+
+    They are those of every part of the estimator that sees as many features; where it sees others, they do no harm.
+    """
     found: list[list[Array]] = [[] for _ in range(n_features)]
     for part in parts(estimator):
-        if not is_ensemble(part):
-            continue
         try:
-            trees = ensemble_of(part).trees
+            known = _of_trees(part, n_features) if is_ensemble(part) else _of_features(part, n_features)
         except Exception:  # noqa: S112 - what cannot be read has no compiled form to compare either
             continue
-        order = np.argsort(trees.feature, kind="stable")
-        bounds = np.searchsorted(trees.feature[order], np.arange(n_features + 1))
-        for i in range(n_features):
-            found[i].append(trees.threshold[order[bounds[i] : bounds[i + 1]]])
+        for each, more in zip(found, known, strict=False):
+            each.append(more)
     return [np.concatenate([np.empty(0), *known])[:100_000] for known in found]
+
+
+def _of_trees(part: Any, n_features: int) -> list[Array]:
+    trees = ensemble_of(part).trees
+    order = np.argsort(trees.feature, kind="stable")
+    bounds = np.searchsorted(trees.feature[order], np.arange(n_features + 1))
+    return [trees.threshold[order[start:end]] for start, end in pairwise(bounds)]
+
+
+def _of_features(part: Any, n_features: int) -> list[Array]:
+    if getattr(part, "n_features_in_", 0) != n_features:
+        return []
+    threshold = getattr(part, "threshold", None)
+    one = [float(threshold)] if isinstance(threshold, float | int) else []
+    quantiles = np.asarray(getattr(part, "quantiles_", np.empty((0, n_features))))
+    of_feature = [getattr(part, name, [()] * n_features) for name in ("bin_edges_", "categories_")]
+    each = [np.concatenate([np.asarray(values, dtype=np.float64).ravel() for values in known])
+            for known in zip(quantiles.T, *of_feature, [one] * n_features, strict=True)]  # fmt: skip
+    return [values[np.isfinite(values)] for values in each]
 
 
 def _drawn(estimator: Any, thresholds: list[Array], spec: FeatureSpec, rng: np.random.Generator) -> Array:

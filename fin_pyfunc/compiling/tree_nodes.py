@@ -14,6 +14,10 @@ from fin_pyfunc.model.backends.forest import float32_below
 #: A TreeEnsembleRegressor (float32, several targets a leaf) is gone from ai.onnx.ml 5, where TreeEnsemble (float64, one
 #: target a leaf) comes; one graph cannot have both. https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsemble.html
 ML_FLOAT, ML_DOUBLE = 3, 5
+#: Begins the name of every node made here, which tells it from a converter's.
+OWN = "fin_pyfunc/"
+#: Numbers of the widest vectors that processors compute with, in float64 (AVX-512).
+_VECTOR = 8
 #: Bits of a float32's significand: whole numbers up to 2**24 are exact in it (IEEE 754).
 _FLOAT32_BITS = 24
 #: TreeEnsemble's numbers of the comparisons, and of adding up; TreeEnsembleRegressor's names of the same.
@@ -54,7 +58,7 @@ class Nodes:
         from onnx import AttributeProto, NodeProto, TensorProto
 
         name = output or self.name()
-        node = NodeProto(op_type=op, domain=domain, name=f"{name}_{op}", input=list(inputs), output=[name])
+        node = NodeProto(op_type=op, domain=domain, name=f"{OWN}{name}_{op}", input=list(inputs), output=[name])
         for key, value in attributes.items():
             made = node.attribute.add(name=key)
             # by hand: onnx.helper looks at every one of a list's items, which takes seconds for a large forest
@@ -83,6 +87,20 @@ class Nodes:
 
         to = TensorProto.FLOAT if dtype == "float32" else TensorProto.DOUBLE
         return self.add("Cast", [value], output, to=int(to))
+
+    def link(self, op: str, scores: str, width: int, output: str | None = None) -> str:
+        """Add a Sigmoid or Softmax that answers a row alike in a batch of any size, and return the name of its output.
+
+        ONNX Runtime computes both a vector of numbers at a time and what is left over one by one, which may round
+        otherwise. With rows as wide as vectors nothing is ever left over.
+        """
+        options: dict[str, Any] = {"axis": 1} if op == "Softmax" else {}
+        if not (missing := -width % _VECTOR):
+            return self.add(op, [scores], output, **options)
+        pads, least = self.constant([0, 0, 0, missing]), self.constant(-np.inf if op == "Softmax" else 0.0)
+        linked = self.add(op, [self.add("Pad", [scores, pads, least])], **options)
+        # start, end and axis
+        return self.add("Slice", [linked, *(self.constant([number]) for number in (0, width, 1))], output)
 
 
 def add_ensemble(nodes: Nodes, ensemble: Ensemble, features: str, output: str, ml: int, block: int | None) -> None:
@@ -167,10 +185,10 @@ def _add_boosted(nodes: Nodes, ensemble: Ensemble, features: str, output: str, b
         raw = nodes.cast(raw, "float64")
     if ensemble.link == "softmax":
         scaled = raw if ensemble.slope == 1 else nodes.add("Mul", [raw, nodes.constant(ensemble.slope)])
-        nodes.add("Softmax", [scaled], output, axis=1)
+        nodes.link("Softmax", scaled, len(ensemble.base), output)
         return
     slope = [-ensemble.slope, ensemble.slope] if ensemble.link == "sigmoid" else [ensemble.slope]
-    nodes.add("Sigmoid", [nodes.add("Mul", [raw, nodes.constant(slope)])], output)
+    nodes.link("Sigmoid", nodes.add("Mul", [raw, nodes.constant(slope)]), ensemble.n_classes, output)
 
 
 def _add_double(nodes: Nodes, trees: Trees, target: Array, n_scores: int, X: str, block: int | None, dtype: str) -> str:

@@ -30,7 +30,7 @@ from tests.models import Fitted, bars, fit, labels, logistic, quotes, quotes_as_
 
 DROPPED: dict[str, tuple[Callable[[], Fitted], str]] = {
     "SVC": (of(sk("svm.SVC")), "float32"),
-    "nearest neighbours": (of(sk("neighbors.KNeighborsClassifier", n_neighbors=3)), "off by"),
+    "nearest neighbours": (of(sk("neighbors.KNeighborsClassifier", n_neighbors=3)), "rounded on the way (TopK)"),
     "an object of the user's own": (duck, "Momentum is no estimator of a library that can be compiled"),
     "hard votes": (
         of(lambda: sk("ensemble.VotingClassifier", estimators=[("a", linear()), ("b", random_forest())])()),

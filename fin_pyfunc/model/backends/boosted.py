@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,28 +39,43 @@ class BoostedBackend(CompiledBackend):
 
     def open(self, folder: Path, form: Form) -> None:
         """Read the form's file; see `CompiledBackend.open`."""
-        from fin_pyfunc.model.backends import _boosted
-
-        trees = read((folder / form.file).read_bytes(), len(self._classes))
-        self._arithmetic, self._n_scores = trees.arithmetic, len(trees.base)
-        how, arrays = trees.arithmetic, (np.ascontiguousarray(array) for array in trees[2:])
-        self._trees = _boosted.Boosted(trees.n_features, how.rounds, how.sums == "float32", *arrays)
-        self._link = _boosted.link
+        self._run = runner(read((folder / form.file).read_bytes(), len(self._classes)))
 
     def run(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
         """The trees' scores; see `CompiledBackend.run`."""
-        scores, how = np.empty((len(matrix), self._n_scores)), self._arithmetic
-        self._trees.score(np.ascontiguousarray(matrix), scores)
+        return self._run(matrix)
+
+
+def runner(trees: BoostedTrees) -> Callable[[np.ndarray[Any, Any]], Probabilities]:
+    """What makes probabilities, of shape (n_rows, k), of a matrix (n_rows, n_features) of float64.
+
+    Raises
+    ------
+    ImportError
+        The module was not built, or for another machine.
+    """
+    from fin_pyfunc.model.backends import _boosted
+
+    how, n_scores = trees.arithmetic, len(trees.base)
+    is_single = how.sums == "float32"
+    arrays = (np.ascontiguousarray(array) for array in trees[2:])
+    add = _boosted.Boosted(trees.n_features, how.rounds, is_single, *arrays).score
+    link, which = _boosted.link, _SOFTMAX if how.link == "softmax" else _SIGMOID
+
+    def run(matrix: np.ndarray[Any, Any]) -> Probabilities:
+        scores = np.empty((len(matrix), n_scores))
+        add(np.ascontiguousarray(matrix), scores)
         if how.slope != 1.0:
             scores *= how.slope
         if how.link == "softmax" and how.exp == "numpy":
             return _softmax(scores)
-        is_single = how.sums == "float32"
-        self._link(scores, _SOFTMAX if how.link == "softmax" else _SIGMOID, is_single)
+        link(scores, which, is_single)
         if how.link != "sigmoid":
             return scores
         first = (np.float32(1) - scores.astype(np.float32)).astype(np.float64) if is_single else 1 - scores
         return np.concatenate((first, scores), axis=1)
+
+    return run
 
 
 def _softmax(scores: Probabilities) -> Probabilities:

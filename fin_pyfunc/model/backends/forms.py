@@ -175,7 +175,8 @@ def _cuml(*args: Any) -> CompiledBackend:
 
 #: Each imports its library when it is called.
 _BACKENDS: dict[str, Callable[..., CompiledBackend]] = {
-    "boosted": _boosted, "onnx": _onnx, "treelite": _treelite, "nvforest-cpu": _nvforest_cpu, "nvforest-gpu": _nvforest_gpu, "cuml": _cuml,
+    "boosted": _boosted, "onnx": _onnx, "treelite": _treelite, "nvforest-cpu": _nvforest_cpu,
+    "nvforest-gpu": _nvforest_gpu, "cuml": _cuml,
 }  # fmt: skip
 #: Forms that no CPU runs.
 _ELSEWHERE = {kind.form for kind in KINDS if kind.device == "gpu"} - {

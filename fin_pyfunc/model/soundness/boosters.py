@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fin_pyfunc.model.soundness.trees import Array, check_trees, forged
+from fin_pyfunc.model.soundness.trees import Array, check_trees, forged, unsupported
 from fin_pyfunc.model.soundness.ubjson import BAD
 from fin_pyfunc.model.soundness.xgboost import check_xgboost
 
@@ -125,7 +125,11 @@ def _check_tree(tree: dict[str, str], n_features: int) -> None:
     except (KeyError, ValueError, OverflowError) as e:
         raise forged(_BAD) from e
     if tree.get("is_linear", "0") != "0":
-        raise forged("a LightGBM tree of linear leaves, which is not read here")
+        raise unsupported(
+            "a LightGBM model with linear trees (linear_tree=True), which cannot be checked in a skops file",
+            "log it with serialization='cloudpickle' if you trust where it will be loaded, or train it with "
+            "linear_tree=False",
+        )
     branches = n_leaves - 1
     if (
         n_leaves < 1

@@ -28,6 +28,19 @@ def forged(what: str) -> ArtifactError:
     )
 
 
+def unsupported(what: str, instead: str) -> ArtifactError:
+    """The one sentence about a model that is whole, but of a kind that is not served.
+
+    Parameters
+    ----------
+    what : str
+        Such as "a LightGBM model with linear trees, which cannot be checked in a skops file".
+    instead : str
+        What to do, such as "train it with linear_tree=False".
+    """
+    return ArtifactError(f"The model's file holds {what}: {instead}.")
+
+
 def check_trees(left: Array, right: Array, feature: Array, n_features: int, roots: Array | None = None) -> None:
     """Check binary trees that lie in common arrays.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fin_pyfunc.model.soundness.trees import Array, check_trees, forged
+from fin_pyfunc.model.soundness.trees import Array, check_trees, forged, unsupported
 from fin_pyfunc.model.soundness.ubjson import BAD, read_ubjson
 
 #: What a classifier is trained for; others answer no probabilities, or of something else than classes.
@@ -21,6 +21,8 @@ _MAX_THREADS, _MAX_FEATURES, _MAX_CLASSES = 1024, 1 << 20, 1 << 16
 #: Bytes that XGBoost makes of the categories of all trees: a bit for each up to the largest, at each branch.
 _MAX_BITS = 8 << 28
 _NO_PARENT = (-1, 2**31 - 1)
+#: XGBoost's own names of objectives, as in "count:poisson".
+_NAME = re.compile(r"(binary|count|multi|rank|reg|survival):[a-z]{1,24}", re.ASCII)
 _INTEGER, _FLOAT = re.compile(r"-?\d{1,18}", re.ASCII), re.compile(r"-?\d+(\.\d*)?(e[+-]?\d+)?", re.ASCII | re.I)
 #: XGBoost's numbers of the types that a column's categories have, beside text.
 _CATEGORY_TYPES = {9: ">i1", 10: ">u1", 11: ">i2", 13: ">i4", 15: ">i8"}
@@ -68,8 +70,13 @@ class _Learner:
         for name in ("nthread", "n_jobs"):
             if abs(_integer(self._settings["generic_param"].get(name, "0"))) > _MAX_THREADS:
                 raise forged(f"an XGBoost model that asks for more than {_MAX_THREADS} threads")
-        if self._agreed("objective", "name") not in _OBJECTIVES:
-            raise forged("an XGBoost model that is no classifier")
+        if (objective := self._agreed("objective", "name")) not in _OBJECTIVES:
+            if not _NAME.fullmatch(objective):
+                raise forged("an XGBoost model that is no classifier")
+            raise unsupported(
+                f"an XGBoost model trained for {objective!r}, which predicts a number and no probability of a class",
+                "train it with objective='binary:logistic' (two classes) or 'multi:softprob'",
+            )
         for of in (self._settings, self._model):
             said = of["objective"].get("softmax_multiclass_param", {"num_class": str(self._n_groups)})
             if _integer(said["num_class"]) != self._n_groups:

@@ -1,0 +1,246 @@
+"""Rows at every constant that an ONNX graph compares with, and one step to either side of it.
+
+A constant behind other operations, such as a scaler, is followed back to the features by the graph itself: one feature
+is moved until what is compared passes the constant, and the two float64 numbers are found between which it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fin_pyfunc.compiling.comparisons import Comparison
+from fin_pyfunc.compiling.errors import NotCompilable
+from fin_pyfunc.compiling.graph import IR_VERSION, needed
+from fin_pyfunc.compiling.trees import Array
+from fin_pyfunc.model.backends.onnx import INPUT
+from fin_pyfunc.model.backends.onnx_session import open_session
+
+#: Most constants that are tried out, of trees and of everything else; of more than that, so many are drawn.
+TREE_CONSTANTS, CONSTANTS = 200, 1000
+#: Whole numbers of one column that are tried out where a value is cut off to one.
+_WHOLE_NUMBERS = 12
+#: How far from 0 a feature is moved: its cubes are finite, too.
+_FAR = 1e30
+#: A value passes a constant without a jump where it is no further from it than this, relative to its size.
+_NEAR = 1e-9
+
+
+class HardRows(NamedTuple):
+    """Rows that tell a form from its estimator, if anything does.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, n_features), float64
+    below, above : ndarray of shape (n, n_features), float64
+        Neighbours between which a value that is rounded passes a constant without a jump: nobody can say on which side
+        of it the estimator is.
+    """
+
+    rows: Array
+    below: Array
+    above: Array
+
+
+def hard_rows(model: Any, found: Sequence[Comparison], plain: Array) -> HardRows:
+    """Make the rows for a graph.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+    found : sequence of Comparison
+        The graph's own.
+    plain : ndarray of shape (n_rows, n_features), float64
+        Rows of the sample; each hard row is one of them but for one feature.
+
+    Raises
+    ------
+    NotCompilable
+        What is compared cannot be told row by row.
+    """
+    none = np.empty((0, plain.shape[1]))
+    if not found:
+        return HardRows(none, none, none)
+    rng = np.random.default_rng(0)
+    compared = _Compared(model, found)
+    targets = _targets(compared, found, plain, rng)
+    if not len(targets):
+        return HardRows(none, none, none)
+    targets = np.repeat(targets, 2, axis=0)  # of the step to the constant, and of the step from it on
+    column, constant, is_rounded = targets[:, 0].astype(np.int64), targets[:, 1], targets[:, 2] != 0
+    base = plain[rng.integers(len(plain), size=len(targets))]
+    feature, is_moved = _moved_by(compared, column, plain, rng)
+    below, above, passes = _passed(compared, base, feature, column, constant)
+    passes &= is_moved
+    low, high = below[np.arange(len(base)), feature], above[np.arange(len(base)), feature]
+    single_low, single_high = low.astype(np.float32), high.astype(np.float32)
+    values = [
+        low, high, np.nextafter(low, -np.inf), np.nextafter(high, np.inf), low - 1e-9, high + 1e-9, low - 1, high + 1,
+        np.nextafter(single_low, np.float32(-np.inf)), np.nextafter(single_high, np.float32(np.inf)),
+    ]  # fmt: skip
+    rows = []
+    for value in values:
+        row = base.copy()
+        row[np.arange(len(base)), feature] = value
+        rows.append(row[passes])
+    seen = [compared(side)[np.arange(len(base)), column] for side in (below, above)]
+    is_near = np.all([abs(value - constant) <= _NEAR * np.maximum(1, abs(constant)) for value in seen], axis=0)
+    unknown = passes & is_near & is_rounded
+    return HardRows(np.vstack(rows), below[unknown], above[unknown])
+
+
+class _Compared:
+    """What a graph compares, as one matrix (n_rows, n_columns), with the values of each comparison side by side."""
+
+    def __init__(self, model: Any, found: Sequence[Comparison]) -> None:
+        self._run = _session(model, found)
+        #: of each comparison when it was last called
+        self.shapes: list[tuple[int, ...]] = []
+        self.widths: list[int] = []
+
+    def __call__(self, rows: Array) -> Array:
+        values = [np.asarray(value, dtype=np.float64) for value in self._run(rows)]
+        self.shapes = [value.shape for value in values]
+        if any(value.size % len(rows) for value in values):
+            raise NotCompilable("it compares values that are not a row's own")
+        flat = [value.reshape(len(rows), -1) for value in values]
+        self.widths = [value.shape[1] for value in flat]
+        return np.hstack(flat)
+
+
+def _session(model: Any, found: Sequence[Comparison]) -> Any:
+    """What runs the part of a graph that its comparisons need."""
+    from onnx import ModelProto, TensorProto, helper
+
+    part = ModelProto(ir_version=IR_VERSION)
+    part.opset_import.extend(model.opset_import)
+    part.graph.name = "compared"
+    part.graph.input.extend(model.graph.input)
+    wanted = [name for each in found for name in (each.value, each.other) if name is not None]
+    part.graph.node.extend(needed(model.graph.node, wanted))
+    outputs = []
+    for i, each in enumerate(found):
+        name = f"compared_{i}"
+        sides = [each.value, *([each.other] if each.other is not None else [])]
+        for j, side in enumerate(sides):
+            part.graph.node.append(helper.make_node("Cast", [side], [f"{name}_{j}"], to=TensorProto.DOUBLE))
+        last = ("Sub", [f"{name}_0", f"{name}_1"]) if len(sides) > 1 else ("Identity", [f"{name}_0"])
+        part.graph.node.append(helper.make_node(*last, [name]))
+        part.graph.output.append(helper.make_tensor_value_info(name, TensorProto.DOUBLE, None))
+        outputs.append(name)
+    used = {name for node in part.graph.node for name in node.input}
+    # the body of a Loop or Scan reads names of the graph around it
+    used |= {
+        n for node in part.graph.node for a in node.attribute if a.HasField("g") for i in a.g.node for n in i.input
+    }
+    part.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in used)
+    session = open_session(part.SerializeToString())
+    return lambda rows: session.run(outputs, {INPUT: rows})
+
+
+def _targets(compared: _Compared, found: Sequence[Comparison], plain: Array, rng: np.random.Generator) -> Array:
+    """One line a constant: the column that is compared with it, the constant, and whether the column is rounded."""
+    seen = compared(plain)
+    _check_by_row(compared, plain, seen)
+    compared(plain[:1])
+    shapes, starts = compared.shapes, np.cumsum([0, *compared.widths])
+    trees: list[Array] = []
+    others: list[Array] = []
+    for each, shape, start, end in zip(found, shapes, starts[:-1], starts[1:], strict=True):
+        position = np.arange(end - start)
+        if each.column is not None and each.constant is not None:
+            column, constant = each.column, each.constant
+        elif each.constant is not None:
+            column, constant = (of.ravel() for of in np.broadcast_arrays(position.reshape(shape), each.constant))
+        else:
+            column, constant = _whole_numbers(seen[:, start:end], each.shift, rng)
+        lines = np.column_stack([column + start, constant, np.full(len(constant), float(each.is_rounded))])
+        (trees if each.is_tree else others).append(lines[np.isfinite(constant)])
+    drawn = [_at_most(lines, n, rng) for lines, n in ((others, CONSTANTS), (trees, TREE_CONSTANTS))]
+    return np.vstack(drawn)
+
+
+def _at_most(lines: list[Array], n: int, rng: np.random.Generator) -> Array:
+    if not lines:
+        return np.empty((0, 3))
+    every = np.unique(np.vstack(lines), axis=0)
+    return every if len(every) <= n else every[rng.choice(len(every), n, replace=False)]
+
+
+def _check_by_row(compared: _Compared, plain: Array, seen: Array) -> None:
+    few = seen[:3]
+    alone = np.vstack([compared(plain[i : i + 1]) for i in range(len(few))])
+    if alone.shape != few.shape or not np.allclose(alone, few, rtol=1e-6, atol=1e-9, equal_nan=True):
+        raise NotCompilable("it compares values that are not a row's own")
+
+
+def _whole_numbers(seen: Array, shift: float, rng: np.random.Generator) -> tuple[Array, Array]:
+    column, constant = [], []
+    for i, values in enumerate(seen.T):
+        known = values[np.isfinite(values)]
+        if len(known):
+            near = np.unique(np.round(known)[:, None] + np.array([-1.0, 0.0, 1.0]))
+            near = near if len(near) <= _WHOLE_NUMBERS else rng.choice(near, _WHOLE_NUMBERS, replace=False)
+            constant.append(near + shift)
+            column.append(np.full(len(near), i))
+    if not column:
+        return np.empty(0, dtype=np.int64), np.empty(0)
+    return np.concatenate(column), np.concatenate(constant)
+
+
+def _moved_by(compared: _Compared, column: Array, plain: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """For each column one of the features that it depends on, and whether there is one."""
+    n = plain.shape[1]
+    probes = np.repeat(plain[:1], 3 * n + 1, axis=0)
+    for i in range(n):
+        probes[3 * i : 3 * i + 3, i] = (-_FAR, _FAR, plain[:, i].mean() + plain[:, i].std() + 1)
+    values = compared(np.nan_to_num(probes))
+    moved = np.any([(values[k:-1:3] != values[-1]) for k in range(3)], axis=0)[:, column]
+    chosen = (moved * rng.random(moved.shape)).argmax(axis=0)
+    return chosen, moved.any(axis=0)
+
+
+def _passed(
+    compared: _Compared, base: Array, feature: Array, column: Array, constant: Array
+) -> tuple[Array, Array, Array]:
+    """Rows between which a column passes its constant, as one feature moves by one step of float64, and whether any do.
+
+    Every other row is of the step from the constant on: a value may be at it for many steps.
+    """
+    at = np.arange(len(base))
+    strict = at % 2 == 1
+
+    def beyond(value: Array) -> Array:
+        rows = base.copy()
+        rows[at, feature] = value
+        got = compared(rows)[at, column]
+        found: Array = np.where(strict, got > constant, got >= constant)
+        return found
+
+    low, high = np.full(len(base), -_FAR), np.full(len(base), _FAR)
+    start, at_low, at_high = beyond(base[at, feature]), beyond(low), beyond(high)
+    # between an end and the row's own value where the two ends are on one side
+    inner = (at_low == at_high) & (start != at_low)
+    high = np.where(inner, base[at, feature], high)
+    passes = (at_low != at_high) | inner
+    lower, upper = _ordinal(low), _ordinal(high)
+    for _ in range(64):
+        middle = (lower >> 1) + (upper >> 1) + (lower & upper & 1)
+        is_below = beyond(_float(middle)) == at_low
+        lower, upper = np.where(is_below, middle, lower), np.where(is_below, upper, middle)
+    below, above = base.copy(), base.copy()
+    below[at, feature], above[at, feature] = _float(lower), _float(upper)
+    return below, above, passes
+
+
+def _ordinal(value: Array) -> Array:
+    """Whole numbers in the order of the floats, neighbours for neighbours."""
+    bits = np.ascontiguousarray(value, dtype=np.float64).view(np.int64)
+    return np.where(bits >= 0, bits, np.iinfo(np.int64).min - bits)
+
+
+def _float(ordinal: Array) -> Array:
+    bits = np.where(ordinal >= 0, ordinal, np.iinfo(np.int64).min - ordinal)
+    return np.ascontiguousarray(bits).view(np.float64)
