@@ -1,6 +1,6 @@
 """Packaging lives in setup.cfg; here is what it cannot say: the modules in C.
 
-They may be missing where there is no compiler: forests are then scored by ONNX Runtime, and lines of the record and of
+They may be missing where there is no compiler: trees are then scored by ONNX Runtime, and lines of the record and of
 the log made in Python.
 """
 
@@ -20,6 +20,7 @@ setup(
             [f"{folder}/{name}.c"],
             # no product and sum at once: they are rounded one after the other, as the libraries' own are
             extra_compile_args=["-O2", "-ffp-contract=off"],
+            libraries=["m"],
             py_limited_api=True,
             optional=True,
         )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fin_pyfunc.compiling.forms import Compiled, compile_estimator
+from fin_pyfunc.model.backends.boosted import BoostedBackend
 from fin_pyfunc.model.backends.compiled import CompiledBackend
 from fin_pyfunc.model.backends.forest import ForestBackend, can_run
 from fin_pyfunc.model.backends.native import NativeBackend, labels_of
@@ -22,8 +23,8 @@ from tests.models import Fitted
 
 #: What LightGBM just takes for 0.
 ZERO = float(np.float32(1e-35))
-RUNS: dict[str, type[OnnxBackend | TreeliteBackend | ForestBackend]] = {
-    "onnx": OnnxBackend, "treelite": TreeliteBackend, "forest": ForestBackend,
+RUNS: dict[str, type[BoostedBackend | OnnxBackend | TreeliteBackend | ForestBackend]] = {
+    "boosted": BoostedBackend, "onnx": OnnxBackend, "treelite": TreeliteBackend, "forest": ForestBackend,
 }  # fmt: skip
 
 

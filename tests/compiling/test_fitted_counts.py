@@ -91,25 +91,25 @@ def grow_in_steps(estimator: Any) -> None:
 
 boosting = sk("ensemble.GradientBoostingClassifier", n_estimators=8, random_state=0)
 MODELS: dict[str, tuple[Callable[[], Fitted], list[str]]] = {
-    "gradient boosting, stopped, 2 classes": (lambda: stopped_boosting(0, 1), ["onnx", "treelite"]),
-    "gradient boosting, stopped, 3 classes": (lambda: stopped_boosting(-1, 0, 1), ["onnx", "treelite"]),
-    "gradient boosting, stopped, text": (lambda: stopped_boosting("a", "b", "c"), ["onnx", "treelite"]),
+    "gradient boosting, stopped, 2 classes": (lambda: stopped_boosting(0, 1), ["boosted", "onnx", "treelite"]),
+    "gradient boosting, stopped, 3 classes": (lambda: stopped_boosting(-1, 0, 1), ["boosted", "onnx", "treelite"]),
+    "gradient boosting, stopped, text": (lambda: stopped_boosting("a", "b", "c"), ["boosted", "onnx", "treelite"]),
     "gradient boosting, stopped, exponential loss": (
-        lambda: stopped_boosting(0, 1, loss="exponential"), ["onnx"],
+        lambda: stopped_boosting(0, 1, loss="exponential"), ["boosted", "onnx"],
     ),
     "gradient boosting, more asked for": (
-        changed(boosting, lambda e: e.set_params(n_estimators=5000)), ["onnx", "treelite"],
+        changed(boosting, lambda e: e.set_params(n_estimators=5000)), ["boosted", "onnx", "treelite"],
     ),
     "gradient boosting, another loss asked for": (
-        changed(boosting, lambda e: e.set_params(loss="exponential"), 0, 1), ["onnx", "treelite"],
+        changed(boosting, lambda e: e.set_params(loss="exponential"), 0, 1), ["boosted", "onnx", "treelite"],
     ),
     "gradient boosting, fewer asked for": (
-        changed(boosting, lambda e: e.set_params(n_estimators=2)), ["onnx", "treelite"],
+        changed(boosting, lambda e: e.set_params(n_estimators=2)), ["boosted", "onnx", "treelite"],
     ),
-    "gradient boosting, stages cut": (changed(boosting, cut(3)), ["onnx", "treelite"]),
+    "gradient boosting, stages cut": (changed(boosting, cut(3)), ["boosted", "onnx", "treelite"]),
     "AdaBoost, stopped": (stopped_ada_boost, ["onnx"]),
     "AdaBoost, cut": (changed(sk("ensemble.AdaBoostClassifier", n_estimators=8), cut(3)), ["onnx"]),
-    "histogram boosting, stopped": (stopped_histogram, ["onnx", "treelite"]),
+    "histogram boosting, stopped": (stopped_histogram, ["boosted", "onnx", "treelite"]),
     "forest, more asked for": (
         changed(random_forest, lambda e: e.set_params(n_estimators=500)), ["onnx", "treelite"],
     ),
@@ -120,11 +120,11 @@ MODELS: dict[str, tuple[Callable[[], Fitted], list[str]]] = {
     "bagging, cut": (
         changed(lambda: sk("ensemble.BaggingClassifier", estimator=random_forest(), n_estimators=3)(), cut(2)), [],
     ),
-    "LightGBM, stopped": (stopped_lightgbm, ["onnx", "treelite"]),
-    "XGBoost, stopped": (lambda: stopped_xgboost(0, 1, 2), ["onnx", "treelite"]),
-    "XGBoost, stopped, 2 classes": (lambda: stopped_xgboost(0, 1), ["onnx", "treelite"]),
+    "LightGBM, stopped": (stopped_lightgbm, ["boosted", "onnx", "treelite"]),
+    "XGBoost, stopped": (lambda: stopped_xgboost(0, 1, 2), ["boosted", "onnx", "treelite"]),
+    "XGBoost, stopped, 2 classes": (lambda: stopped_xgboost(0, 1), ["boosted", "onnx", "treelite"]),
     "XGBoost, stopped, several trees a round": (
-        lambda: stopped_xgboost(0, 1, num_parallel_tree=3, subsample=0.7), ["onnx", "treelite"],
+        lambda: stopped_xgboost(0, 1, num_parallel_tree=3, subsample=0.7), ["boosted", "onnx", "treelite"],
     ),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.model.backends.compiled import CompiledBackend
-from fin_pyfunc.model.boosted_file import read
+from fin_pyfunc.model.boosted_file import BoostedTrees, read
 from fin_pyfunc.model.decision import Probabilities
 from fin_pyfunc.model.form import Form
 
