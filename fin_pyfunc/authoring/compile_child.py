@@ -30,7 +30,6 @@ logger = logging.getLogger("fin_pyfunc")
 
 #: Time limit of a child.
 SECONDS = 120.0
-BACKENDS = ("boosted", "onnx", "treelite")
 #: Runs a job in a process that was not forked; it finds modules as this process does.
 _BOOT = (
     "import sys; sys.path[:] = sys.argv[2:]; from pathlib import Path; from fin_pyfunc.compiling.job import run; "
@@ -58,9 +57,11 @@ class Compilation:
         classes: Sequence[Label],
         sample: np.ndarray[Any, Any] | None,
         tolerance: float,
+        backends: Sequence[str],
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fin_pyfunc-", ignore_cleanup_errors=True)
         self._file, self._made = file, Compiled()
+        self._left = tuple(backends)
         rows = None
         if sample is not None:
             rows = str(Path(self._folder.name, "sample.npy"))
@@ -68,7 +69,7 @@ class Compilation:
         kind: Any = "skops" if serialization == "skops" else "pickle"
         self._job = Job(
             path=str(file), kind=kind, features=spec, classes=list(classes), sample=rows, tolerance=tolerance,
-            backends=BACKENDS,
+            backends=self._left,
         )  # fmt: skip
         self._child: _Child = self._begun()
 
@@ -87,7 +88,7 @@ class Compilation:
         A form whose making ends the child, or takes longer than `SECONDS`, is dropped with the reason, and another
         child makes those that were not begun.
         """
-        while self._job.backends:
+        while self._left:
             why, outcome = self._child.result()
             for name in [name for form in outcome.forms for name in form.files]:
                 (self._child.folder / name).replace(self._file.with_name(name))
@@ -97,12 +98,12 @@ class Compilation:
             done = {form.backend for form in outcome.forms} | outcome.dropped.keys()
             if why is not None:
                 # where no form was begun it was the estimator itself
-                failed = self._job.backends if outcome.making is None else (outcome.making,)
+                failed = self._left if outcome.making is None else (outcome.making,)
                 self._made.dropped.update({name: why for name in failed if name not in done})
                 done |= set(failed)
-            left = tuple(name for name in self._job.backends if name not in done)
-            self._job = msgspec.structs.replace(self._job, backends=left if why is not None else ())
-            if self._job.backends:
+            self._left = () if why is None else tuple(name for name in self._left if name not in done)
+            if self._left:
+                self._job = msgspec.structs.replace(self._job, backends=self._left)
                 self._child = self._begun()
         self._made.forms.sort(key=lambda form: form.seconds[1])
         return self._made

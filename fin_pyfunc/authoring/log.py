@@ -26,7 +26,7 @@ from fin_pyfunc.authoring.checks import (
 from fin_pyfunc.authoring.cuml import Twin, checked_twin, twin_of
 from fin_pyfunc.authoring.signature import checked_signature, example_frame
 from fin_pyfunc.authoring.verify import Reference, verify, within_float32
-from fin_pyfunc.compiling.forms import Compiled, can_compile, compile_estimator, why_not
+from fin_pyfunc.compiling.forms import Compiled, backends_of, can_compile, compile_estimator, why_not
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.backends import asks_for
 from fin_pyfunc.model.backends.devices import KINDS, NAMES
@@ -274,14 +274,16 @@ def _compiling(
     twin: Twin | None,
 ) -> Iterator[Callable[[], Compiled]]:
     """Begin to compile what can be, into the file's folder; yields what waits for it."""
+    backends = backends_of(estimator)
     reason = str(twin.refusal) if twin is not None and twin.is_gpu_only else why_not(estimator, spec)
     if reason is not None:
-        yield lambda: Compiled(dropped=dict.fromkeys(compile_child.BACKENDS, reason))
+        yield lambda: Compiled(dropped=dict.fromkeys(backends, reason))
         return
     table = spec.check(X)
     matrix = table if isinstance(table, np.ndarray) else None
     if twin is None:
-        with compile_child.Compilation(file, serialization, spec, classes, matrix, tolerance) as compilation:
+        given = (file, serialization, spec, classes, matrix, tolerance, backends)
+        with compile_child.Compilation(*given) as compilation:
             yield compilation.result
         return
 
@@ -299,7 +301,7 @@ def _refuse_missing(backend: str, compiled: Compiled) -> None:
     for name, reason in compiled.dropped.items():
         logger.info("no %s form of the estimator: %s", name, reason)
     made = {form.backend for form in compiled.forms} | {"forest" for form in compiled.forms if is_forest(form)}
-    sources = [backend] if backend in (*LIBRARIES, "forest") else []
+    sources = [backend] if backend in (*LIBRARIES, "boosted", "forest") else []
     if backend not in ("auto", "cpu"):
         sources += [kind.form for kind in KINDS if asks_for(backend, kind.name, kind.device)]
     if sources and not made.intersection(sources):

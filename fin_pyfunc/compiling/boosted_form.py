@@ -10,12 +10,26 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble, type_name
+from fin_pyfunc.compiling.grown import ensemble_of, type_name
 from fin_pyfunc.compiling.trees import Ensemble
 from fin_pyfunc.model.boosted_file import Arithmetic, BoostedTrees
 
+_BOOSTED = frozenset(
+    {
+        "lightgbm.sklearn.LGBMClassifier",
+        "sklearn.ensemble._gb.GradientBoostingClassifier",
+        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
+        "xgboost.sklearn.XGBClassifier",
+        "xgboost.sklearn.XGBRFClassifier",
+    }
+)
 #: Libraries whose softmax is NumPy's; the others call the C library's exp.
 _OF_NUMPY = "sklearn."
+
+
+def is_boosted(estimator: Any) -> bool:
+    """Whether `boosted_trees` knows the estimator's class."""
+    return type_name(estimator) in _BOOSTED
 
 
 def boosted_trees(estimator: Any, n_features: int, *, single: bool) -> BoostedTrees:
@@ -34,11 +48,8 @@ def boosted_trees(estimator: Any, n_features: int, *, single: bool) -> BoostedTr
     NotCompilable
         It is none, or its scores are put together in another way.
     """
-    name = type_name(estimator)
-    if not is_ensemble(estimator) or name.endswith("AdaBoostClassifier"):
-        raise NotCompilable(f"{type(estimator).__name__} is no boosted ensemble of trees")
-    ensemble = ensemble_of(estimator)
-    if ensemble.kind != "boosted" or ensemble.target is None or ensemble.base is None:
+    name, ensemble = type_name(estimator), ensemble_of(estimator)
+    if name not in _BOOSTED or ensemble.target is None or ensemble.base is None:
         raise NotCompilable(f"{type(estimator).__name__} is no boosted ensemble of trees")
     trees, leaf = ensemble.trees, ensemble.trees.is_leaf
     threshold = trees.threshold

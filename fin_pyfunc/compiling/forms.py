@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fin_pyfunc.compiling.boosted_form import boosted_trees
+from fin_pyfunc.compiling.boosted_form import boosted_trees, is_boosted
 from fin_pyfunc.compiling.comparisons import comparisons
 from fin_pyfunc.compiling.conversion import convert, culprit, parts
 from fin_pyfunc.compiling.errors import NotCompilable
@@ -38,8 +38,6 @@ from fin_pyfunc.model.form import Form
 
 BOOSTED_FILE = "trees.boosted"
 ONNX_FILE, ONNX_BATCH_FILE, TREELITE_FILE = "model.onnx", "model-batch.onnx", "trees.treelite"
-#: In the order in which they are made.
-BACKENDS = ("boosted", "onnx", "treelite")
 #: Tree nodes beyond which a second file is written for many rows, and most nodes in one of its blocks.
 WHOLE_NODES, BLOCK_NODES = 16_000, 8_000
 #: Row counts from which the second file may be the faster one.
@@ -87,7 +85,7 @@ def compile_estimator(
     sample: np.ndarray[Any, Any] | None = None,
     *,
     tolerance: float = 1e-6,
-    backends: Sequence[str] = BACKENDS,
+    backends: Sequence[str] | None = None,
     cuml: tuple[Mapping[str, str], str] | None = None,
     begun: Callable[[Compiled, str], None] | None = None,
 ) -> Compiled:
@@ -106,7 +104,7 @@ def compile_estimator(
         Rows of the training data, NaN for null. None where there are none at hand.
     tolerance : float, default 1e-6
         How far a score may be off; 0 keeps only forms that are equal to the last bit.
-    backends : sequence of {"boosted", "onnx", "treelite"}, default all
+    backends : sequence of {"boosted", "onnx", "treelite"}, default `backends_of` it
     cuml : (mapping of str to str, str) or None, default None
         For the twin of an estimator of cuML's: scikit-learn class to cuML class, and the name of the estimator's file.
     begun : callable, optional
@@ -119,6 +117,7 @@ def compile_estimator(
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # it ships no types
 
+    backends = backends_of(estimator) if backends is None else backends
     try:
         numbers, single = _numbers(spec)
         _compilable(estimator)
@@ -307,6 +306,11 @@ def _numbers(spec: FeatureSpec) -> tuple[FeatureSpec, bool]:
     if not single and not floats <= _FLOAT64:
         raise NotCompilable("its features mix float32 or another dtype with float64")
     return msgspec.structs.replace(spec, features=features), single
+
+
+def backends_of(estimator: Any) -> tuple[str, ...]:
+    """What an estimator may be compiled for, in the order in which forms are made."""
+    return ("boosted", "onnx", "treelite") if is_boosted(estimator) else ("onnx", "treelite")
 
 
 def can_compile(estimator: Any) -> bool:

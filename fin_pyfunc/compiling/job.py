@@ -48,7 +48,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     classes: list[Label] | None = None
     sample: str | None = None
     tolerance: float = 1e-6
-    backends: tuple[str, ...] = ("boosted", "onnx", "treelite")
+    backends: tuple[str, ...] | None = None
     environ: dict[str, str | None] = {}
 
 

@@ -146,7 +146,9 @@ def test_what_was_begun_ends_where_nobody_waits_for_it(tmp_path: Path) -> None:
 
     fitted, file = piped("sleep"), tmp_path / "estimator.pkl"
     estimators.dump(fitted.estimator, file, "cloudpickle")
-    with compile_child.Compilation(file, "cloudpickle", infer(fitted.train), [-1, 0, 1], None, 1e-6) as compilation:
+    with compile_child.Compilation(
+        file, "cloudpickle", infer(fitted.train), [-1, 0, 1], None, 1e-6, ["onnx"]
+    ) as compilation:
         folder = Path(compilation._folder.name)
     assert not folder.exists()
 
