@@ -53,9 +53,7 @@ def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None
 
     held = list(parts(estimator))
     if any(getattr(part, "n_quantiles_", 0) > _MOST_QUANTILES for part in held):
-        raise NotCompilable(
-            f"skl2onnx takes minutes for more than {_MOST_QUANTILES} quantiles (QuantileTransformer)"
-        )
+        raise NotCompilable(f"skl2onnx takes minutes for more than {_MOST_QUANTILES} quantiles (QuantileTransformer)")
     boosted = any(ensemble_of(part).kind == "boosted" for part in held if is_ensemble(part))
     ml = ML_DOUBLE if boosted else ML_FLOAT
     converters = {type(part): own for part in held if (own := own_converter(part, ml, block)) is not None}
