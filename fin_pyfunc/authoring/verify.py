@@ -24,12 +24,12 @@ TABLE_ROWS, JSON_ROWS, SINGLE_ROWS = 1000, 100, 10
 #: How far a probability may be off: matrix products of different heights may round the last bits differently. The
 #: second one is for an estimator that computes in float32, and is some 80 times its rounding unit.
 TOLERANCE, SINGLE_TOLERANCE = 1e-9, 1e-5
-#: How far it may be off where an estimator in float32 is that sensitive to rounding; most answers show four digits.
-MOST_SINGLE = 1e-4
-#: Rows, draws and relative size of the changes that an estimator's sensitivity is measured with.
-_CHANGED_ROWS, _DRAWS, _CHANGE = 100, 4, 2.0**-12
-#: Rounding unit of float32 (IEEE 754).
-_UNIT = 2.0**-24
+#: How far it may be off where an estimator is that sensitive to rounding; most answers show four digits.
+MOST = 1e-4
+#: Rows, and draws for each of them, that an estimator's sensitivity is measured with.
+_CHANGED_ROWS, _DRAWS = 100, 4
+#: Rounding units of float64 and float32 (IEEE 754).
+_UNIT, _SINGLE_UNIT = 2.0**-53, 2.0**-24
 #: A number that float64 holds and float32 does not (its greatest is 3.4e38).
 BEYOND_FLOAT32 = 1e39
 
@@ -82,25 +82,29 @@ class Reference:
         return p is not None and bool((p == p.astype(np.float32)).all())
 
     def rounding(self) -> float:
-        """How far float32 alone may move a probability between one way of adding up and another.
+        """How far rounding may move a probability between one way of adding up and another.
 
         A sum of n products is the exact one of numbers that are off by n rounding units (N. Higham, Accuracy and
         Stability of Numerical Algorithms, 2nd ed., section 3.1), so it is measured how far the answers move when the
-        numbers do.
+        numbers do. 0 for an estimator that answers the same rows differently when it is asked again.
         """
         rows = self.rows[self.spec.names].iloc[:_CHANGED_ROWS]
         numbers = [feature.name for feature in self.spec.features if feature.kind == "number"]
-        if self.scores.probabilities is None or not numbers:
-            return 0.0
-        own, random, moved = self.scores.probabilities[: len(rows)], np.random.default_rng(0), 0.0
+        unit = _SINGLE_UNIT if self.is_single else _UNIT
+        random, moved, change = np.random.default_rng(0), 0.0, float(np.sqrt(unit))
+
+        def asked(changed: pd.DataFrame) -> Any:
+            return _asked(self.estimator, changed, self.spec, self.scores.classes, self.device).probabilities
+
         with single_threaded(self.estimator):
+            own = asked(rows)
+            if own is None or not numbers or not np.array_equal(own, asked(rows)):
+                return 0.0
             for _ in range(_DRAWS):
-                change = 1 + _CHANGE * random.choice([-1.0, 1.0], size=(len(rows), len(numbers)))
-                changed = rows.assign(**(rows[numbers] * change).astype(rows[numbers].dtypes.to_dict()))
-                scores = _asked(self.estimator, changed, self.spec, self.scores.classes, self.device)
-                if scores.probabilities is not None:
-                    moved = max(moved, float(abs(scores.probabilities - own).max()))
-        return 2 * len(numbers) * _UNIT * moved / _CHANGE
+                by = 1 + change * random.choice([-1.0, 1.0], size=(len(rows), len(numbers)))
+                changed = (rows[numbers] * by).astype(rows[numbers].dtypes.to_dict())
+                moved = max(moved, float(abs(asked(rows.assign(**changed)) - own).max()))
+        return 2 * len(numbers) * unit * moved / change
 
     def example(self, X: pd.DataFrame) -> Example:
         """The middle of the sample as one row, and the estimator's answer to it."""
@@ -183,13 +187,14 @@ def _compare(answers: Reference, got: Scores, within: float, when: str, start: i
     apart = _apart(answers.scores, got, rows)
     if apart <= within:
         return
-    rounding = answers.rounding() if answers.is_single and apart < 1 else 0.0
-    if apart <= min(rounding, MOST_SINGLE):
+    rounding = answers.rounding() if apart < 1 else 0.0
+    if apart <= min(rounding, MOST):
         return
     if apart <= rounding:
+        single = "fit it on float64 (X.astype('float64')), or " if answers.is_single else ""
         raise NotLoggableError(
-            f"the estimator computes in float32, whose rounding alone moves its probabilities by {apart:.1g} {when}: "
-            "fit it on float64 (X.astype('float64')), or put a StandardScaler before it."
+            f"rounding alone moves the estimator's probabilities by {apart:.1g} {when}: {single}put a StandardScaler "
+            "before it, or let it be less sure of itself (more regularization)."
         )
     by = f", by {apart:.1g} where rounding is {within:.0e}" if apart < 1 else ""
     raise NotLoggableError(

@@ -22,6 +22,8 @@ from fin_pyfunc.model.backends.onnx import INPUT
 
 #: skl2onnx keeps what it can convert in tables of its module, which are changed for the time of a call.
 _CONVERTING = threading.Lock()
+#: skl2onnx's time for a QuantileTransformer grows tenfold each time that its quantiles double: 5 s for 50 of them.
+_MOST_QUANTILES = 31
 #: What a classifier's converters may be asked for, in skl2onnx's own terms.
 _OPTIONS = {"zipmap": [False], "raw_scores": [True, False], "nocl": [True, False], "output_class_labels": [False]}
 
@@ -50,6 +52,8 @@ def convert(estimator: Any, n_features: int, n_scores: int, *, block: int | None
     from skl2onnx.common.data_types import DoubleTensorType
 
     held = list(parts(estimator))
+    if any(getattr(part, "n_quantiles_", 0) > _MOST_QUANTILES for part in held):
+        raise NotCompilable(f"skl2onnx takes minutes for more than {_MOST_QUANTILES} quantiles (QuantileTransformer)")
     boosted = any(ensemble_of(part).kind == "boosted" for part in held if is_ensemble(part))
     ml = ML_DOUBLE if boosted else ML_FLOAT
     converters = {type(part): own for part in held if (own := own_converter(part, ml, block)) is not None}

@@ -20,6 +20,10 @@ from fin_pyfunc.model.backends.onnx_session import open_session
 
 #: Most constants that are tried out, of trees and of everything else; of more than that, so many are drawn.
 TREE_CONSTANTS, CONSTANTS = 200, 1000
+#: Most values, of all constants tried out at once, and of one call: what compares each number with a thousand others
+#: (QuantileTransformer) is tried out at fewer of them.
+_VALUES, _VALUES_AT_ONCE = 1_000_000, 4_000_000
+_LEAST_CONSTANTS = 20
 #: Whole numbers of one column that are tried out where a value is cut off to one.
 _WHOLE_NUMBERS = 12
 #: How far from 0 a feature is moved: its cubes are finite, too.
@@ -64,7 +68,9 @@ def hard_rows(model: Any, found: Sequence[Comparison], plain: Array) -> HardRows
     if not found:
         return HardRows(none, none, none)
     rng = np.random.default_rng(0)
-    compared = _Compared(model, found)
+    compared = _Compared(model, found, plain[:1])
+    if not sum(compared.widths):  # no feature has an edge
+        return HardRows(none, none, none)
     targets = _targets(compared, found, plain, rng)
     if not len(targets):
         return HardRows(none, none, none)
@@ -85,29 +91,41 @@ def hard_rows(model: Any, found: Sequence[Comparison], plain: Array) -> HardRows
         row = base.copy()
         row[np.arange(len(base)), feature] = value
         rows.append(row[passes])
-    seen = [compared(side)[np.arange(len(base)), column] for side in (below, above)]
+    seen = [compared.at(side, column) for side in (below, above)]
     is_near = np.all([abs(value - constant) <= _NEAR * np.maximum(1, abs(constant)) for value in seen], axis=0)
     unknown = passes & is_near & is_rounded
     return HardRows(np.vstack(rows), below[unknown], above[unknown])
 
 
 class _Compared:
-    """What a graph compares, as one matrix (n_rows, n_columns), with the values of each comparison side by side."""
+    """What a graph compares, with the values of each comparison side by side."""
 
-    def __init__(self, model: Any, found: Sequence[Comparison]) -> None:
+    def __init__(self, model: Any, found: Sequence[Comparison], row: Array) -> None:
         self._run = _session(model, found)
-        #: of each comparison when it was last called
-        self.shapes: list[tuple[int, ...]] = []
-        self.widths: list[int] = []
+        #: of each comparison, for one row
+        self.shapes = [np.shape(value) for value in self._run(row)]
+        self.widths = [int(np.prod(shape)) for shape in self.shapes]
 
     def __call__(self, rows: Array) -> Array:
+        """Every value, of shape (n_rows, n_columns)."""
         values = [np.asarray(value, dtype=np.float64) for value in self._run(rows)]
-        self.shapes = [value.shape for value in values]
-        if any(value.size % len(rows) for value in values):
+        if [value.size for value in values] != [len(rows) * width for width in self.widths]:
             raise NotCompilable("it compares values that are not a row's own")
-        flat = [value.reshape(len(rows), -1) for value in values]
-        self.widths = [value.shape[1] for value in flat]
-        return np.hstack(flat)
+        return np.hstack([value.reshape(len(rows), -1) for value in values])
+
+    def at(self, rows: Array, column: Array) -> Array:
+        """One value a row, of shape (n_rows,)."""
+        parts = [np.empty(0)]
+        for start in range(0, len(rows), self.at_once):
+            some = slice(start, start + self.at_once)
+            values = self(rows[some])
+            parts.append(values[np.arange(len(values)), column[some]])
+        return np.concatenate(parts)
+
+    @property
+    def at_once(self) -> int:
+        """Rows of one call."""
+        return max(3, _VALUES_AT_ONCE // sum(self.widths))
 
 
 def _session(model: Any, found: Sequence[Comparison]) -> Any:
@@ -142,13 +160,12 @@ def _session(model: Any, found: Sequence[Comparison]) -> Any:
 
 def _targets(compared: _Compared, found: Sequence[Comparison], plain: Array, rng: np.random.Generator) -> Array:
     """One line a constant: the column that is compared with it, the constant, and whether the column is rounded."""
-    seen = compared(plain)
+    seen = compared(plain[: compared.at_once])
     _check_by_row(compared, plain, seen)
-    compared(plain[:1])
-    shapes, starts = compared.shapes, np.cumsum([0, *compared.widths])
+    starts = np.cumsum([0, *compared.widths])
     trees: list[Array] = []
     others: list[Array] = []
-    for each, shape, start, end in zip(found, shapes, starts[:-1], starts[1:], strict=True):
+    for each, shape, start, end in zip(found, compared.shapes, starts[:-1], starts[1:], strict=True):
         position = np.arange(end - start)
         if each.column is not None and each.constant is not None:
             column, constant = each.column, each.constant
@@ -158,7 +175,8 @@ def _targets(compared: _Compared, found: Sequence[Comparison], plain: Array, rng
             column, constant = _whole_numbers(seen[:, start:end], each.shift, rng)
         lines = np.column_stack([column + start, constant, np.full(len(constant), float(each.is_rounded))])
         (trees if each.is_tree else others).append(lines[np.isfinite(constant)])
-    drawn = [_at_most(lines, n, rng) for lines, n in ((others, CONSTANTS), (trees, TREE_CONSTANTS))]
+    most = max(_LEAST_CONSTANTS, _VALUES // int(starts[-1]))
+    drawn = [_at_most(lines, min(n, most), rng) for lines, n in ((others, CONSTANTS), (trees, TREE_CONSTANTS))]
     return np.vstack(drawn)
 
 
@@ -195,9 +213,12 @@ def _moved_by(compared: _Compared, column: Array, plain: Array, rng: np.random.G
     n = plain.shape[1]
     probes = np.repeat(plain[:1], 3 * n + 1, axis=0)
     for i in range(n):
-        probes[3 * i : 3 * i + 3, i] = (-_FAR, _FAR, plain[:, i].mean() + plain[:, i].std() + 1)
-    values = compared(np.nan_to_num(probes))
-    moved = np.any([(values[k:-1:3] != values[-1]) for k in range(3)], axis=0)[:, column]
+        known = plain[np.isfinite(plain[:, i]), i]
+        near = known.mean() + known.std() + 1 if len(known) else 1.0
+        probes[3 * i : 3 * i + 3, i] = (-_FAR, _FAR, near)
+    probes, step = np.nan_to_num(probes), compared.at_once
+    values = np.vstack([compared(probes[i : i + step])[:, column] for i in range(0, len(probes), step)])
+    moved = np.any([(values[k:-1:3] != values[-1]) for k in range(3)], axis=0)
     chosen = (moved * rng.random(moved.shape)).argmax(axis=0)
     return chosen, moved.any(axis=0)
 
@@ -212,24 +233,38 @@ def _passed(
     at = np.arange(len(base))
     strict = at % 2 == 1
 
-    def beyond(value: Array) -> Array:
-        rows = base.copy()
-        rows[at, feature] = value
-        got = compared(rows)[at, column]
-        found: Array = np.where(strict, got > constant, got >= constant)
+    def values(of: Array, which: Array) -> Array:
+        rows = base[which]
+        rows[np.arange(len(which)), feature[which]] = of
+        return compared.at(rows, column[which])
+
+    def beyond(of: Array, which: Array = at) -> Array:
+        got = values(of, which)
+        found: Array = np.where(strict[which], got > constant[which], got >= constant[which])
         return found
 
+    own = base[at, feature]
     low, high = np.full(len(base), -_FAR), np.full(len(base), _FAR)
-    start, at_low, at_high = beyond(base[at, feature]), beyond(low), beyond(high)
+    start, at_low, at_high = beyond(own), beyond(low), beyond(high)
     # between an end and the row's own value where the two ends are on one side
     inner = (at_low == at_high) & (start != at_low)
-    high = np.where(inner, base[at, feature], high)
     passes = (at_low != at_high) | inner
-    lower, upper = _ordinal(low), _ordinal(high)
-    for _ in range(64):
-        middle = (lower >> 1) + (upper >> 1) + (lower & upper & 1)
-        is_below = beyond(_float(middle)) == at_low
-        lower, upper = np.where(is_below, middle, lower), np.where(is_below, upper, middle)
+    lower, upper = _ordinal(low), _ordinal(np.where(inner, own, high))
+    # at the constant itself, and where a straight line has it: what lies between is most often nothing, or a scaler
+    one, two = values(own, at), values(own + 1, at)
+    line = own + (constant - one) / np.where(two == one, 1, two - one)
+    for guess in (constant, line):
+        for step in (1, 1 << 12, 1 << 24):
+            near = _ordinal(np.clip(np.nan_to_num(guess), -_FAR, _FAR))
+            for ordinal in (near - step, near + step):
+                inside = (ordinal > lower) & (ordinal < upper)
+                is_below = beyond(_float(np.where(inside, ordinal, lower))) == at_low
+                lower = np.where(inside & is_below, ordinal, lower)
+                upper = np.where(inside & ~is_below, ordinal, upper)
+    while len(which := np.flatnonzero(passes & (upper > lower + 1))):
+        middle = (lower[which] >> 1) + (upper[which] >> 1) + (lower[which] & upper[which] & 1)
+        is_below = beyond(_float(middle), which) == at_low[which]
+        lower[which], upper[which] = np.where(is_below, middle, lower[which]), np.where(is_below, upper[which], middle)
     below, above = base.copy(), base.copy()
     below[at, feature], above[at, feature] = _float(lower), _float(upper)
     return below, above, passes

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fin_pyfunc.authoring.verify import MOST_SINGLE, SINGLE_TOLERANCE, Reference
+from fin_pyfunc.authoring.verify import MOST, SINGLE_TOLERANCE, TOLERANCE, Reference
 from fin_pyfunc.model.features import infer
 from tests.authoring.checks import refused, saved
 from tests.authoring.estimators import linear, piped, piped_through, sk
@@ -70,14 +70,14 @@ def test_a_look_at_other_rows_is_told_from_rounding(part: float, tmp_path: Path)
     assert "no look at other rows" in said
 
 
-def sensitive() -> tuple[Any, pd.DataFrame]:
+def sensitive(weight: float = 6e4, spread: float = 1e-5) -> tuple[Any, pd.DataFrame]:
     """Prices whose differences decide, in float32: a step of it is a hundredth of the score."""
     random = np.random.default_rng(0)
-    bid = 1.1 + random.normal(0, 1e-5, (300, 24))
-    X = pd.DataFrame(bid.astype("float32"), columns=[f"p{i}" for i in range(24)])
-    y = (random.random(300) < 0.5).astype(int)
-    estimator = sk("linear_model.LogisticRegression")().fit(X, y)
-    estimator.coef_ = (np.resize([6e4, -6e4], 24) * np.linspace(0.9, 1.1, 24)).astype("float32")[None]
+    bid = 1.1 + random.normal(0, spread, (300, 24))
+    dtype = "float32" if spread > 1e-7 else "float64"
+    X = pd.DataFrame(bid.astype(dtype), columns=[f"p{i}" for i in range(24)])
+    estimator = sk("linear_model.LogisticRegression")().fit(X, random.integers(0, 2, 300))
+    estimator.coef_ = (np.resize([weight, -weight], 24) * np.linspace(0.9, 1.1, 24)).astype(dtype)[None]
     estimator.intercept_ -= (X.to_numpy() @ estimator.coef_.T).mean()
     return estimator, X
 
@@ -86,10 +86,29 @@ def test_where_rounding_shows_it_is_named(tmp_path: Path) -> None:
     estimator, X = sensitive()
     reference = Reference.of(estimator, X, infer(X), [0, 1])
     assert reference.is_single
-    assert reference.rounding() > MOST_SINGLE
-    said = refused(estimator, X, "computes in float32, whose rounding alone", tmp_path)
-    assert "float64" in said
+    assert reference.rounding() > MOST
+    said = refused(estimator, X, "rounding alone moves.*fit it on float64", tmp_path)
     assert "no look at other rows" not in said
+
+
+def test_float64_has_its_own_rounding(tmp_path: Path) -> None:
+    estimator, X = sensitive(6e7, 1e-8)
+    rows = X.to_numpy()[:100]
+    apart = abs(
+        estimator.predict_proba(rows) - np.vstack([estimator.predict_proba(rows[i : i + 1]) for i in range(100)])
+    )
+    assert TOLERANCE < apart.max() < MOST
+    saved(Fitted(estimator, X, X), tmp_path)
+
+
+def test_what_is_drawn_is_no_rounding() -> None:
+    class Noisy(OfTheBatch):
+        def predict_proba(self, X: Any) -> Any:
+            up = 0.5 + 1e-3 * np.random.default_rng().random(len(X))
+            return np.column_stack([1 - up, up])
+
+    X, _ = wide()
+    assert Reference.of(Noisy(0.0), X, infer(X), [0, 1]).rounding() == 0
 
 
 def test_a_class_as_probable_as_another_may_change_by_rounding(tmp_path: Path) -> None:

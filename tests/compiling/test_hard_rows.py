@@ -103,6 +103,7 @@ DROPPED: dict[str, tuple[Callable[[], Fitted], str]] = {
         of(steps(sk("preprocessing.OneHotEncoder"), linear), 0, 1, frame=whole_numbers),
         "the estimator refuses rows",
     ),
+    "many quantiles": (of(steps(sk("preprocessing.QuantileTransformer", n_quantiles=100), linear)), "takes minutes"),
     "a pipeline on float32": (of(steps(binarizer, linear), 0, 1, frame=lambda: bars().astype("float32")), "float32"),
 }
 
