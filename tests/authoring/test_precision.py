@@ -22,7 +22,6 @@ ROUNDED: dict[str, Callable[[], Any]] = {
     "linear discriminants": sk("discriminant_analysis.LinearDiscriminantAnalysis"),
     "network": sk("neural_network.MLPClassifier", max_iter=5, random_state=0),
     "scaled network": piped(sk("neural_network.MLPClassifier", max_iter=5, random_state=0)),
-    "scaled logistic regression": piped(linear),
     "components": lambda: piped_through(sk("decomposition.PCA", n_components=5)(), linear()),
 }
 
