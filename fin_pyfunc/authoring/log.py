@@ -123,8 +123,9 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
         Labels of `predict_proba`'s columns, where the estimator was trained on an encoding of them (0, 1, 2 standing
         for -1, 0, 1) or has no `classes_`.
     y : array-like of shape (n_rows,), optional
-        Labels of X's rows. An estimator that agrees with them no more often than by chance is refused: one that was
-        fitted on an array knows no names, and the order of X's columns is all that says which is which.
+        Labels of X's rows. An estimator that agrees with them no more often than by chance, or clearly more often once
+        two columns are exchanged, is refused: one that was fitted on an array knows no names, and the order of X's
+        columns is all that says which is which.
     predictions : array-like of shape (n_rows,), optional
         What the estimator's own `predict` answered for X's rows, which is then compared; it says more than `y`.
     signature, input_example, metadata, pip_requirements, extra_pip_requirements, code_paths

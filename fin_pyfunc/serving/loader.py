@@ -120,8 +120,8 @@ def opened(
         raise ModelForbiddenError(_PICKLE if folder.is_bare else _EXECUTABLE.format(folder.runs_code))
     if _forgets_missing(folder):
         logger.info(
-            "%s: MLflow's file of an XGBClassifier does not hold its missing=, so NaN and null stand for missing values "
-            "whatever did in training; log it with fin_pyfunc.log_model if that was another value",
+            "%s: MLflow's file of an XGBClassifier does not hold its missing=, so NaN and null stand for missing "
+            "values, whatever did in training; log it with fin_pyfunc.log_model if that was another value",
             resolved.model_id,
         )
     made = None
