@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import email
 import functools
 import hashlib
 import json
@@ -379,6 +380,14 @@ def test_the_wheel_is_the_same_bytes_each_time_and_its_record_is_right(tmp_path:
             assert int(listed[name][2]) == archive.getinfo(name).file_size
     assert {"fin_pyfunc/__init__.py", "fin_pyfunc/py.typed", "fin_pyfunc/model/entry.py"} <= set(names)
     assert not any("__pycache__" in name for name in names)
+
+
+def test_the_wheel_holds_the_licence_that_its_metadata_names(tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel.build(tmp_path)) as archive:
+        [info] = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+        [named] = email.message_from_bytes(archive.read(f"{info}/METADATA")).get_all("License-File", [])
+        held = archive.read(f"{info}/licenses/{named}")  # PEP 639
+    assert held == (Path(__file__).parent.parent / named).read_bytes()
 
 
 def test_the_manifest_holds_the_digests_of_what_travels_outside_its_folder(original: Path) -> None:

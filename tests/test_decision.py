@@ -86,7 +86,7 @@ def test_every_form_says_the_same(p: list[list[float]]) -> None:
     ("classes", "names", "dtype"),
     [
         ([-1, 0, 1], ["-1", "0", "1"], "int64"),
-        (["buy", "hold", "sell"], ["buy", "hold", "sell"], "str"),
+        (["buy", "hold", "sell"], ["buy", "hold", "sell"], "object"),
         ([False, True], ["false", "true"], "bool"),
         ([-0.5, 1.0], ["-0.5", "1.0"], "float64"),
         ([1, "a"], ["1", "a"], "object"),

@@ -23,6 +23,7 @@ from mlflow.types import ColSpec, Schema
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
+import fin_pyfunc
 from fin_pyfunc.model.backends.native import NativeBackend
 from fin_pyfunc.model.backends.pyfunc import PyfuncBackend
 from fin_pyfunc.model.decision import Label
@@ -145,6 +146,26 @@ def test_an_xgboost_model_logged_as_an_estimator_has_probabilities(tmp_path: Pat
     estimator = xgboost.XGBClassifier(n_estimators=5, n_jobs=1).fit(bars(), labels(0, 1, 2))
     mlflow.xgboost.save_model(estimator, tmp_path / "m", signature=infer_signature(bars()), **LIBRARY)
     assert_answers_as(loaded(tmp_path / "m").model, estimator, bars().tail(20))
+
+
+def test_loading_an_xgboost_model_of_mlflows_says_that_it_has_forgotten_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    gaps = bars_with_gaps().fillna(-999.0)
+    estimator = xgboost.XGBClassifier(n_estimators=3, n_jobs=1, missing=-999.0).fit(gaps, labels(0, 1))
+    mlflow.xgboost.save_model(estimator, tmp_path / "theirs", signature=infer_signature(gaps), **LIBRARY)
+    with caplog.at_level("INFO", "fin_pyfunc.server"):
+        theirs = loaded(tmp_path / "theirs").model
+    assert "does not hold its missing=" in caplog.text
+    with_nulls = rows(bars_with_gaps())  # the documented way: send null for what was -999
+    decided = theirs.decide(with_nulls).scores.probabilities
+    np.testing.assert_allclose(decided, estimator.predict_proba(gaps), rtol=0, atol=1e-9)
+    caplog.clear()
+    fin_pyfunc.save_model(estimator, gaps, tmp_path / "ours", input_example=None)  # ours keeps it
+    with caplog.at_level("INFO", "fin_pyfunc.server"):
+        assert_answers_as(loaded(tmp_path / "ours").model, estimator, gaps)
+    assert "missing=" not in caplog.text
 
 
 def booster(objective: str, y: np.ndarray[Any, Any], **more: Any) -> Any:

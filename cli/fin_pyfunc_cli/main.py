@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -33,7 +34,15 @@ def cli() -> None:
     """
 
 
+def _summarize(command: click.Command) -> None:
+    """Have a group's help show the first sentence of each command's whole; click cuts it off where a line ends."""
+    command.short_help = re.split(r"\.(?:\s|$)", " ".join((command.help or "").split()), maxsplit=1)[0] + "."
+    for part in command.commands.values() if isinstance(command, click.Group) else ():
+        _summarize(part)
+
+
 for command in (demo, image, inspect, keys, log, models, predict, record, score, serve):
+    _summarize(command)
     cli.add_command(command)
 
 

@@ -9,32 +9,69 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fin_pyfunc.model.backends.native import labels_of
-from fin_pyfunc.model.decision import Label, Thresholds, label_names
+from fin_pyfunc.authoring.training_parts import LIBRARIES
+from fin_pyfunc.model.backends.native import labels_of, parts_of
+from fin_pyfunc.model.decision import Label, Scores, Thresholds, label_names
 from fin_pyfunc.model.errors import NotLoggableError
 from fin_pyfunc.model.feature import NUMERIC
 from fin_pyfunc.model.features import FeatureSpec
+from fin_pyfunc.model.frames import as_frame
 
 
-def checked_estimator(estimator: Any) -> None:
-    """Refuse what is not a fitted classifier with one output."""
+def checked_estimator(estimator: Any, classes: Sequence[Label] | None = None) -> None:
+    """Refuse what is not a fitted classifier with one output, or does not answer as its class does.
+
+    Parameters
+    ----------
+    estimator : object
+    classes : sequence of label or None, default None
+        What it predicts, where the caller says so; then an object of the caller's own need not be a ClassifierMixin.
+    """
     kind = estimator.__name__ if isinstance(estimator, type) else type(estimator).__name__
     if isinstance(estimator, type):
         raise NotLoggableError(f"{kind} is a class: pass a fitted instance, {kind}(…).fit(X, y).")
+    parts = list(parts_of(estimator))
     if not callable(getattr(estimator, "predict", None)):
+        if any("cv_results_" in vars(part) and not hasattr(part, "best_estimator_") for part in parts):
+            raise NotLoggableError(
+                f"{kind} was fitted with refit=False, so no estimator in it predicts: fit it with refit=True, or fit "
+                "its estimator with the best_params_ and log that."
+            )
         raise NotLoggableError(f"{kind} has no method predict(X): pass a fitted classifier.")
-    from sklearn.base import BaseEstimator, is_classifier
+    from sklearn.base import BaseEstimator, is_classifier, is_outlier_detector, is_regressor
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
+    for part in parts:
+        if isinstance(part, BaseEstimator) and (name := _own_method(part)):
+            raise NotLoggableError(
+                f"{type(part).__name__} has a {name} that was set on the instance, which neither a compiled form nor a "
+                f"file without a pickle follows: derive a class with this {name}, and log an instance of it with "
+                "serialization='cloudpickle'."
+            )
     if not isinstance(estimator, BaseEstimator):
         return  # an object of the user's own is held to what it answers on the sample
-    if not is_classifier(estimator):
-        raise NotLoggableError(f"{kind} is not a classifier: log regressors and transformers with mlflow.sklearn.")
+    is_own = classes is not None and any(type(part).__module__.partition(".")[0] not in LIBRARIES for part in parts)
+    if not is_classifier(estimator) and (not is_own or is_regressor(estimator) or is_outlier_detector(estimator)):
+        raise NotLoggableError(
+            f"{kind} is not a classifier: log regressors and transformers with mlflow.sklearn, and say of a classifier "
+            "of your own that is no ClassifierMixin what it predicts, with classes=[…]."
+        )
     try:
         check_is_fitted(estimator)
-    except NotFittedError:
-        raise NotLoggableError(f"{kind} is not fitted: call fit(X, y) before logging it.") from None
+    except (NotFittedError, TypeError):  # TypeError: it has no method fit
+        if not is_own:
+            raise NotLoggableError(f"{kind} is not fitted: call fit(X, y) before logging it.") from None
+
+
+def _own_method(part: Any) -> str | None:
+    """The name of a method that an instance has in place of its class's."""
+    name: str
+    for name, value in vars(part).items():
+        of_class = getattr(type(part), name, None)
+        if callable(value) and callable(of_class) and getattr(value, "__func__", value) is not of_class:
+            return name
+    return None
 
 
 def checked_classes(estimator: Any, given: Sequence[Label] | None) -> list[Label]:
@@ -61,6 +98,21 @@ def checked_classes(estimator: Any, given: Sequence[Label] | None) -> list[Label
     return classes
 
 
+def refuse_positions(estimator: Any, scores: Scores) -> None:
+    """Refuse an object without `classes_` whose predictions read as labels, and are positions of columns."""
+    p, k = scores.probabilities, len(scores.classes)
+    if p is None or labels_of(estimator) or list(scores.classes) == list(range(k)):
+        return
+    predicted = [scores.classes[i] for i in scores.index.tolist()]
+    first = p.argmax(axis=1)
+    are_positions = all(label in range(k) for label in predicted) and (first == predicted).all()
+    if are_positions and (first != scores.index).any():
+        raise NotLoggableError(
+            f"the estimator predicts positions of columns, and {_list(scores.classes)} read as other labels: give it "
+            f"classes_ = {list(range(k))}, which classes=[…] then renames."
+        )
+
+
 def checked_tolerance(given: float) -> float:
     """How far a compiled form may be from the estimator."""
     if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 0.01:
@@ -77,7 +129,8 @@ def ranges(X: pd.DataFrame, spec: FeatureSpec) -> dict[str, tuple[float, float]]
 
 def checked_sample(estimator: Any, X: Any, identifiers: Sequence[str]) -> pd.DataFrame:
     """The sample with its columns in training order: the features, then the identifiers it holds."""
-    if not isinstance(X, pd.DataFrame):
+    frame = as_frame(X)
+    if frame is None:
         raise NotLoggableError(
             f"X is {type(X).__name__}: pass a DataFrame of training rows, whose columns name the features."
         )
@@ -85,14 +138,16 @@ def checked_sample(estimator: Any, X: Any, identifiers: Sequence[str]) -> pd.Dat
         raise NotLoggableError(f"identifiers is text: pass a list, identifiers=[{identifiers!r}].")
     if not all(isinstance(name, str) for name in identifiers):
         raise NotLoggableError("identifiers holds something that is not text: pass names of columns.")
-    odd = [name for name in X.columns if not isinstance(name, str)]
+    odd = [name for name in frame.columns if not isinstance(name, str)]
     if odd:
         raise NotLoggableError(f"column name {odd[0]!r} is not text: rename the columns, X.columns = [...].")
-    if not X.columns.is_unique:
-        raise NotLoggableError(f"column {X.columns[X.columns.duplicated()][0]!r} occurs twice in X: drop one of them.")
-    if not len(X):
+    if not frame.columns.is_unique:
+        raise NotLoggableError(
+            f"column {frame.columns[frame.columns.duplicated()][0]!r} occurs twice in X: drop one of them."
+        )
+    if not len(frame):
         raise NotLoggableError("X has no rows: pass at least one training row, better a thousand.")
-    features = [name for name in X.columns if name not in identifiers]
+    features = [name for name in frame.columns if name not in identifiers]
     trained = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
     expected = len(trained) or getattr(estimator, "n_features_in_", len(features))
     if trained:
@@ -116,7 +171,7 @@ def checked_sample(estimator: Any, X: Any, identifiers: Sequence[str]) -> pd.Dat
         )
     if not features:
         raise NotLoggableError("X has no features besides its identifiers.")
-    return X[[*features, *(name for name in X.columns if name in identifiers)]]
+    return frame[[*features, *(name for name in frame.columns if name in identifiers)]]
 
 
 def checked_thresholds(given: Mapping[str, float] | None) -> Thresholds:
@@ -132,6 +187,6 @@ def checked_thresholds(given: Mapping[str, float] | None) -> Thresholds:
         raise NotLoggableError(f"confidence cannot be used ({e}): pass {{'high': 0.8, 'medium': 0.6}}, say.") from e
 
 
-def _list(names: Sequence[str]) -> str:
+def _list(names: Sequence[Label]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(map(repr, names[:5])) + more

@@ -22,9 +22,12 @@ from fin_pyfunc.authoring.checks import (
     checked_thresholds,
     checked_tolerance,
     ranges,
+    refuse_positions,
 )
+from fin_pyfunc.authoring.column_order import check_column_order
 from fin_pyfunc.authoring.cuml import Twin, checked_twin, twin_of
 from fin_pyfunc.authoring.signature import checked_signature, example_frame
+from fin_pyfunc.authoring.training_parts import without_training_parts
 from fin_pyfunc.authoring.verify import Reference, verify, within_float32
 from fin_pyfunc.compiling.forms import Compiled, backends_of, can_compile, compile_estimator, why_not
 from fin_pyfunc.model import artifact, estimators
@@ -62,6 +65,8 @@ class ModelOptions(TypedDict, total=False):
     tolerance: float
     serialization: estimators.Serialization
     classes: Sequence[Label]
+    y: Any
+    predictions: Any
     signature: ModelSignature
     input_example: Any
     metadata: Mapping[str, Any]
@@ -94,7 +99,8 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
         GPU, once that answers as the GPU does; one without such a form is logged as GPU-only, with
         ``serialization="cloudpickle"``.
     X : DataFrame of shape (n_rows, n_features + n_identifiers)
-        Training rows; a sample is enough, if it has missing values wherever a request may have them. At least one.
+        Of pandas, or a table with `to_pandas`, such as Polars'. Training rows; a sample is enough, if it has missing
+        values wherever a request may have them. At least one.
     name : str, default "model"
         Name of the logged model; ``runs:/<run_id>/<name>`` asks for it.
     identifiers : sequence of str, default ()
@@ -110,10 +116,18 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
         How far, in probability, a compiled form may be from the estimator on any row that is compared; 0 keeps only
         forms that are equal to the last bit. A form that would flip a class is dropped whatever is allowed here.
     serialization : {"skops", "cloudpickle"}, default "skops"
-        skops executes nothing when it is read. cloudpickle takes any object, and whoever loads it must trust it.
+        skops executes nothing when it is read, and holds what predicting needs: of a search its `best_estimator_`, of
+        a tuned threshold the threshold, and no scorers, splitters or caches. cloudpickle takes any object as it is, and
+        whoever loads it must trust it.
     classes : sequence of label, default the estimator's `classes_`
         Labels of `predict_proba`'s columns, where the estimator was trained on an encoding of them (0, 1, 2 standing
         for -1, 0, 1) or has no `classes_`.
+    y : array-like of shape (n_rows,), optional
+        Labels of X's rows. An estimator that agrees with them no more often than by chance, or clearly more often once
+        two columns are exchanged, is refused: one that was fitted on an array knows no names, and the order of X's
+        columns is all that says which is which.
+    predictions : array-like of shape (n_rows,), optional
+        What the estimator's own `predict` answered for X's rows, which is then compared; it says more than `y`.
     signature, input_example, metadata, pip_requirements, extra_pip_requirements, code_paths
         As in `mlflow.pyfunc.log_model`. Defaults: a signature and an example made from `X`, and the requirements that
         rebuild the environment, our own wheel among them.
@@ -178,7 +192,7 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
     identifiers = options.get("identifiers") or ()
     code_paths = _checked_code_paths(options.get("code_paths"))
     tolerance = checked_tolerance(options.get("tolerance", TOLERANCE))
-    checked_estimator(estimator)
+    checked_estimator(estimator, options.get("classes"))
     if can_compile(estimator):
         compile_child.start()  # it imports the converters while the estimator is checked and written
     given, twin = estimator, _twin(estimator, backend, serialization)
@@ -194,6 +208,10 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
     except ValueError as e:
         raise NotLoggableError(f"{type(estimator).__name__} cannot be logged with this sample: {e}.") from e
     answers = Reference.of(estimator, X, spec, classes, "gpu" if gpu_only else "cpu")
+    refuse_positions(given, answers.scores)
+    check_column_order(answers, len(X), options.get("y"), options.get("predictions"))
+    if serialization == "skops":
+        estimator = without_training_parts(estimator)  # what is written is compared with the answers of the whole one
     if twin is not None and not gpu_only:
         checked_twin(given, answers)
     spec = within_float32(spec, answers)
@@ -211,7 +229,7 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
             manifest = artifact.Manifest(
                 format=artifact.FORMAT,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                estimator=qualified_name(type(given)),
+                estimator=qualified_name(type(estimator if twin is None else given)),
                 serialization=serialization,
                 files={file.name: artifact.digest(file)},
                 code={path.name: artifact.digest(path) for path in (ENTRY, own_wheel)},

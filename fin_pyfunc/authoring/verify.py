@@ -45,6 +45,8 @@ class Reference:
     scores: Scores
     spec: FeatureSpec
     estimator: Any
+    #: where in the sample the rows are
+    positions: Sequence[int]
     device: Literal["cpu", "gpu"] = "cpu"
 
     @classmethod
@@ -63,10 +65,11 @@ class Reference:
         NotLoggableError
             It fails on its own training rows.
         """
-        rows = X.iloc[np.unique(np.linspace(0, len(X) - 1, TABLE_ROWS, dtype=int))]
+        positions = np.unique(np.linspace(0, len(X) - 1, TABLE_ROWS, dtype=int)).tolist()
+        rows = X.iloc[positions]
         with single_threaded(estimator):
             scores = _asked(estimator, rows[spec.names], spec, classes, device)
-        return cls(rows, scores, spec, estimator, device)
+        return cls(rows, scores, spec, estimator, positions, device)
 
     @property
     def has_proba(self) -> bool:

@@ -48,6 +48,12 @@ def build(folder: Path) -> Path:
         b"Wheel-Version: 1.0\nGenerator: fin_pyfunc\nRoot-Is-Purelib: true\nTag: py3-none-any\nBuild: 1\n"
     )
     files[f"{info}/entry_points.txt"] = (installed.read_text("entry_points.txt") or "").encode()
+    for license_file in installed.metadata.get_all("License-File") or ():
+        # where core metadata 2.4 (PEP 639) puts it, and where older setuptools does
+        for arcname in (f"licenses/{license_file}", license_file):
+            if (text := installed.read_text(arcname)) is not None:
+                files[f"{info}/{arcname}"] = text.encode()
+                break
     record = "".join(f"{arcname},sha256={_digest(content)},{len(content)}\n" for arcname, content in files.items())
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -13,11 +13,12 @@ from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.forms import open_forms
 from fin_pyfunc.model.backends.native import LazyNative, NativeBackend
 from fin_pyfunc.model.choice import nearest
-from fin_pyfunc.model.decision import Decisions, Thresholds
+from fin_pyfunc.model.decision import Decisions, Label, Probabilities, Thresholds
 from fin_pyfunc.model.device import gpu_refusal
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, BackendError
 from fin_pyfunc.model.features import FeatureSpec, Table
+from fin_pyfunc.model.frames import as_frame
 from fin_pyfunc.model.plan import Plan
 from fin_pyfunc.model.sampling import sample
 
@@ -125,7 +126,8 @@ class Classifier:
         Parameters
         ----------
         model_input : DataFrame of shape (n_rows, n_features)
-            Columns in any order; identifiers and, by default, further columns are ignored.
+            Of pandas, or a table with `to_pandas`, such as Polars'; the answer is of pandas. Columns in any order;
+            identifiers and, by default, further columns are ignored.
         params : dict, optional
             ``{"return_proba": bool}``; default True.
 
@@ -142,10 +144,45 @@ class Classifier:
         ScoringError
             The estimator itself failed.
         """
-        if not isinstance(model_input, pd.DataFrame):
+        frame = as_frame(model_input)
+        if frame is None:
             raise TypeError(f"predict takes a DataFrame, one column a feature, not {type(model_input).__name__}")
         return_proba = bool((params or {}).get("return_proba", True))
-        return self.decide_frame(model_input).frame(return_proba, model_input.index)
+        return self.decide_frame(frame).frame(return_proba, frame.index)
+
+    def predict_proba(self, model_input: pd.DataFrame) -> Probabilities:
+        """Probabilities of the classes, as scikit-learn's classifiers answer them.
+
+        Parameters
+        ----------
+        model_input
+            As in `predict`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes), float64
+            Columns in the order of `classes_`.
+
+        Raises
+        ------
+        AttributeError
+            The model has no probabilities.
+        FeatureError, ScoringError
+        """
+        frame = as_frame(model_input)
+        if frame is None:
+            raise TypeError(f"predict_proba takes a DataFrame, one column a feature, not {type(model_input).__name__}")
+        probabilities = self.decide_frame(frame).scores.probabilities
+        if probabilities is None:
+            raise AttributeError("the model has no probabilities: its estimator has no predict_proba.")
+        return probabilities
+
+    @property
+    def classes_(self) -> list[Label]:
+        """Labels in the column order of `predict_proba`."""
+        if self.manifest is None:
+            raise AttributeError("the model was not logged by fin_pyfunc, so its classes are not known.")
+        return self.manifest.classes
 
     def predict_one(self, features: Mapping[str, Any], return_proba: bool = True) -> dict[str, Any]:
         """Classify one row.

@@ -134,13 +134,18 @@ class Decisions:
         The probability columns are left out when `return_proba` is false or the model has none.
         """
         p = self.scores.probabilities if return_proba else None
-        columns: dict[str, Any] = {"prediction": _labels(self.scores.classes)[self.scores.index]}
+        columns: dict[str, Any] = {"prediction": _column(_labels(self.scores.classes)[self.scores.index], index)}
         if p is not None:
             columns["probability"] = self.chosen
-        columns["confidence"] = np.asarray(self.confidences, dtype=object)
+        columns["confidence"] = _column(np.asarray(self.confidences, dtype=object), index)
         if p is not None:
             columns |= {f"probability_{name}": p[:, i] for i, name in enumerate(label_names(self.scores.classes))}
         return pd.DataFrame(columns, index=index)
+
+
+def _column(values: np.ndarray[Any, Any], index: pd.Index[Any] | None) -> Any:
+    """Text as objects: pandas 3 makes its own dtype of it, which MLServer does not know."""
+    return pd.Series(values, index, dtype=object) if values.dtype.kind in "OU" else values
 
 
 def _labels(classes: Sequence[Label]) -> np.ndarray[Any, Any]:

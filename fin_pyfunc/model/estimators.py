@@ -62,6 +62,7 @@ TRUSTED_TYPES = frozenset(
             f"sklearn.gaussian_process.kernels.{kernel}"
             for kernel in ("ConstantKernel", "Matern", "Product", "RBF", "RationalQuadratic", "Sum", "WhiteKernel")
         ),
+        "sklearn.impute._iterative._ImputerTriplet",
         "sklearn.metrics._scorer._PassthroughScorer",
         *(f"sklearn.model_selection._split.{name}" for name in ("KFold", "StratifiedKFold", "TimeSeriesSplit")),
         "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",

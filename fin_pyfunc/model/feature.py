@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
@@ -21,6 +22,7 @@ MAX_DTYPE = 128
 MISSING: Any = object()
 #: Kinds that a float64 matrix can hold.
 NUMERIC = frozenset({"number", "integer", "boolean"})
+_SPARSE = re.compile(r"Sparse\[(?P<of>\w{1,9}), (?P<fill>[-+.\w]{1,25})\]", re.ASCII)
 _JSON_NAMES = {bool: "a boolean", str: "text", dict: "an object", list: "a list", int: "a number", float: "a number"}
 
 
@@ -43,6 +45,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Whether the training sample had missing values.
     categories : list, optional
         The known values of a "category", in training order.
+    ordered : bool, default False
+        Whether a "category" was of ordered values in training.
     none_is_null : bool, default False
         The training data marked missing text with None rather than NaN (encoders tell the two apart).
     optional : bool, default False
@@ -56,6 +60,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     dtype: str
     nullable: bool = False
     categories: list[str | int | float | bool] | None = None
+    ordered: bool = False
     none_is_null: bool = False
     optional: bool = False
     single: bool = False
@@ -64,7 +69,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         try:
             if "dateutil" in self.dtype or len(self.dtype) > MAX_DTYPE:
                 raise ValueError
-            pd.api.types.pandas_dtype(self.dtype)
+            self.pandas_dtype  # noqa: B018
             if self.kind in NUMERIC:
                 self.limits  # noqa: B018 - a dtype that holds no such number has none
         except (TypeError, ValueError) as e:
@@ -90,11 +95,20 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return None if self.none_is_null else math.nan
 
     @cached_property
+    def pandas_dtype(self) -> Any:
+        """The dtype itself; pandas reads no name of a sparse one whose fill value is not the usual one."""
+        sparse = _SPARSE.fullmatch(self.dtype)
+        if sparse is None:
+            return pd.api.types.pandas_dtype(self.dtype)
+        fill: Any = {"True": True, "False": False}.get(sparse["fill"])
+        return pd.SparseDtype(np.dtype(sparse["of"]), float(sparse["fill"]) if fill is None else fill)
+
+    @cached_property
     def limits(self) -> tuple[float, float]:
         """The least and the greatest number that the training dtype holds, both exact in float64."""
         if self.kind == "boolean":
             return 0.0, 1.0
-        dtype: Any = pd.api.types.pandas_dtype(self.dtype)
+        dtype = self.pandas_dtype
         dtype = getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype))  # nullable, Arrow's and sparse dtypes
         if self.kind == "integer":
             bounds = np.iinfo(dtype)
@@ -145,12 +159,11 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def restore(self, values: Any, index: pd.Index[Any] | None = None) -> pd.Series[Any]:
         """Checked values as a Series of the dtype the estimator was trained on."""
         if self.kind == "category":
-            return pd.Series(pd.Categorical(values, categories=self.categories), index=index)
+            return pd.Series(pd.Categorical(values, categories=self.categories, ordered=self.ordered), index=index)
         if self.kind == "any":
             return pd.Series(values, index=index)
         series = pd.Series(values, index=index, dtype=object if self.kind == "string" else None)
-        dtype: Any = self.dtype  # a pandas dtype's name, which the stubs know only as literals
-        return series if str(series.dtype) == dtype else series.astype(dtype)
+        return series if str(series.dtype) == self.dtype else series.astype(self.pandas_dtype)
 
 
 def _number(feature: Feature, value: Any) -> float:
@@ -206,7 +219,14 @@ def infer_feature(name: str, column: pd.Series[Any]) -> Feature:
         categories = dtype.categories.tolist()
         if not all(isinstance(c, str | int | float | bool) for c in categories):
             raise ValueError(f"column {name!r} has categories that JSON cannot carry: use text or numbers")
-        return Feature(name=name, kind="category", dtype="category", nullable=null, categories=categories)
+        return Feature(
+            name=name,
+            kind="category",
+            dtype="category",
+            nullable=null,
+            categories=categories,
+            ordered=bool(dtype.ordered),
+        )
     if types.is_bool_dtype(dtype):
         return Feature(name=name, kind="boolean", dtype=str(dtype), nullable=null)
     if types.is_integer_dtype(dtype):

@@ -185,8 +185,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return pd.Index(self.names)
 
     @cached_property
-    def _casts(self) -> dict[str, str]:
-        return {feature.name: feature.dtype for feature in self.features if feature.dtype != "float64"}
+    def _casts(self) -> dict[str, Any]:
+        return {feature.name: feature.pandas_dtype for feature in self.features if feature.dtype != "float64"}
 
     def _frame(self, columns: Mapping[str, Any], index: pd.Index[Any] | None = None) -> pd.DataFrame:
         series = {f.name: f.restore(columns[f.name], index) for f in self.features}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,8 @@ from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.model_folder import OWN_FOLDER, ModelFolder, classify
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 from fin_pyfunc.serving.snapshot import Snapshot
+
+logger = logging.getLogger("fin_pyfunc.server")
 
 _EXECUTABLE = (
     "This model is more than data ({}), and 'deployment.api.models.trust' does not let such a one be loaded from "
@@ -115,6 +118,12 @@ def opened(
     folder = classify(snapshot, resolved.kind)
     if is_data and folder.runs_code is not None:
         raise ModelForbiddenError(_PICKLE if folder.is_bare else _EXECUTABLE.format(folder.runs_code))
+    if _forgets_missing(folder):
+        logger.info(
+            "%s: MLflow's file of an XGBClassifier does not hold its missing=, so NaN and null stand for missing "
+            "values, whatever did in training; log it with fin_pyfunc.log_model if that was another value",
+            resolved.model_id,
+        )
     made = None
     # under `environment: model` an estimator wants the libraries it was fitted with, even where it is data
     is_elsewhere = isolation is not None and isolation.has_environments and not is_data and not folder.is_bare
@@ -191,6 +200,14 @@ def _open_here(folder: ModelFolder, backend: str | None) -> _Opened:
         estimator = estimators.load_file(folder.data_file, folder.form)
         return _Opened(from_estimator(estimator, None, backend), None)
     return _Opened(*in_process.open_pyfunc(folder, _signed(folder), backend))
+
+
+def _forgets_missing(folder: ModelFolder) -> bool:
+    """Whether `mlflow.xgboost` wrote an estimator, of which XGBoost's own format keeps the trees alone."""
+    if folder.form != "pyfunc":
+        return False
+    flavor = ((artifact.mlmodel(folder.path) or {}).get("flavors") or {}).get("xgboost")
+    return isinstance(flavor, dict) and str(flavor.get("model_class")).startswith("xgboost.sklearn.")
 
 
 def _onnx(folder: ModelFolder, backend: str | None) -> Classifier:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import mlflow
 import pytest
 from click.testing import CliRunner
@@ -23,6 +24,19 @@ def test_every_help_has_an_example(name: str) -> None:
     result = CliRunner().invoke(cli, [*([name] if name else []), "--help"])
     assert result.exit_code == 0
     assert re.search(r"Example: fin-pyfunc \w+", result.output)
+
+
+@pytest.mark.parametrize("name", ["", *(name for name in cli.commands if isinstance(cli.commands[name], click.Group))])
+def test_no_summary_of_a_command_is_cut_short(name: str) -> None:
+    result = CliRunner().invoke(cli, [*([name] if name else []), "--help"], terminal_width=80)
+    summaries = " ".join(result.output.partition("Commands:\n")[2].split())
+    assert "..." not in summaries
+    group = cli.commands[name] if name else cli
+    assert isinstance(group, click.Group)
+    for command in group.commands.values():
+        assert command.help is not None
+        assert " ".join(command.help.split()).startswith(command.short_help or "?")
+        assert command.short_help in summaries
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:

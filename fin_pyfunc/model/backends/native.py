@@ -53,6 +53,8 @@ class NativeBackend:
         self._classes = list(own if classes is None else classes)
         #: the estimator's own label of each column, which `classes` may rename
         self._position = {label: i for i, label in enumerate(own or self._classes)}
+        if not own and not any(i in self._position for i in range(len(self._classes))):
+            self._position |= {i: i for i in range(len(self._classes))}  # an object without labels may count columns
         self._has_proba = has_proba(estimator)
         self._wants_names = hasattr(estimator, "feature_names_in_") or not hasattr(estimator, "n_features_in_")
         self._gap = gap(estimator, self._wants_names) if self._has_proba else None
@@ -189,7 +191,8 @@ def labels_of(estimator: Any) -> list[Label]:
     classes = getattr(estimator, "classes_", None)
     if isinstance(classes, list | tuple):  # of several outputs, each its own array
         return [label.tolist() if isinstance(label, np.ndarray | np.generic) else label for label in classes]
-    return [] if classes is None else np.asarray(to_host(classes)).tolist()
+    labels = [] if classes is None else np.asarray(to_host(classes)).tolist()
+    return labels if isinstance(labels, list) else []
 
 
 def has_proba(estimator: Any) -> bool:
@@ -211,8 +214,13 @@ def single_threaded(estimator: Any) -> Iterator[None]:
 
 
 def _parallel_parts(estimator: Any) -> list[Any]:
-    """The estimator and what it holds, as far as it has `n_jobs`; get_params does not name the parts made by fit."""
-    parts, seen, pending = [], set(), [estimator]
+    """The estimator and what it holds, as far as it has `n_jobs`."""
+    return [part for part in parts_of(estimator) if "n_jobs" in vars(part) and hasattr(part, "set_params")]
+
+
+def parts_of(estimator: Any) -> Iterator[Any]:
+    """The estimator and the estimators that it holds; get_params does not name the parts made by fit."""
+    seen, pending = set(), [estimator]
     while pending:
         part = pending.pop()
         if id(part) in seen:
@@ -222,12 +230,11 @@ def _parallel_parts(estimator: Any) -> list[Any]:
             pending += part
         elif isinstance(part, dict):
             pending += part.values()
-        elif hasattr(part, "__dict__") and not isinstance(part, type) and _may_hold_parts(part):
-            if "n_jobs" in vars(part) and hasattr(part, "set_params"):
-                parts.append(part)
+        elif hasattr(part, "__dict__") and not isinstance(part, type) and may_hold_parts(part):
+            yield part
             pending += vars(part).values()
-    return parts
 
 
-def _may_hold_parts(part: Any) -> bool:
+def may_hold_parts(part: Any) -> bool:
+    """Whether an object is an estimator, or one of scikit-learn's that may hold some."""
     return hasattr(part, "get_params") or type(part).__module__.startswith("sklearn.")

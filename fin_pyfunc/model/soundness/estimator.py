@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.model.soundness.trees import check_trees, forged
+from fin_pyfunc.model.splines import restore_splines
 
 #: Rows of a bitset of 256 categories, as HistGradientBoosting has them.
 _BITSET_WORDS = 8
@@ -287,6 +288,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "sklearn.neighbors._classification.KNeighborsClassifier": ("_fit_X", _check_labels),
     "sklearn.neighbors._classification.RadiusNeighborsClassifier": ("_fit_X", _check_labels),
     "sklearn.preprocessing._encoders.OneHotEncoder": ("categories_", _check_one_hot),
+    "sklearn.preprocessing._polynomial.SplineTransformer": ("bsplines_", restore_splines),
     "sklearn.svm._base.BaseLibSVM": ("support_vectors_", _check_support_vectors),
     "scipy.sparse._base._spbase": ("shape", _check_sparse),
 }  # fmt: skip
