@@ -1,0 +1,91 @@
+"""Check every model of the zoo, and write docs/models.md; the exit status is 1 where one is wrong or has crashed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ |= {
+    name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if name not in os.environ
+}  # before anything starts threads: each case has a process
+os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": "sqlite:////dev/null/none.db"}
+
+import msgspec
+
+if TYPE_CHECKING:
+    from tests.zoo.case import Case, Outcome
+
+MODULES = ("classifiers", "transformers", "pipelines", "boosting", "further", "refused")
+
+
+def all_cases() -> list[Case]:
+    """Every case, in the order of the page."""
+    return [case for name in MODULES for case in import_module(f"tests.zoo.{name}").cases()]
+
+
+def here(cases: list[Case]) -> list[Case]:
+    """Those whose library is installed here."""
+    from tests.zoo.further import PACKAGES
+
+    return [case for case in cases if find_spec(PACKAGES.get(case.group, "sklearn")) is not None]
+
+
+def prepare() -> None:
+    """Import what every case needs, and start the process that compiles, before anything is forked."""
+    from fin_pyfunc.authoring import compile_child, requirements
+    from fin_pyfunc.host import fork_server
+
+    logging.disable(logging.ERROR)
+    fork_server.CONVERTERS = (*fork_server.CONVERTERS, "tests.zoo.brief_timing")
+    compile_child.start()
+    for module in (
+        "mlflow.pyfunc", "skops.io", "onnxruntime", "treelite", "lightgbm", "xgboost", "fin_pyfunc.authoring.log",
+        "tests.zoo.check", "fin_pyfunc.model.wrapper", "fin_pyfunc.model.backends.forms",
+    ):  # fmt: skip
+        import_module(module)
+    requirements._installed()
+
+
+def run(cases: list[Case], n_processes: int) -> list[Outcome]:
+    """Check cases, saying how far it is; in their own order."""
+    from tests.zoo.pool import outcomes
+
+    found, started = {}, time.monotonic()
+    for outcome in outcomes(cases, n_processes):
+        found[outcome.group, outcome.name, outcome.data] = outcome
+        if outcome.verdict in ("wrong", "crashed"):
+            sys.stderr.write(f"\r{outcome.verdict}: {outcome.group} / {outcome.name} / {outcome.data}: {outcome.says}\n")
+        sys.stderr.write(f"\r{len(found)} of {len(cases)}, {time.monotonic() - started:.0f} s ")
+        sys.stderr.flush()
+    sys.stderr.write("\n")
+    return [found[case.group, case.name, case.data] for case in cases]
+
+
+def main() -> None:
+    """Check, write, and say what is wrong."""
+    given = _options()
+    cases = [case for case in here(all_cases()) if any(text in case.key for text in given.only)]
+    prepare()
+    found = run(cases, given.processes)
+    if given.json is not None:
+        given.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    sys.exit(any(outcome.verdict in ("wrong", "crashed") for outcome in found))
+
+
+def _options() -> argparse.Namespace:
+    options = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
+    options.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="cases whose name has one of these")
+    options.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+    options.add_argument("--json", type=Path, metavar="FILE", help="where to write every outcome")
+    return options.parse_args()
+
+
+if __name__ == "__main__":
+    main()

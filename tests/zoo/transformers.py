@@ -1,0 +1,115 @@
+"""Every transformer of scikit-learn, before a linear model and before a forest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tests.zoo.case import Case, Fit, fitting, forest, linear, piped, sk
+from tests.zoo.classifiers import every
+
+GROUP = "Transformers of scikit-learn, before a logistic regression and before a random forest"
+#: What takes no table of features, and what it is for.
+NOT_FOR_FEATURES = {
+    "DictVectorizer": "takes dicts",
+    "KernelCenterer": "takes a matrix of kernel values",
+    "LabelBinarizer": "encodes labels",
+    "LabelEncoder": "encodes labels",
+    "MultiLabelBinarizer": "encodes labels",
+    "PatchExtractor": "takes images",
+}
+#: Classifiers that transform, too; they are in their own list.
+CLASSIFIERS = {"StackingClassifier", "VotingClassifier"}
+#: Regressors that combine others; what they transform to is their members' predictions.
+_REGRESSORS = {"StackingRegressor", "VotingRegressor"}
+SMALL: dict[str, Any] = {"n_estimators": 8, "random_state": 0}
+GIVEN: dict[str, dict[str, Any]] = {
+    "BernoulliRBM": {"n_iter": 3},
+    "Birch": {"n_clusters": None, "threshold": 0.3},
+    "BisectingKMeans": {"n_clusters": 4},
+    "CCA": {"n_components": 1},
+    "DictionaryLearning": {"n_components": 3, "max_iter": 20},
+    "FastICA": {"max_iter": 1000, "tol": 1e-2},
+    "FeatureHasher": {"n_features": 16, "input_type": "string"},
+    "GenericUnivariateSelect": {"mode": "k_best", "param": 3},
+    "HashingVectorizer": {"n_features": 16},
+    "Isomap": {"n_components": 2},
+    "KernelPCA": {"kernel": "rbf", "n_components": 3},
+    "KBinsDiscretizer": {"quantile_method": "averaged_inverted_cdf"},
+    "KMeans": {"n_clusters": 4},
+    "LatentDirichletAllocation": {"n_components": 3, "max_iter": 5},
+    "LocallyLinearEmbedding": {"n_components": 2},
+    "MiniBatchDictionaryLearning": {"n_components": 3, "max_iter": 20},
+    "MiniBatchKMeans": {"n_clusters": 4},
+    "MiniBatchNMF": {"n_components": 3},
+    "MiniBatchSparsePCA": {"n_components": 2, "max_iter": 20},
+    "NeighborhoodComponentsAnalysis": {"max_iter": 10},
+    "NMF": {"n_components": 3, "max_iter": 500},
+    "Nystroem": {"n_components": 10},
+    "OneHotEncoder": {"handle_unknown": "ignore"},
+    "OrdinalEncoder": {"handle_unknown": "use_encoded_value", "unknown_value": -1},
+    "PLSCanonical": {"n_components": 1},
+    "PLSSVD": {"n_components": 1},
+    "QuantileTransformer": {"n_quantiles": 50},
+    "RFE": {"n_features_to_select": 3},
+    "RFECV": {"cv": 2},
+    "RadiusNeighborsTransformer": {"radius": 3.0},
+    "SelectFdr": {"alpha": 0.9},
+    "SelectFpr": {"alpha": 0.9},
+    "SelectFwe": {"alpha": 0.9},
+    "SelectKBest": {"k": 3},
+    "SelectPercentile": {"percentile": 60},
+    "SequentialFeatureSelector": {"n_features_to_select": 3, "cv": 2},
+    "SkewedChi2Sampler": {"n_components": 10},
+    "SparsePCA": {"n_components": 2, "max_iter": 20},
+    "SplineTransformer": {"n_knots": 4},
+    "VarianceThreshold": {"threshold": 1e-9},
+}
+ON: dict[str, str] = {
+    "AdditiveChi2Sampler": "positive", "HashingVectorizer": "headlines", "FeatureHasher": "headlines",
+    "LatentDirichletAllocation": "positive", "MiniBatchNMF": "positive", "MissingIndicator": "gaps",
+    "NMF": "positive", "SimpleImputer": "gaps", "KNNImputer": "gaps", "IterativeImputer": "gaps",
+    "SkewedChi2Sampler": "positive", "OneHotEncoder": "counts", "OrdinalEncoder": "counts", "TargetEncoder": "counts",
+}  # fmt: skip
+_SELECTING = {"RFE", "RFECV", "SelectFromModel", "SequentialFeatureSelector"}
+
+
+def _transformer(name: str, kind: type) -> Any:
+    given = GIVEN.get(name, {})
+    if name in _SELECTING:
+        return kind(sk("linear_model.LogisticRegression", max_iter=200), **given)
+    if name in _REGRESSORS:
+        return kind([("linear", sk("linear_model.Ridge")), ("tree", sk("tree.DecisionTreeRegressor", max_depth=2))])
+    if name == "ColumnTransformer":
+        return kind([("scaled", sk("preprocessing.StandardScaler"), ["bid", "imbalance"])], remainder="passthrough")
+    if name == "FeatureUnion":
+        return kind([("scaled", sk("preprocessing.StandardScaler")), ("pca", sk("decomposition.PCA", n_components=2))])
+    if name == "FunctionTransformer":
+        return kind(np.abs)
+    if name == "SparseCoder":
+        return kind(np.eye(5))
+    if name == "IsotonicRegression":
+        return sk("compose.ColumnTransformer", transformers=[("isotonic", kind(out_of_bounds="clip"), ["imbalance"])])
+    if name in ("HashingVectorizer", "FeatureHasher"):
+        column = ["headline"] if name == "FeatureHasher" else "headline"
+        rest = ["imbalance", "spread"]
+        return sk("compose.ColumnTransformer", transformers=[("text", kind(**given), column), ("n", "passthrough", rest)])
+    plain = kind()
+    small = {option: value for option, value in SMALL.items() if option in plain.get_params()}
+    return plain.set_params(**small, **given)
+
+
+def cases() -> Iterator[Case]:
+    """Each before a logistic regression and before a random forest."""
+    for name, kind in every("transformer").items():
+        if name in NOT_FOR_FEATURES or name in CLASSIFIERS:
+            continue
+        table = ON.get(name, "numbers")
+        yield Case(GROUP, name, _before(linear, name, kind), table, variant="linear")
+        yield Case(GROUP, name, _before(forest, name, kind), table, variant="forest")
+
+
+def _before(last: Callable[[], Any], name: str, kind: type) -> Fit:
+    return fitting(lambda: piped(_transformer(name, kind), last()))
