@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from importlib import import_module
 from importlib.util import find_spec
@@ -61,28 +63,53 @@ def run(cases: list[Case], n_processes: int) -> list[Outcome]:
     for outcome in outcomes(cases, n_processes):
         found[outcome.group, outcome.name, outcome.data] = outcome
         if outcome.verdict in ("wrong", "crashed"):
-            sys.stderr.write(f"\r{outcome.verdict}: {outcome.group} / {outcome.name} / {outcome.data}: {outcome.says}\n")
+            sys.stderr.write(
+                f"\r{outcome.verdict}: {outcome.group} / {outcome.name} / {outcome.data}: {outcome.says}\n"
+            )
         sys.stderr.write(f"\r{len(found)} of {len(cases)}, {time.monotonic() - started:.0f} s ")
         sys.stderr.flush()
     sys.stderr.write("\n")
     return [found[case.group, case.name, case.data] for case in cases]
 
 
+def elsewhere(cases: list[Case], python: str, n_processes: int) -> list[Outcome]:
+    """Check cases whose libraries are in another environment, by its interpreter."""
+    from tests.zoo.case import Outcome
+
+    with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
+        file = Path(folder, "outcomes.json")
+        groups = sorted({case.group for case in cases})
+        command = [python, "-m", "tests.zoo", "--processes", str(n_processes), "--json", str(file), "--only", *groups]
+        subprocess.run(command, check=False)
+        return msgspec.json.decode(file.read_bytes(), type=list[Outcome])
+
+
 def main() -> None:
     """Check, write, and say what is wrong."""
+    from tests.zoo.page import PAGE, page
+
     given = _options()
-    cases = [case for case in here(all_cases()) if any(text in case.key for text in given.only)]
+    cases = [case for case in all_cases() if any(text in case.key for text in given.only or [""])]
+    ours = here(cases)
     prepare()
-    found = run(cases, given.processes)
+    found = run(ours, given.processes)
+    if given.further is not None:
+        found += elsewhere([case for case in cases if case not in ours], given.further, given.processes)
     if given.json is not None:
         given.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    if not given.only:
+        order = list(dict.fromkeys(case.group for case in cases))
+        PAGE.write_text(page(found, order, PAGE.read_text("utf-8") if PAGE.exists() else ""), "utf-8")
     sys.exit(any(outcome.verdict in ("wrong", "crashed") for outcome in found))
 
 
 def _options() -> argparse.Namespace:
     options = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
-    options.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="cases whose name has one of these")
+    options.add_argument("--only", nargs="+", metavar="TEXT", help="cases whose name has one of these; writes no page")
     options.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+    options.add_argument(
+        "--further", metavar="PYTHON", help="interpreter of an environment with CatBoost, imbalanced-learn, InterpretML"
+    )
     options.add_argument("--json", type=Path, metavar="FILE", help="where to write every outcome")
     return options.parse_args()
 

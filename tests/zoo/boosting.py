@@ -153,7 +153,9 @@ def _xgboost_cases() -> Iterator[Case]:
     yield case("XGBClassifier(scale_pos_weight=3)", classes=(0, 1), scale_pos_weight=3)
     yield case("XGBClassifier(base_score=0.3)", classes=(0, 1), base_score=0.3)
     yield case("XGBClassifier(enable_categorical=True)", "categories", enable_categorical=True)
-    yield case("XGBClassifier(enable_categorical=True)", "categories", (0, 1), enable_categorical=True, max_cat_to_onehot=2)
+    yield case(
+        "XGBClassifier(enable_categorical=True)", "categories", (0, 1), enable_categorical=True, max_cat_to_onehot=2
+    )
     for objective in ("binary:logitraw", "binary:hinge", "reg:logistic", "count:poisson"):
         yield case(f"XGBClassifier(objective={objective})", classes=(0, 1), objective=objective)
     yield case("XGBClassifier(objective=multi:softmax)", objective="multi:softmax")
@@ -173,18 +175,40 @@ def _xgboost_cases() -> Iterator[Case]:
 def _around(make: Any, classes: Any = THREE) -> Iterator[tuple[str, Fit, str, Any]]:
     """Within what people put around a booster."""
     name = type(make()).__name__
-    yield f"StandardScaler, {name}", fitting(lambda: piped(sk("preprocessing.StandardScaler"), make())), "numbers", classes
+    yield (
+        f"StandardScaler, {name}",
+        fitting(lambda: piped(sk("preprocessing.StandardScaler"), make())),
+        "numbers",
+        classes,
+    )
     yield f"SimpleImputer, {name}", fitting(lambda: piped(sk("impute.SimpleImputer"), make())), "gaps", classes
-    yield (f"ColumnTransformer(one-hot), {name}", fitting(lambda: piped(_one_hot(), make())), "text and numbers", classes)
-    yield (f"Calibrated({name}, isotonic)",
-           fitting(lambda: sk("calibration.CalibratedClassifierCV", make(), method="isotonic", cv=2)), "numbers", classes)  # fmt: skip
+    yield (
+        f"ColumnTransformer(one-hot), {name}",
+        fitting(lambda: piped(_one_hot(), make())),
+        "text and numbers",
+        classes,
+    )
+    yield (
+        f"Calibrated({name}, isotonic)",
+        fitting(lambda: sk("calibration.CalibratedClassifierCV", make(), method="isotonic", cv=2)),
+        "numbers",
+        classes,
+    )
     yield (f"Voting(soft, {name}, LogisticRegression)",
            fitting(lambda: sk("ensemble.VotingClassifier", [("b", make()), ("l", linear())], voting="soft")),
            "numbers", classes)  # fmt: skip
-    yield (f"Stacking({name}, LogisticRegression)",
-           fitting(lambda: sk("ensemble.StackingClassifier", [("b", make()), ("l", linear())], cv=2)), "numbers", classes)  # fmt: skip
-    yield (f"GridSearchCV({name})",
-           fitting(lambda: sk("model_selection.GridSearchCV", make(), {"max_depth": [2, 3]}, cv=2)), "numbers", classes)  # fmt: skip
+    yield (
+        f"Stacking({name}, LogisticRegression)",
+        fitting(lambda: sk("ensemble.StackingClassifier", [("b", make()), ("l", linear())], cv=2)),
+        "numbers",
+        classes,
+    )
+    yield (
+        f"GridSearchCV({name})",
+        fitting(lambda: sk("model_selection.GridSearchCV", make(), {"max_depth": [2, 3]}, cv=2)),
+        "numbers",
+        classes,
+    )
     yield (f"OneVsRest({name})", fitting(lambda: sk("multiclass.OneVsRestClassifier", make())), "numbers", classes)
 
 
@@ -205,4 +229,3 @@ def _regressor(module: str, name: str) -> Fit:
 
 def _named(name: str, options: dict[str, Any]) -> str:
     return f"{name}({', '.join(f'{option}={value}' for option, value in options.items())})"
-

@@ -25,8 +25,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "RadiusNeighborsClassifier": {"radius": 3.0},
     "TunedThresholdClassifierCV": {"cv": 2},
 }
-#: Tables that each classifier is trained on, but those below: three classes and two, and the dtypes that people have.
-TABLES = ("numbers", "float32", "NumPy array")
+#: Tables that each classifier is trained on with three classes, but for those below.
+TABLES = ("numbers", "float32")
 #: Classifiers that take no numbers below zero, or whole numbers alone.
 ON: dict[str, str] = {"CategoricalNB": "counts", "ComplementNB": "positive", "MultinomialNB": "positive"}
 #: What must be given another estimator.
@@ -68,7 +68,7 @@ def _outputs(kind: type) -> Fit:
 
 
 def cases() -> Iterator[Case]:
-    """Each on three classes and on two, on float32, on a NumPy array, and with gaps where it takes them."""
+    """Each on three classes, on float32, on a NumPy array of two classes, and with gaps where it takes them."""
     from sklearn.utils import get_tags
 
     for name, kind in every("classifier").items():
@@ -79,7 +79,8 @@ def cases() -> Iterator[Case]:
         tables = (ON[name],) if name in ON else TABLES
         if name not in TWO_ONLY:
             yield from (Case(GROUP, name, fit, table, many) for table in tables)
-        yield Case(GROUP, name, fit, tables[0], (0, 1) if name in CODES_ONLY else TWO)
+        two = (0, 1) if name in CODES_ONLY else TWO
+        yield Case(GROUP, name, fit, ON.get(name, "NumPy array"), two)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if name not in TWO_ONLY and get_tags(made(kind)).input_tags.allow_nan and name not in AROUND:

@@ -16,7 +16,9 @@ Array = np.ndarray[Any, Any]
 _HALVINGS = 60
 
 
-def edges(ask: Callable[[Array], Array], rows: Array, columns: list[int], n: int, seed: int = 0) -> list[tuple[int, float]]:
+def edges(
+    ask: Callable[[Array], Array], rows: Array, columns: list[int], n: int, seed: int = 0
+) -> list[tuple[int, float]]:
     """Values of single features beside which the answer changes most.
 
     Parameters

@@ -9,6 +9,9 @@ from tests.zoo.case import THREE, TWO, Case, Fit, fitting, forest, linear, sk
 
 CATBOOST, IMBALANCED, INTERPRET = "CatBoost", "imbalanced-learn", "InterpretML"
 #: By heading, the package that its models need.
+_ENSEMBLES = (
+    "BalancedBaggingClassifier", "BalancedRandomForestClassifier", "EasyEnsembleClassifier", "RUSBoostClassifier",
+)  # fmt: skip
 PACKAGES = {CATBOOST: "catboost", IMBALANCED: "imblearn", INTERPRET: "interpret"}
 
 
@@ -22,7 +25,6 @@ def catboost(**options: Any) -> Any:
 
 def _categories(X: Any, y: Any) -> Any:
     return catboost(cat_features=["venue", "hour"]).fit(X, y)
-
 
 
 def _sampled(sampler: str, last: Any) -> Fit:
@@ -77,12 +79,15 @@ def cases() -> Iterator[Case]:
     ):  # fmt: skip
         name = ", ".join(f"{option}={value}" for option, value in options.items())
         yield Case(CATBOOST, f"CatBoostClassifier({name})", fitting(lambda o=options: catboost(**o)))
-    yield Case(CATBOOST, "Calibrated(CatBoost, isotonic)",
-               fitting(lambda: sk("calibration.CalibratedClassifierCV", catboost(), method="isotonic", cv=2)))  # fmt: skip
+    yield Case(
+        CATBOOST,
+        "Calibrated(CatBoost, isotonic)",
+        fitting(lambda: sk("calibration.CalibratedClassifierCV", catboost(), method="isotonic", cv=2)),
+    )
     for sampler, last in (("SMOTE", forest), ("SMOTE", linear), ("RandomUnderSampler", forest)):
         name = f"imblearn Pipeline(StandardScaler, {sampler}, {type(last()).__name__})"
         yield Case(IMBALANCED, name, _sampled(sampler, last), classes=THREE)
-    for name in ("BalancedRandomForestClassifier", "BalancedBaggingClassifier", "EasyEnsembleClassifier", "RUSBoostClassifier"):
+    for name in _ENSEMBLES:
         yield Case(IMBALANCED, name, _imbalanced(name))
         yield Case(IMBALANCED, name, _imbalanced(name), classes=TWO)
     for on in ("numbers", "gaps", "text and numbers"):

@@ -51,7 +51,9 @@ def hard_rows(estimator: Any, train: pd.DataFrame, spec: FeatureSpec, ask: Any) 
     rng.shuffle(singles)
     changes: list[dict[str, Any]] = [{}] * TRAINING
     changes += [{name: value} for name, value in singles[:EACH]]
-    changes += [dict(singles[i] for i in rng.integers(len(singles), size=3)) for _ in range(EACH // 4 if singles else 0)]
+    changes += [
+        dict(singles[i] for i in rng.integers(len(singles), size=3)) for _ in range(EACH // 4 if singles else 0)
+    ]
     changes += list(_odd(spec, rng, columns))
     rows = []
     for change in changes:
@@ -59,7 +61,9 @@ def hard_rows(estimator: Any, train: pd.DataFrame, spec: FeatureSpec, ask: Any) 
         taken = {}
         for feature in spec.features:
             value = change.get(feature.name, MISSING)
-            taken[feature.name] = columns[feature.name][row] if value is MISSING else _allowed(feature, value, row, columns)
+            taken[feature.name] = (
+                columns[feature.name][row] if value is MISSING else _allowed(feature, value, row, columns)
+            )
         rows.append(taken)
     frame = pd.DataFrame({name: [row[name] for row in rows] for name in spec.names}, dtype=object)
     frame = pd.DataFrame({name: _typed(frame[name], train[name]) for name in spec.names})

@@ -19,24 +19,35 @@ as served, no answer had another class than the estimator's, or another word of 
 
 - **Served by**: what computes it. `forest`, `onnx` and `treelite` are compiled forms, which answer one row in
   microseconds; `native` is the estimator itself, in milliseconds. Every model that is compiled can be served natively,
-  too. *(cloudpickle)*: it must be logged with `serialization="cloudpickle"`, and only servers that trust pickles load it.
+  too. *(cloudpickle)*: it must be logged with
+  `serialization="cloudpickle"`, and only servers that trust pickles load it.
 - **Difference**: the greatest difference of a probability from the estimator's own, to the power of ten; rounding is
   about 1e-16. Rows too close to call for a compiled form are answered by the estimator.
-- **Data**: what it was trained on, where that matters. "all" stands for three classes and two, float32 columns, a NumPy
-  array, and missing values where the estimator takes them.
+- **Data**: what it was trained on, where that matters; of scikit-learn's classifiers, "all" stands for three classes
+  and two, float64 and float32 columns, a NumPy array, and missing values where the estimator takes them.
 - A refused model is refused when it is logged, with the sentence that is quoted.
 """
 COLUMNS = ("Model", "Data", "Served by", "Difference", "")
-#: Lines of one model: its data -> how it is served.
-Served = dict[tuple[str, str], dict[str, str]]
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
-    """The whole page: a table a heading, a line a model, or a few where its data makes a difference."""
+def page(outcomes: Sequence[Outcome], order: Sequence[str], before: str = "") -> str:
+    """Write the whole page: a table a heading, a line a model, or a few where its data makes a difference.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+    order : sequence of str
+        Of the headings.
+    before : str, default ""
+        The page as it was: of a heading that nothing was checked of it keeps what it says.
+    """
     groups: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         groups[outcome.group].append(outcome)
-    return HEAD + "".join(f"\n## {group}\n\n{_table(of)}" for group, of in groups.items())
+    parts = [
+        f"\n## {group}\n\n{_table(groups[group])}" if group in groups else section(group, before) for group in order
+    ]
+    return HEAD + "".join(parts)
 
 
 def section(group: str, text: str) -> str:

@@ -116,16 +116,23 @@ def cases() -> Iterator[Case]:
     yield case("StandardScaler, LogisticRegression", lambda: piped(_scaler(), linear()), "float32")
     yield case("StandardScaler, LogisticRegression", lambda: piped(_scaler(), linear()), "NumPy array", TWO)
     yield case("StandardScaler, SVC(probability=True)", lambda: piped(_scaler(), sk("svm.SVC", probability=True)))
-    yield case("StandardScaler, MLP", lambda: piped(_scaler(), sk("neural_network.MLPClassifier", (8,), max_iter=80, random_state=0)))
+    yield case(
+        "StandardScaler, MLP",
+        lambda: piped(_scaler(), sk("neural_network.MLPClassifier", (8,), max_iter=80, random_state=0)),
+    )
     yield case("StandardScaler, PCA, LogisticRegression",
                lambda: piped(_scaler(), sk("decomposition.PCA", n_components=3), linear()))  # fmt: skip
-    yield case("StandardScaler, PCA, KNeighbors",
-               lambda: piped(_scaler(), sk("decomposition.PCA", n_components=2), sk("neighbors.KNeighborsClassifier")))  # fmt: skip
+    yield case(
+        "StandardScaler, PCA, KNeighbors",
+        lambda: piped(_scaler(), sk("decomposition.PCA", n_components=2), sk("neighbors.KNeighborsClassifier")),
+    )
     yield case("StandardScaler, RandomForest", lambda: piped(_scaler(), forest()))
     yield case("StandardScaler, GradientBoosting", lambda: piped(_scaler(), _boosting()))
     yield case("StandardScaler, HistGradientBoosting", lambda: piped(_scaler(), _hist()))
-    yield case("StandardScaler, AdaBoost",
-               lambda: piped(_scaler(), sk("ensemble.AdaBoostClassifier", n_estimators=10, random_state=0)))  # fmt: skip
+    yield case(
+        "StandardScaler, AdaBoost",
+        lambda: piped(_scaler(), sk("ensemble.AdaBoostClassifier", n_estimators=10, random_state=0)),
+    )
     yield case("RobustScaler, SGD(log_loss)",
                lambda: piped(sk("preprocessing.RobustScaler"),
                              sk("linear_model.SGDClassifier", loss="log_loss", random_state=0)))  # fmt: skip
@@ -157,10 +164,17 @@ def cases() -> Iterator[Case]:
         name = f"KBinsDiscretizer({strategy}, {encode})"
         yield case(f"{name}, LogisticRegression", lambda o=options: piped(_bins(**o), linear()))
         yield case(f"{name}, RandomForest", lambda o=options: piped(_bins(**o), forest()))
-        yield case(f"StandardScaler, {name}, LogisticRegression", lambda o=options: piped(_scaler(), _bins(**o), linear()))
-    yield case("Stacking(KBinsDiscretizer, RandomForest)",
-               lambda: sk("ensemble.StackingClassifier", cv=2, estimators=[
-                   ("bins", piped(_bins(strategy="uniform", encode="ordinal"), linear())), ("forest", forest())]))  # fmt: skip
+        yield case(
+            f"StandardScaler, {name}, LogisticRegression", lambda o=options: piped(_scaler(), _bins(**o), linear())
+        )
+    yield case(
+        "Stacking(KBinsDiscretizer, RandomForest)",
+        lambda: sk(
+            "ensemble.StackingClassifier",
+            cv=2,
+            estimators=[("bins", piped(_bins(strategy="uniform", encode="ordinal"), linear())), ("forest", forest())],
+        ),
+    )
     yield case("Binarizer(0.2345), LogisticRegression",
                lambda: piped(sk("preprocessing.Binarizer", threshold=0.2345), linear()))  # fmt: skip
     yield case("SplineTransformer, LogisticRegression",
@@ -178,7 +192,9 @@ def cases() -> Iterator[Case]:
     yield case("RandomForest(class_weight=balanced, oob_score)",
                lambda: forest(class_weight="balanced", oob_score=True), classes=TWO)  # fmt: skip
     yield case("RandomForest(monotonic_cst)", lambda: forest(monotonic_cst=[0, 0, 1, 1, 0]), classes=TWO)
-    yield case("HistGradientBoosting(early_stopping, scoring=f1_macro)", lambda: _hist(early_stopping=True, scoring="f1_macro"))
+    yield case(
+        "HistGradientBoosting(early_stopping, scoring=f1_macro)", lambda: _hist(early_stopping=True, scoring="f1_macro")
+    )
     yield case("HistGradientBoosting(categorical_features=from_dtype)",
                lambda: _hist(categorical_features="from_dtype"), "categories")  # fmt: skip
     yield case("HistGradientBoosting(monotonic_cst)", lambda: _hist(monotonic_cst={"imbalance": 1}), classes=TWO)
@@ -187,8 +203,11 @@ def cases() -> Iterator[Case]:
     yield case("GradientBoosting(exponential)", lambda: _boosting(loss="exponential"), classes=TWO)
     for last, name in ((linear, "LogisticRegression"), (forest, "RandomForest"), (_hist, "HistGradientBoosting")):
         dense = {"sparse_threshold": 0} if last is _hist else {}
-        yield case(f"ColumnTransformer(impute, scale, one-hot), {name}",
-                   lambda last=last, dense=dense: _dense(_text_and_numbers(last()), dense), "text and numbers")  # fmt: skip
+        yield case(
+            f"ColumnTransformer(impute, scale, one-hot), {name}",
+            lambda last=last, dense=dense: _dense(_text_and_numbers(last()), dense),
+            "text and numbers",
+        )
     yield case("ColumnTransformer(make_column_selector), RandomForest", lambda: _by_dtype(forest()), "text and numbers")
     encoders = {
         "OneHotEncoder()": lambda: sk("preprocessing.OneHotEncoder"),
@@ -201,15 +220,20 @@ def cases() -> Iterator[Case]:
     }  # fmt: skip
     for name, encoder in encoders.items():
         yield case(f"{name} of text, LogisticRegression", lambda e=encoder: _encoded(e(), linear()), "text and numbers")
-    yield case("OrdinalEncoder(unknown_value=-1) of text, RandomForest",
-               lambda: _encoded(encoders["OrdinalEncoder(unknown_value=-1)"](), forest()), "text and numbers")  # fmt: skip
+    yield case(
+        "OrdinalEncoder(unknown_value=-1) of text, RandomForest",
+        lambda: _encoded(encoders["OrdinalEncoder(unknown_value=-1)"](), forest()),
+        "text and numbers",
+    )
     yield case("OneHotEncoder of categories, RandomForest",
                lambda: piped(_columns(("c", sk("preprocessing.OneHotEncoder"), ["venue", "hour"]),
                                       remainder="passthrough"), forest()), "categories")  # fmt: skip
     yield case("OrdinalEncoder of an ordered category, RandomForest",
                lambda: piped(_columns(("grade", sk("preprocessing.OrdinalEncoder"), ["grade"]),
                                       remainder="passthrough"), forest()), "ordered category")  # fmt: skip
-    yield case("TfidfVectorizer of headlines, LogisticRegression", lambda: _words("TfidfVectorizer", linear()), "headlines")
+    yield case(
+        "TfidfVectorizer of headlines, LogisticRegression", lambda: _words("TfidfVectorizer", linear()), "headlines"
+    )
     yield case("TfidfVectorizer of headlines, RandomForest",
                lambda: _words("TfidfVectorizer", forest(), ngram_range=(1, 2)), "headlines")  # fmt: skip
     yield case("CountVectorizer of headlines, MultinomialNB",
@@ -220,21 +244,29 @@ def cases() -> Iterator[Case]:
     yield case("LogisticRegression", linear, "sparse")
     yield case("RandomForest", forest, "sparse")
     yield case("RandomForest", forest, "counts")
-    yield case("Voting(soft, weights)",
-               lambda: sk("ensemble.VotingClassifier", estimators=_members(), voting="soft", weights=[1, 2, 0.5]))  # fmt: skip
+    yield case(
+        "Voting(soft, weights)",
+        lambda: sk("ensemble.VotingClassifier", estimators=_members(), voting="soft", weights=[1, 2, 0.5]),
+    )
     yield case("Voting(hard)", lambda: sk("ensemble.VotingClassifier", estimators=_members()))
-    yield case("Stacking(final LogisticRegression)", lambda: sk("ensemble.StackingClassifier", estimators=_members(), cv=2))
+    yield case(
+        "Stacking(final LogisticRegression)", lambda: sk("ensemble.StackingClassifier", estimators=_members(), cv=2)
+    )
     yield case("Stacking(final RandomForest, passthrough)",
                lambda: sk("ensemble.StackingClassifier", estimators=_members(), cv=2, passthrough=True,
                           final_estimator=forest()))  # fmt: skip
-    yield case("Bagging(LogisticRegression)",
-               lambda: sk("ensemble.BaggingClassifier", linear(), n_estimators=3, max_features=0.8, random_state=0))  # fmt: skip
+    yield case(
+        "Bagging(LogisticRegression)",
+        lambda: sk("ensemble.BaggingClassifier", linear(), n_estimators=3, max_features=0.8, random_state=0),
+    )
     yield case("Bagging(tree)", lambda: sk("ensemble.BaggingClassifier", n_estimators=5, random_state=0))
     yield case("AdaBoost(forest)",
                lambda: sk("ensemble.AdaBoostClassifier", forest(), n_estimators=3, random_state=0))  # fmt: skip
     for method in ("sigmoid", "isotonic", "temperature"):
         yield case(f"Calibrated(RandomForest, {method})", lambda m=method: _calibrated(forest(), m))
-        yield case(f"Calibrated(LinearSVC, {method})", lambda m=method: _calibrated(piped(_scaler(), sk("svm.LinearSVC")), m))
+        yield case(
+            f"Calibrated(LinearSVC, {method})", lambda m=method: _calibrated(piped(_scaler(), sk("svm.LinearSVC")), m)
+        )
     yield case("Calibrated(GradientBoosting, isotonic, ensemble=False)",
                lambda: _calibrated(_boosting(), "isotonic", ensemble=False))  # fmt: skip
     yield Case(GROUP, "Calibrated(FrozenEstimator(RandomForest), isotonic)", _prefit)
@@ -260,11 +292,16 @@ def cases() -> Iterator[Case]:
     yield case("TunedThreshold(pipeline, scoring=f1)",
                lambda: sk("model_selection.TunedThresholdClassifierCV", piped(_scaler(), forest()), cv=2,
                           scoring="f1"), classes=(0, 1))  # fmt: skip
-    yield case("FixedThreshold(RandomForest, 0.7)",
-               lambda: sk("model_selection.FixedThresholdClassifier", forest(), threshold=0.7), classes=TWO)  # fmt: skip
+    yield case(
+        "FixedThreshold(RandomForest, 0.7)",
+        lambda: sk("model_selection.FixedThresholdClassifier", forest(), threshold=0.7),
+        classes=TWO,
+    )
     yield case("OneVsRest(SVC)", lambda: sk("multiclass.OneVsRestClassifier", piped(_scaler(), sk("svm.SVC"))))
     yield case("OneVsRest(RandomForest)", lambda: sk("multiclass.OneVsRestClassifier", forest()))
-    yield case("Pipeline in a Pipeline", lambda: piped(_scaler(), piped(sk("decomposition.PCA", n_components=3), forest())))
+    yield case(
+        "Pipeline in a Pipeline", lambda: piped(_scaler(), piped(sk("decomposition.PCA", n_components=3), forest()))
+    )
     yield Case(GROUP, "RandomForest, classes=[-1, 0, 1] for 0, 1, 2", fitting(forest), "numbers", CODES,
                {"classes": [-1, 0, 1]})  # fmt: skip
 

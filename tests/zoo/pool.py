@@ -1,4 +1,4 @@
-"""Check cases side by side, each in a process forked from this one, so that a crash or a hang is a result like others."""
+"""Check cases side by side, each in a process forked from this one: a crash or a hang is a result like others."""
 
 from __future__ import annotations
 
@@ -86,9 +86,7 @@ def _ended(run: _Running) -> Outcome:
     if not is_late and code < 0:
         why = signal.Signals(-code).name
     case = run.case
-    return Outcome(
-        group=case.group, name=case.name, data=case.data, verdict="crashed", says=f"{why}, when {run.doing}"
-    )
+    return Outcome(group=case.group, name=case.name, data=case.data, verdict="crashed", says=f"{why}, when {run.doing}")
 
 
 def _check(case: Case, words: Connection) -> None:

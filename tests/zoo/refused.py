@@ -36,6 +36,8 @@ def cases() -> Iterator[Case]:
     yield Case(GROUP, "RandomForest, not fitted", lambda X, y: forest())
     yield Case(GROUP, "RandomForest of several outputs", lambda X, y: forest().fit(X, np.column_stack([y, y > 0])))
     yield Case(GROUP, "an estimator whose predict was replaced", _replaced)
-    yield Case(GROUP, "DummyClassifier(stratified)", fitting(lambda: sk("dummy.DummyClassifier", strategy="stratified")))
+    yield Case(
+        GROUP, "DummyClassifier(stratified)", fitting(lambda: sk("dummy.DummyClassifier", strategy="stratified"))
+    )
     yield Case(GROUP, "a step that looks at other rows",
                fitting(lambda: piped(sk("preprocessing.FunctionTransformer", _centred), linear())))  # fmt: skip

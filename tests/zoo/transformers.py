@@ -14,6 +14,7 @@ GROUP = "Transformers of scikit-learn, before a logistic regression and before a
 #: What takes no table of features, and what it is for.
 NOT_FOR_FEATURES = {
     "DictVectorizer": "takes dicts",
+    "FeatureHasher": "takes dicts",
     "KernelCenterer": "takes a matrix of kernel values",
     "LabelBinarizer": "encodes labels",
     "LabelEncoder": "encodes labels",
@@ -32,7 +33,6 @@ GIVEN: dict[str, dict[str, Any]] = {
     "CCA": {"n_components": 1},
     "DictionaryLearning": {"n_components": 3, "max_iter": 20},
     "FastICA": {"max_iter": 1000, "tol": 1e-2},
-    "FeatureHasher": {"n_features": 16, "input_type": "string"},
     "GenericUnivariateSelect": {"mode": "k_best", "param": 3},
     "HashingVectorizer": {"n_features": 16},
     "Isomap": {"n_components": 2},
@@ -68,7 +68,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "VarianceThreshold": {"threshold": 1e-9},
 }
 ON: dict[str, str] = {
-    "AdditiveChi2Sampler": "positive", "HashingVectorizer": "headlines", "FeatureHasher": "headlines",
+    "AdditiveChi2Sampler": "positive", "HashingVectorizer": "headlines",
     "LatentDirichletAllocation": "positive", "MiniBatchNMF": "positive", "MissingIndicator": "gaps",
     "NMF": "positive", "SimpleImputer": "gaps", "KNNImputer": "gaps", "IterativeImputer": "gaps",
     "SkewedChi2Sampler": "positive", "OneHotEncoder": "counts", "OrdinalEncoder": "counts", "TargetEncoder": "counts",
@@ -92,10 +92,9 @@ def _transformer(name: str, kind: type) -> Any:
         return kind(np.eye(5))
     if name == "IsotonicRegression":
         return sk("compose.ColumnTransformer", transformers=[("isotonic", kind(out_of_bounds="clip"), ["imbalance"])])
-    if name in ("HashingVectorizer", "FeatureHasher"):
-        column = ["headline"] if name == "FeatureHasher" else "headline"
-        rest = ["imbalance", "spread"]
-        return sk("compose.ColumnTransformer", transformers=[("text", kind(**given), column), ("n", "passthrough", rest)])
+    if name == "HashingVectorizer":
+        rest = ("numbers", "passthrough", ["imbalance", "spread"])
+        return sk("compose.ColumnTransformer", transformers=[("text", kind(**given), "headline"), rest])
     plain = kind()
     small = {option: value for option, value in SMALL.items() if option in plain.get_params()}
     return plain.set_params(**small, **given)
