@@ -41,10 +41,14 @@ def here(cases: list[Case]) -> list[Case]:
 
 def prepare() -> None:
     """Import what every case needs, and start the process that compiles, before anything is forked."""
+    import cloudpickle
+
     from fin_pyfunc.authoring import compile_child, requirements
     from fin_pyfunc.host import fork_server
 
     logging.disable(logging.ERROR)
+    for name in MODULES:  # functions of the cases' own travel inside a pickle, as those of a notebook do
+        cloudpickle.register_pickle_by_value(import_module(f"tests.zoo.{name}"))
     fork_server.CONVERTERS = (*fork_server.CONVERTERS, "tests.zoo.brief_timing")
     compile_child.start()
     for module in (
@@ -55,7 +59,7 @@ def prepare() -> None:
     requirements._installed()
 
 
-def run(cases: list[Case], n_processes: int) -> list[Outcome]:
+def run(cases: list[Case], n_processes: int, file: Path | None = None) -> list[Outcome]:
     """Check cases, saying how far it is; in their own order."""
     from tests.zoo.pool import outcomes
 
@@ -66,6 +70,8 @@ def run(cases: list[Case], n_processes: int) -> list[Outcome]:
             sys.stderr.write(
                 f"\r{outcome.verdict}: {outcome.group} / {outcome.name} / {outcome.data}: {outcome.says}\n"
             )
+        if file is not None:
+            file.write_bytes(msgspec.json.format(msgspec.json.encode(list(found.values()))))
         sys.stderr.write(f"\r{len(found)} of {len(cases)}, {time.monotonic() - started:.0f} s ")
         sys.stderr.flush()
     sys.stderr.write("\n")
@@ -92,7 +98,7 @@ def main() -> None:
     cases = [case for case in all_cases() if any(text in case.key for text in given.only or [""])]
     ours = here(cases)
     prepare()
-    found = run(ours, given.processes)
+    found = run(ours, given.processes, given.json)
     if given.further is not None:
         found += elsewhere([case for case in cases if case not in ours], given.further, given.processes)
     if given.json is not None:

@@ -23,10 +23,10 @@ from tests.zoo.hard_rows import hard_rows
 
 Array = np.ndarray[Any, Any]
 #: Rows that are asked one at a time, of the estimator itself and of its compiled forms.
-ALONE = {"native": 40}
-ALONE_COMPILED = 120
+ALONE = {"native": 24}
+ALONE_COMPILED = 60
 #: Sizes of batches, and how many rows of each size are asked.
-BATCHES = ((64, 256), (7, 105))
+BATCHES = ((64, 192), (7, 56))
 #: How far the estimator itself may be off when it was written and read back, unless it is off by itself.
 NATIVE_TOLERANCE = 1e-9
 #: How far beyond 0 or 1 a probability may be by rounding.
@@ -44,7 +44,8 @@ class Own:
     frame : DataFrame
         The rows that it answers.
     answers : list of (ndarray of shape (n_rows,), ndarray of shape (n_rows, k) or None)
-        Position in `classes` and probabilities: of all rows at once, and of rows alone, as far as they were asked.
+        Position in `classes` and probabilities: of all rows at once; of rows in batches, and alone, as far as they were
+        asked so.
     refused : DataFrame
         The rows that it does not answer.
     spread : float
@@ -170,14 +171,24 @@ def _own(case: Case, estimator: Any, train: pd.DataFrame, spec: FeatureSpec, pos
     frame = pd.concat([f for f, _ in answered], ignore_index=True)
     index = np.concatenate([a[0] for _, a in answered])
     p = np.vstack([a[1] for _, a in answered]) if has_proba else None
-    alone_index, alone_p = index.copy(), None if p is None else p.copy()
-    for i in _some(len(frame), ALONE_COMPILED)[: ALONE["native"]]:
-        if (alone := asked(frame.iloc[[i]])) is not None:
-            alone_index[i] = alone[0][0]
-            if alone_p is not None:
-                alone_p[i] = alone[1][0]
-    spread = 0.0 if p is None else float(np.abs(p - alone_p).max())
-    return Own(frame, [(index, p), (alone_index, alone_p)], refused, spread)
+    answers, spread = [(index, p)], 0.0
+    batches = [_batches(len(frame), size, most) for size, most in BATCHES]
+    for rows_of in ([np.arange(len(frame))], *batches, _some(len(frame), ALONE_COMPILED)[: ALONE["native"], None]):
+        other, other_p = index.copy(), None if p is None else p.copy()
+        for some in rows_of:
+            if (again := asked(frame.iloc[some])) is not None:
+                other[some] = again[0]
+                if other_p is not None:
+                    other_p[some] = again[1]
+        answers.append((other, other_p))
+        spread = spread if p is None else max(spread, float(np.abs(p - other_p).max()))
+    return Own(frame, answers, refused, spread)
+
+
+def _batches(n: int, size: int, most: int) -> list[Array]:
+    """Row numbers of batches of one size, of rows from all over."""
+    order = np.random.default_rng(size).permutation(n)[:most]
+    return [order[at : at + size] for at in range(0, len(order), size)]
 
 
 def _parted(
@@ -237,8 +248,7 @@ def _answers(model: Any, own: Own, n_alone: int) -> Iterator[tuple[Array, Array,
 
     yield of_frame(np.arange(n))
     for size, most in BATCHES:
-        order = np.random.default_rng(size).permutation(n)[:most]
-        yield from (of_frame(order[at : at + size]) for at in range(0, len(order), size))
+        yield from map(of_frame, _batches(n, size, most))
     alone = _some(n, ALONE_COMPILED)[:n_alone]
     ones = [model.predict_one(row) for row in as_rows(own.frame.iloc[alone])]
     index = np.array([position[one["prediction"]] for one in ones])

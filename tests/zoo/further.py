@@ -8,10 +8,10 @@ from typing import Any
 from tests.zoo.case import THREE, TWO, Case, Fit, fitting, forest, linear, sk
 
 CATBOOST, IMBALANCED, INTERPRET = "CatBoost", "imbalanced-learn", "InterpretML"
-#: By heading, the package that its models need.
 _ENSEMBLES = (
     "BalancedBaggingClassifier", "BalancedRandomForestClassifier", "EasyEnsembleClassifier", "RUSBoostClassifier",
 )  # fmt: skip
+#: By heading, the package that its models need.
 PACKAGES = {CATBOOST: "catboost", IMBALANCED: "imblearn", INTERPRET: "interpret"}
 
 

@@ -144,12 +144,12 @@ def _edges(train: pd.DataFrame, spec: FeatureSpec, ask: Any) -> Iterator[tuple[s
     rows = train.dropna()
     if not floats or not len(rows):
         return
-    own = {i: rows.reset_index(drop=True) for i in (0,)}[0]
+    own = rows.reset_index(drop=True)
     matrix = own[floats].to_numpy(dtype=np.float64)
     picked = np.random.default_rng(7).integers(len(own), size=EDGES)
 
     def asked(values: Array) -> Array:
-        frame = own.iloc[picked].reset_index(drop=True)
+        frame = own.iloc[np.resize(picked, len(values))].reset_index(drop=True)
         changed = {name: _typed(pd.Series(values[:, i]), own[name]) for i, name in enumerate(floats)}
         return ask(frame.assign(**changed))
 
