@@ -172,11 +172,13 @@ def _own(case: Case, estimator: Any, train: pd.DataFrame, spec: FeatureSpec, pos
     index = np.concatenate([a[0] for _, a in answered])
     p = np.vstack([a[1] for _, a in answered]) if has_proba else None
     answers, spread = [(index, p)], 0.0
-    batches = [_batches(len(frame), size, most) for size, most in BATCHES]
-    for rows_of in ([np.arange(len(frame))], *batches, _some(len(frame), ALONE_COMPILED)[: ALONE["native"], None]):
+    every, alone = [np.arange(len(frame))], _some(len(frame), ALONE_COMPILED)[: ALONE["native"], None]
+    restored = spec.restore(spec.check(frame))  # the same in another layout, which BLAS may add up in another order
+    batches = [(frame, _batches(len(frame), size, most)) for size, most in BATCHES]
+    for of, rows_of in [(frame, every), (restored, every), (frame, alone), *batches]:
         other, other_p = index.copy(), None if p is None else p.copy()
         for some in rows_of:
-            if (again := asked(frame.iloc[some])) is not None:
+            if (again := asked(of.iloc[some])) is not None:
                 other[some] = again[0]
                 if other_p is not None:
                     other_p[some] = again[1]
