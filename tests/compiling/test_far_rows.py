@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fin_pyfunc.model.errors import ScoringError
+from fin_pyfunc.model.errors import FeatureError, ScoringError
+from tests.authoring.checks import saved
 from tests.authoring.estimators import linear, of, piped, random_forest
 from tests.compiling.checks import compiled, matrix
 from tests.models import bars
@@ -36,3 +37,12 @@ def test_far_out_and_close_rows_in_one_batch_are_answered_as_by_the_estimator(tm
     made = compiled(model, tmp_path)
     rows = matrix(model.train, made.spec)
     np.testing.assert_array_equal(made.open(made.form("onnx")).score(rows).index, made.native.score(rows).index)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_forest_of_nullable_numbers_names_the_feature_that_float32_does_not_hold(tmp_path: Path) -> None:
+    model = of(random_forest, frame=lambda: bars().astype("Float64"))()
+    served = saved(model, tmp_path)
+    row = {name: float(value) for name, value in model.held_out.iloc[0].items()} | {"spread": 1e39}
+    with pytest.raises(FeatureError, match="'spread' is infinite or too large for float32"):
+        served.predict_one(row)
