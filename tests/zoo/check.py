@@ -196,17 +196,17 @@ def _batches(n: int, size: int, most: int) -> list[Array]:
 def _parted(
     rows: pd.DataFrame, asked: Callable[[pd.DataFrame], Any]
 ) -> tuple[list[tuple[pd.DataFrame, Any]], pd.DataFrame]:
-    """Rows that are answered, with their answers, and rows that are not; found by halving, in 300 calls at most."""
+    """Rows that are answered, with their answers, and rows that are not; found by halving, in some 300 calls."""
     answered, refused, pending, calls = [], [], [rows], 0
     while pending:
         block, calls = pending.pop(0), calls + 1
         if (answer := asked(block)) is not None:
             answered.append((block, answer))
-        elif len(block) > 1 and calls < 300:
+        elif len(block) == 1:
+            refused.append(block)
+        elif calls < 300:
             middle = len(block) // 2
             pending += [block.iloc[:middle], block.iloc[middle:]]
-        else:
-            refused.append(block)
     return answered, pd.concat(refused, ignore_index=True) if refused else rows.iloc[:0]
 
 

@@ -18,16 +18,18 @@ closest floats beside it, on extreme and missing values, in batches of several s
 as served, no answer had another class than the estimator's, or another word of confidence.
 
 - **Served by**: what computes it. `forest`, `onnx` and `treelite` are compiled forms, which answer one row in
-  microseconds; `native` is the estimator itself, in milliseconds. Every model that is compiled can be served natively,
-  too. *(cloudpickle)*: it must be logged with
-  `serialization="cloudpickle"`, and only servers that trust pickles load it.
+  microseconds; `native` is the estimator itself, in milliseconds. What is compiled can be served natively, too.
+  (cloudpickle): it must be logged with `serialization="cloudpickle"`, and only servers that trust pickles load it.
 - **Difference**: the greatest difference of a probability from the estimator's own, to the power of ten; rounding is
   about 1e-16. Rows too close to call for a compiled form are answered by the estimator.
-- **Data**: what it was trained on, where that matters; of scikit-learn's classifiers, "all" stands for three classes
-  and two, float64 and float32 columns, a NumPy array, and missing values where the estimator takes them.
+- **Data**: what it was trained on, where that is not float64 columns and three classes. "all" stands, of scikit-learn's
+  classifiers, for three classes and two, float64 and float32 columns, a NumPy array, and missing values where the
+  estimator takes them; of its transformers, for a logistic regression and a random forest behind them.
 - A refused model is refused when it is logged, with the sentence that is quoted.
 """
-COLUMNS = ("Model", "Data", "Served by", "Difference", "")
+COLUMNS = ("Model", "Data", "Served by", "Difference", "Remark")
+#: What most are trained on, which goes without saying.
+PLAIN = "numbers"
 
 
 def page(outcomes: Sequence[Outcome], order: Sequence[str], before: str = "") -> str:
@@ -73,13 +75,14 @@ def _lines(name: str, outcomes: Sequence[Outcome]) -> list[str]:
     lines = []
     for (served_by, remark), of in alike.items():
         data = "all" if len(alike) == 1 and len(of) > 1 else "; ".join(outcome.data for outcome in of)
-        cells = (name, data, served_by, _difference(of), remark)
+        cells = (name, "" if data == PLAIN else data, served_by, _difference(of), remark)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return lines
 
 
 def _remark(outcome: Outcome) -> str:
-    return " ".join(outcome.says.split())
+    said = " ".join(outcome.says.split())
+    return f"not compiled: {said}" if said and outcome.served_by == "native" else said
 
 
 def _difference(outcomes: Sequence[Outcome]) -> str:
@@ -97,6 +100,6 @@ def served(text: str) -> dict[tuple[str, str, str], tuple[str, str]]:
             group = line.removeprefix("## ")
         elif line.startswith("| ") and not line.startswith(f"| {COLUMNS[0]} |"):
             name, data, by, _, remark = (cell.strip() for cell in line.strip("|").replace("\\|", "\0").split("|"))
-            for each in data.split("; "):
+            for each in (data or PLAIN).split("; "):
                 found[group, name.replace("\0", "|"), each] = by, remark.replace("\0", "|")
     return found

@@ -10,15 +10,20 @@ import numpy as np
 from tests.zoo.case import Case, Fit, fitting, forest, linear, piped, sk
 from tests.zoo.classifiers import every
 
-GROUP = "Transformers of scikit-learn, before a logistic regression and before a random forest"
+GROUP = "Transformers of scikit-learn"
+_TWO_TABLES = "gives two tables when it is fitted, which no Pipeline takes"
 #: What takes no table of features, and what it is for.
 NOT_FOR_FEATURES = {
+    "CCA": _TWO_TABLES,
     "DictVectorizer": "takes dicts",
     "FeatureHasher": "takes dicts",
     "KernelCenterer": "takes a matrix of kernel values",
     "LabelBinarizer": "encodes labels",
     "LabelEncoder": "encodes labels",
     "MultiLabelBinarizer": "encodes labels",
+    "PLSCanonical": _TWO_TABLES,
+    "PLSRegression": _TWO_TABLES,
+    "PLSSVD": _TWO_TABLES,
     "PatchExtractor": "takes images",
 }
 #: Classifiers that transform, too; they are in their own list.
@@ -30,7 +35,6 @@ GIVEN: dict[str, dict[str, Any]] = {
     "BernoulliRBM": {"n_iter": 3},
     "Birch": {"n_clusters": None, "threshold": 0.3},
     "BisectingKMeans": {"n_clusters": 4},
-    "CCA": {"n_components": 1},
     "DictionaryLearning": {"n_components": 3, "max_iter": 20},
     "FastICA": {"max_iter": 1000, "tol": 1e-2},
     "GenericUnivariateSelect": {"mode": "k_best", "param": 3},
@@ -50,8 +54,6 @@ GIVEN: dict[str, dict[str, Any]] = {
     "Nystroem": {"n_components": 10},
     "OneHotEncoder": {"handle_unknown": "ignore"},
     "OrdinalEncoder": {"handle_unknown": "use_encoded_value", "unknown_value": -1},
-    "PLSCanonical": {"n_components": 1},
-    "PLSSVD": {"n_components": 1},
     "QuantileTransformer": {"n_quantiles": 50},
     "RFE": {"n_features_to_select": 3},
     "RFECV": {"cv": 2},
@@ -106,8 +108,8 @@ def cases() -> Iterator[Case]:
         if name in NOT_FOR_FEATURES or name in CLASSIFIERS:
             continue
         table = ON.get(name, "numbers")
-        yield Case(GROUP, name, _before(linear, name, kind), table, variant="linear")
-        yield Case(GROUP, name, _before(forest, name, kind), table, variant="forest")
+        yield Case(GROUP, name, _before(linear, name, kind), table, variant="before a logistic regression")
+        yield Case(GROUP, name, _before(forest, name, kind), table, variant="before a random forest")
 
 
 def _before(last: Callable[[], Any], name: str, kind: type) -> Fit:
