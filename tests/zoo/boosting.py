@@ -17,7 +17,9 @@ def lightgbm(**options: Any) -> Any:
     """A small classifier of LightGBM."""
     from lightgbm import LGBMClassifier
 
-    return LGBMClassifier(**{"n_estimators": 10, "min_child_samples": 5, "random_state": 0, "verbose": -1, **options})
+    return LGBMClassifier(
+        **{"n_estimators": 10, "min_child_samples": 5, "random_state": 0, "n_jobs": 1, "verbose": -1, **options}
+    )
 
 
 def xgboost(**options: Any) -> Any:
@@ -48,13 +50,13 @@ def _stopped_xgboost(X: Any, y: Any) -> Any:
 def _raw_lightgbm(X: Any, y: Any) -> Any:
     import lightgbm as lgb
 
-    return lgb.train({"objective": "binary", "verbose": -1}, lgb.Dataset(X, y == "up"), 5)
+    return lgb.train({"objective": "binary", "verbose": -1, "num_threads": 1}, lgb.Dataset(X, y == "up"), 5)
 
 
 def _raw_xgboost(X: Any, y: Any) -> Any:
     import xgboost as xgb
 
-    return xgb.train({"objective": "binary:logistic"}, xgb.DMatrix(X, y == "up"), 5)
+    return xgb.train({"objective": "binary:logistic", "nthread": 1}, xgb.DMatrix(X, y == "up"), 5)
 
 
 def _own_loss(y: Any, raw: Any) -> tuple[Any, Any]:
@@ -224,7 +226,7 @@ def _forest_of_xgboost() -> Any:
 
 
 def _regressor(module: str, name: str) -> Fit:
-    return lambda X, y: getattr(__import__(module), name)(n_estimators=3).fit(X, y)
+    return lambda X, y: getattr(__import__(module), name)(n_estimators=3, n_jobs=1).fit(X, y)
 
 
 def _named(name: str, options: dict[str, Any]) -> str:

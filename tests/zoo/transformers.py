@@ -37,6 +37,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "BisectingKMeans": {"n_clusters": 4},
     "DictionaryLearning": {"n_components": 3, "max_iter": 20},
     "FastICA": {"max_iter": 1000, "tol": 1e-2},
+    "GaussianRandomProjection": {"n_components": 3},
     "GenericUnivariateSelect": {"mode": "k_best", "param": 3},
     "HashingVectorizer": {"n_features": 16},
     "Isomap": {"n_components": 2},
@@ -66,6 +67,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "SequentialFeatureSelector": {"n_features_to_select": 3, "cv": 2},
     "SkewedChi2Sampler": {"n_components": 10},
     "SparsePCA": {"n_components": 2, "max_iter": 20},
+    "SparseRandomProjection": {"n_components": 3},
     "SplineTransformer": {"n_knots": 4},
     "VarianceThreshold": {"threshold": 1e-9},
 }
