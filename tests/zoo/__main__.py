@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 os.environ |= {
     name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if name not in os.environ
 }  # before anything starts threads: each case has a process
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": "sqlite:////dev/null/none.db"}
 
 import msgspec
@@ -92,6 +93,7 @@ def elsewhere(cases: list[Case], python: str, n_processes: int) -> list[Outcome]
 
 def main() -> None:
     """Check, write, and say what is wrong."""
+    from tests.zoo import transformers
     from tests.zoo.page import PAGE, page
 
     given = _options()
@@ -104,7 +106,7 @@ def main() -> None:
     if given.json is not None:
         given.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     if not given.only:
-        order = list(dict.fromkeys(case.group for case in cases))
+        order = {case.group: "" for case in cases} | {transformers.GROUP: transformers.note()}
         PAGE.write_text(page(found, order, PAGE.read_text("utf-8") if PAGE.exists() else ""), "utf-8")
     sys.exit(any(outcome.verdict in ("wrong", "crashed") for outcome in found))
 

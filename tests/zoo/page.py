@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.zoo.case import Outcome
@@ -32,23 +32,24 @@ COLUMNS = ("Model", "Data", "Served by", "Difference", "Remark")
 PLAIN = "numbers"
 
 
-def page(outcomes: Sequence[Outcome], order: Sequence[str], before: str = "") -> str:
+def page(outcomes: Sequence[Outcome], order: Mapping[str, str], before: str = "") -> str:
     """Write the whole page: a table a heading, a line a model, or a few where its data makes a difference.
 
     Parameters
     ----------
     outcomes : sequence of Outcome
-    order : sequence of str
-        Of the headings.
+    order : mapping of str to str
+        The headings in their order, each with what is to be said below its table.
     before : str, default ""
         The page as it was: of a heading that nothing was checked of it keeps what it says.
     """
     groups: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         groups[outcome.group].append(outcome)
-    parts = [
-        f"\n## {group}\n\n{_table(groups[group])}" if group in groups else section(group, before) for group in order
-    ]
+    parts = []
+    for group, note in order.items():
+        table = f"\n## {group}\n\n{_table(groups[group])}" + (f"\n{note}\n" if note else "")
+        parts.append(table if group in groups else section(group, before))
     return HEAD + "".join(parts)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from tests.zoo.case import Case, Outcome
 
 #: Time limit of a case, longer than that of compiling when logging.
-SECONDS = 180.0
+SECONDS = 240.0
 _FORK = multiprocessing.get_context("fork")
 
 

@@ -11,20 +11,21 @@ from tests.zoo.case import Case, Fit, fitting, forest, linear, piped, sk
 from tests.zoo.classifiers import every
 
 GROUP = "Transformers of scikit-learn"
-_TWO_TABLES = "gives two tables when it is fitted, which no Pipeline takes"
+_TWO_TABLES = "two tables when fitted, which no Pipeline takes"
 #: What takes no table of features, and what it is for.
 NOT_FOR_FEATURES = {
     "CCA": _TWO_TABLES,
-    "DictVectorizer": "takes dicts",
-    "FeatureHasher": "takes dicts",
-    "KernelCenterer": "takes a matrix of kernel values",
-    "LabelBinarizer": "encodes labels",
-    "LabelEncoder": "encodes labels",
-    "MultiLabelBinarizer": "encodes labels",
+    "DictVectorizer": "for dicts",
+    "FeatureHasher": "for dicts",
+    "IsotonicRegression": "one column that is no table",
+    "KernelCenterer": "for a matrix of kernel values",
+    "LabelBinarizer": "for labels",
+    "LabelEncoder": "for labels",
+    "MultiLabelBinarizer": "for labels",
     "PLSCanonical": _TWO_TABLES,
     "PLSRegression": _TWO_TABLES,
     "PLSSVD": _TWO_TABLES,
-    "PatchExtractor": "takes images",
+    "PatchExtractor": "for images",
 }
 #: Classifiers that transform, too; they are in their own list.
 CLASSIFIERS = {"StackingClassifier", "VotingClassifier"}
@@ -94,14 +95,20 @@ def _transformer(name: str, kind: type) -> Any:
         return kind(np.abs)
     if name == "SparseCoder":
         return kind(np.eye(5))
-    if name == "IsotonicRegression":
-        return sk("compose.ColumnTransformer", transformers=[("isotonic", kind(out_of_bounds="clip"), ["imbalance"])])
     if name == "HashingVectorizer":
         rest = ("numbers", "passthrough", ["imbalance", "spread"])
         return sk("compose.ColumnTransformer", transformers=[("text", kind(**given), "headline"), rest])
     plain = kind()
     small = {option: value for option, value in SMALL.items() if option in plain.get_params()}
     return plain.set_params(**small, **given)
+
+
+def note() -> str:
+    """What is not in the table, and why."""
+    reasons = dict.fromkeys(NOT_FOR_FEATURES.values())
+    named = {why: ", ".join(name for name, of in NOT_FOR_FEATURES.items() if of == why) for why in reasons}
+    left_out = "; ".join(f"{names} ({why})" for why, names in named.items())
+    return f"No step of a Pipeline before a classifier, and so not here: {left_out}."
 
 
 def cases() -> Iterator[Case]:
