@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help serve test test-long test-gpu wheels-gpu test-docker check format docs notebooks bench clean
+.PHONY: help serve test test-long test-gpu wheels-gpu test-docker check format docs notebooks zoo bench clean
 
 VENV ?= .venv
 PORT ?= 8000
@@ -60,11 +60,15 @@ docs: $(VENV)/.dev ## write docs/configuration.md from the settings
 notebooks: $(VENV)/.dev ## run the notebooks and keep what they show
 	$(BIN)/python notebooks/run.py
 
+zoo: $(VENV)/.dev ## log, serve and compare every kind of model, and write docs/models.md (ZOO_ARGS=…)
+	@$(MAKE) --no-print-directory $(VENV)-zoo/.zoo || echo "docs/models.md keeps what it says of CatBoost and the like" >&2
+	$(BIN)/python -m tests.zoo $$([ ! -e $(VENV)-zoo/.zoo ] || echo --further $(VENV)-zoo/bin/python) $(ZOO_ARGS)
+
 bench: $(VENV)/.dev ## every benchmark, side by side with other servers, into benchmarks/results (BENCH_ARGS=…)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean: ## remove what set-up and tests made; the embedded store (mlflow.db, mlartifacts) stays
-	rm -rf $(VENV) $(VENV)-gpu build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-gpu $(VENV)-zoo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "fin_pyfunc needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python3)." >&2; exit 1; }
@@ -88,6 +92,16 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml setup.cfg setup.py $(IN_C) const
 # nvForest's CPU mode, for the tests alone: in a folder of its own, since everything is to work without it
 NVFOREST = rm -rf $(VENV)/nvforest; $(BIN)/python -m pip install --disable-pip-version-check --no-deps --only-binary :all: \
 	--target $(VENV)/nvforest -r tests/gpu/requirements.txt >$(VENV)/nvforest.log 2>&1
+
+# what the zoo's further models need; all else is in the first environment
+$(VENV)-zoo/.zoo: $(VENV)/.dev tests/zoo/requirements.txt
+	@echo "installing CatBoost, imbalanced-learn and InterpretML into $(VENV)-zoo"
+	@$(BIN)/python -m venv --without-pip $(VENV)-zoo
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir({!r})".format(sysconfig.get_path("purelib")))' \
+		>"$$($(VENV)-zoo/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/all-else.pth"
+	@set -o pipefail; $(VENV)-zoo/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
+		-r tests/zoo/requirements.txt $(COUNTED)
+	@touch $@
 
 $(VENV)-gpu/.gpu: pyproject.toml setup.cfg setup.py $(IN_C)
 	@test -n "$(PYTHON)" || { echo "fin_pyfunc needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python3)." >&2; exit 1; }

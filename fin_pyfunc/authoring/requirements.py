@@ -88,7 +88,8 @@ def _distributions(modules: set[str]) -> Iterator[str]:
 
 def _installed() -> Mapping[str, list[str]]:
     """Distributions by the top-level modules they bring."""
-    folders = [folder for folder in sys.path if Path(folder).is_dir()]
+    # not the folder one works in, which changes with every file that is written there
+    folders = [folder for folder in sys.path if any(Path(folder).glob("*.*-info"))]
     return _installed_in(tuple((folder, Path(folder).stat().st_mtime_ns) for folder in folders))
 
 

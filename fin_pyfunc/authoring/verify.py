@@ -128,7 +128,8 @@ def within_float32(spec: FeatureSpec, answers: Reference) -> FeatureSpec:
 
     scikit-learn's trees raise for it; a client is better told which feature it was, and a compiled form would answer.
     """
-    numbers = [feature.name for feature in spec.features if feature.kind == "number" and feature.dtype == "float64"]
+    double = ("float64", "Float64")
+    numbers = [feature.name for feature in spec.features if feature.kind == "number" and feature.dtype in double]
     if not numbers:
         return spec
     beyond = answers.rows[spec.names].iloc[:1].assign(**dict.fromkeys(numbers, BEYOND_FLOAT32))

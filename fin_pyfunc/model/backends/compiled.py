@@ -19,6 +19,9 @@ from fin_pyfunc.model.form import Form
 #: Rows scored in one call, so that a large table takes no more memory than its answers.
 CHUNK_ROWS = 16_384
 _GREATEST = float(np.finfo(np.float32).max)
+#: Beyond this the square of a number is none that float32 holds: steps of a Pipeline, and forests behind them, may
+#: refuse what they make of it, where a compiled form goes on with infinity.
+_FAR = float(np.sqrt(np.finfo(np.float32).max))
 
 
 class CompiledBackend(ABC):
@@ -26,6 +29,7 @@ class CompiledBackend(ABC):
 
     A form that is not equal to the estimator to the last bit has a band: a row whose class, or whose word of
     confidence, hangs on less than that is asked of the estimator itself, so that no row ever gets another answer here.
+    So is a row with a number beyond ±1.8e19, which the estimator may refuse.
 
     Parameters
     ----------
@@ -101,7 +105,10 @@ class CompiledBackend(ABC):
             return scores, ~ordinary.all(axis=1) | (False if known is None else known)
         if not self._band:
             return scores, None
-        return scores, self._unsure_row(scores) if len(scores) == 1 else self._unsure(scores)
+        unsure = self._unsure_row(scores) if len(scores) == 1 else self._unsure(scores)
+        if (far := np.abs(matrix) > _FAR).any():
+            return scores, far.any(axis=1) | (False if unsure is None or len(scores) == 1 else unsure)
+        return scores, unsure
 
     def _answers(self, scores: Probabilities) -> Scores:
         index = scores.argmax(axis=1)
