@@ -103,9 +103,11 @@ def log(
     import mlflow
 
     from fin_pyfunc.authoring.files import log_file
+    from fin_pyfunc.model.store_database import missing_file
     from fin_pyfunc.serving.store import Store
 
-    Store(mlflow.get_tracking_uri()).ping()  # before reading and checking, which may take a while
+    if missing_file(mlflow.get_tracking_uri()) is None:  # else logging makes it
+        Store(mlflow.get_tracking_uri()).ping()  # before reading and checking, which may take a while
     confidence = {"high": confidence_high, "medium": confidence_medium}
     if classes:
         given["classes"] = [int(label) for label in classes] if all(map(_is_integer, classes)) else list(classes)

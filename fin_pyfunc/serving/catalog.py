@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from fin_pyfunc.model.errors import ModelNotFoundError
+from fin_pyfunc.serving.registry import search_logged_models
 from fin_pyfunc.serving.schemas import ModelEntry, ModelList
 from fin_pyfunc.serving.store import Store
 
@@ -70,10 +71,8 @@ class Catalog:
             if experiment is None or experiment.lifecycle_stage != "active":
                 raise ModelNotFoundError(_NO_EXPERIMENT)
             experiments = [experiment.experiment_id]
-            logged = client.search_logged_models(
-                experiments,
-                order_by=[{"field_name": "creation_timestamp", "ascending": False}],
-                max_results=min(max(10 * limit, 1000), _MAX_LOGGED),
+            logged = search_logged_models(
+                client, experiment.experiment_id, max_results=min(max(10 * limit, 1000), _MAX_LOGGED)
             )
             names: dict[str, str] = {}
             for model in logged:

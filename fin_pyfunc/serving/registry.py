@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from fin_pyfunc.model.errors import ModelForbiddenError, ModelUriError
+from fin_pyfunc.serving.store import lacks_route
 from fin_pyfunc.serving.uris import ModelUri, parse
 
 if TYPE_CHECKING:
@@ -86,10 +87,10 @@ def logged_by(client: MlflowClient, run: Any, name: str) -> Any:
         return None
     token = None
     while True:
-        page = client.search_logged_models(
-            [run.info.experiment_id],
+        page = search_logged_models(
+            client,
+            run.info.experiment_id,
             filter_string=f"source_run_id = '{run.info.run_id}' AND name = '{name}'",
-            order_by=[{"field_name": "creation_timestamp", "ascending": False}],
             max_results=1,
             page_token=token,
         )
@@ -97,3 +98,30 @@ def logged_by(client: MlflowClient, run: Any, name: str) -> Any:
             return page[0]
         if not (token := page.token):
             return None
+
+
+def search_logged_models(client: MlflowClient, experiment_id: str, **options: Any) -> Any:
+    """Search the logged models of an experiment, newest first.
+
+    Parameters
+    ----------
+    client : MlflowClient
+        One that MLflow has answered: a plain 404 is then an MLflow 2, which has no logged models, and not a proxy.
+    experiment_id : str
+    **options
+        As ``MlflowClient.search_logged_models`` takes them.
+
+    Returns
+    -------
+    PagedList of LoggedModel
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.entities import PagedList
+
+    newest_first = [{"field_name": "creation_timestamp", "ascending": False}]
+    try:
+        return client.search_logged_models([experiment_id], order_by=newest_first, **options)
+    except MlflowException as exc:
+        if not lacks_route(exc):
+            raise
+        return PagedList([], None)
