@@ -62,8 +62,17 @@ def version_of(client: MlflowClient, uri: ModelUri) -> Any:
 
 def unregistered(uri: ModelUri) -> str:
     """The sentence for what is not registered."""
-    what = {"version": f"model version {uri.version}", "alias": "alias", "latest": "model version"}[uri.kind]
-    return f"No {what} of the name asked for is registered; look it up in MLflow's model registry."
+    return f"No {_asked(uri)} of the name asked for is registered; look it up in MLflow's model registry."
+
+
+def lacking(uri: ModelUri) -> str:
+    """What is wrong with a URI where the registered model is there, without a full stop."""
+    what = "no version" if uri.kind == "latest" and not uri.alias else f"no such {_asked(uri)}"
+    return f"The registered model has {what}"
+
+
+def _asked(uri: ModelUri) -> str:
+    return {"version": f"model version {uri.version}", "alias": "alias", "latest": "model version"}[uri.kind]
 
 
 def source_of(client: MlflowClient, version: Any) -> str:

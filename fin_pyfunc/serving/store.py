@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -11,11 +14,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fin_pyfunc.model.errors import FinPyfuncError, ModelForbiddenError, ModelNotFoundError, StoreUnavailableError
-from fin_pyfunc.model.store_database import UNAVAILABLE, check_database, sqlite_file, touch_sqlite
+from fin_pyfunc.model.store_database import OLDER, UNAVAILABLE, check_database, sqlite_file, touch_sqlite
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+
+logger = logging.getLogger("fin_pyfunc.server")
 
 #: What MLflow calls the variable that lets MLflow 3.7 and later use a file store.
 ALLOW_FILE_STORE = "MLFLOW_ALLOW_FILE_STORE"
@@ -82,6 +87,40 @@ def allow_file_store(environ: MutableMapping[str, str], tracking_uri: str | None
     if tracking_uri and urlsplit(tracking_uri).scheme in ("", "file") and not tracking_uri.startswith("databricks"):
         environ.setdefault(ALLOW_FILE_STORE, "true")
         environ["MLFLOW_TRACKING_URI"] = tracking_uri
+
+
+def upgrade_database(uri: str) -> bool:
+    """Upgrade the database of an older MLflow, where the operator has allowed it; with MLflow's own command.
+
+    Parameters
+    ----------
+    uri : str
+        Tracking or registry URI; a store that is not of an older MLflow is left alone.
+
+    Returns
+    -------
+    bool
+        Whether it was upgraded.
+
+    Raises
+    ------
+    StoreUnavailableError
+        MLflow could not upgrade it.
+    """
+    try:
+        check_database(uri)
+    except StoreUnavailableError as e:
+        if str(e) != OLDER:
+            return False  # the store's to report, when it is asked
+    else:
+        return False
+    # in a process of its own, since it configures logging; by its input, since a URI may hold a password
+    program = "import sys; from mlflow.db import commands; commands(['upgrade', sys.stdin.read()])"
+    done = subprocess.run([sys.executable, "-c", program], input=uri, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        logger.error("upgrading the MLflow store failed:\n%s", done.stderr)
+        raise StoreUnavailableError("MLflow could not upgrade its store: the log has MLflow's own message.")
+    return True
 
 
 class Store:

@@ -71,7 +71,7 @@ def warm(settings: Settings) -> None:
         import_module(name)
     _import_present(*LATE, *MLFLOW)
     _make_store_table()
-    for uri in filter(is_database, _store_uris(settings)):
+    for uri in filter(is_database, store_uris(settings)):
         _warm_database(uri)
 
 
@@ -83,7 +83,7 @@ def _make_store_table() -> None:
         utils._get_store_registry()
 
 
-def _store_uris(settings: Settings) -> set[str]:
+def store_uris(settings: Settings) -> set[str]:
     """Return the addresses of the tracking store and of the registry, by MLflow's own rules where none is set."""
     import mlflow
 
