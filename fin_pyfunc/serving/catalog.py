@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 
 from fin_pyfunc.model.errors import ModelNotFoundError
-from fin_pyfunc.serving.registry import search_logged_models
+from fin_pyfunc.serving.registry import registered_models, search_logged_models
 from fin_pyfunc.serving.schemas import ModelEntry, ModelList, RegisteredVersion
 from fin_pyfunc.serving.store import Store
 
 #: Most runs that one question may name: MLflow's parser of filters gives up between 3,000 and 10,000.
 _MAX_RUNS = 3000
 _MAX_LOGGED = 10_000
-#: Most registered versions and models that one list looks at; MLflow gives 1,000 models at a time.
-_MAX_VERSIONS, _MAX_NAMES = 10_000, 1000
+#: Most registered versions that one list looks at.
+_MAX_VERSIONS = 10_000
 #: MLflow 2 keeps what a run logged in this tag, MLflow 3 does not write it.
 _HISTORY = "mlflow.log-model.history"
 
@@ -107,7 +107,7 @@ class Catalog:
                 f"run_id IN ({', '.join(map(repr, run_ids))})", max_results=_MAX_VERSIONS
             )
             # a search of versions does not say their aliases
-            models = client.search_registered_models(max_results=_MAX_NAMES) if versions else []
+            models = registered_models(client) if versions else []
         aliases: dict[tuple[str, str], list[str]] = {}
         for model in models:
             for alias, version in sorted(model.aliases.items()):

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 #: How many registry versions that are copies of one another are followed.
 _MAX_COPIES = 10
+#: Registered models that MLflow gives at a time, and the most that are looked at.
+MAX_NAMES = 1000
+_IS_PROMPT = "mlflow.prompt.is_prompt"
 _ODD_SOURCE = (
     "The registered version says that its files are at a place that is not plainly written: register it again."
 )
@@ -29,6 +32,16 @@ def lenient(text: str) -> ModelUri | None:
     if found := re.fullmatch(r"models:/([^/]+)@([^/@]+)", text):
         return ModelUri(kind="alias", name=found[1], alias=found[2])
     return None
+
+
+def registered_models(client: MlflowClient) -> list[Any]:
+    """List the registered models, at most 1,000, each with its aliases.
+
+    MLflow's client adds a filter against prompts, ``tags.`mlflow.prompt.is_prompt` != 'true'``, by which an MLflow 2
+    server finds nothing; it does not where the filter has that name already.
+    """
+    found = client.search_registered_models(f"name != '{_IS_PROMPT}'", max_results=MAX_NAMES)
+    return [model for model in found if model.tags.get(_IS_PROMPT) != "true"]
 
 
 def run_of(source: str) -> ModelUri:
@@ -62,17 +75,15 @@ def version_of(client: MlflowClient, uri: ModelUri) -> Any:
 
 def unregistered(uri: ModelUri) -> str:
     """The sentence for what is not registered."""
-    return f"No {_asked(uri)} of the name asked for is registered; look it up in MLflow's model registry."
+    what = {"version": f"model version {uri.version}", "alias": "alias", "latest": "model version"}[uri.kind]
+    return f"No {what} of the name asked for is registered; look it up in MLflow's model registry."
 
 
 def lacking(uri: ModelUri) -> str:
     """What is wrong with a URI where the registered model is there, without a full stop."""
-    what = "no version" if uri.kind == "latest" and not uri.alias else f"no such {_asked(uri)}"
-    return f"The registered model has {what}"
-
-
-def _asked(uri: ModelUri) -> str:
-    return {"version": f"model version {uri.version}", "alias": "alias", "latest": "model version"}[uri.kind]
+    stage = "version in the stage asked for" if uri.alias else "version"
+    what = {"version": f"version {uri.version}", "alias": "alias of the name asked for", "latest": stage}[uri.kind]
+    return f"The registered model has no {what}"
 
 
 def source_of(client: MlflowClient, version: Any) -> str:

@@ -307,7 +307,7 @@ class Resolver:
         scheme, schemes = text.partition(":")[0], get_registered_artifact_repositories()
         if scheme not in schemes or (scheme in ("models", "runs") and not re.fullmatch(r"runs:/[^/]+/.+", text)):
             near = near_scheme(text, schemes)
-            raise ModelUriError(UNKNOWN_FORM if near is None else f"No model URI is written so: did you mean {near}?")
+            raise ModelUriError(UNKNOWN_FORM if near is None else f"That is no model URI: did you mean {near}?")
 
     def _logged(self, text: str, model_id: str, *, mutable: bool = False) -> Resolved:
         with self._store.asking(f"There is no logged model of the id asked for; {_LIST}") as client:

@@ -11,14 +11,16 @@ from difflib import get_close_matches
 from typing import Any
 
 from fin_pyfunc.model.errors import FinPyfuncError
-from fin_pyfunc.serving.registry import lenient
+from fin_pyfunc.serving.registry import lenient, registered_models
 from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.uris import ModelUri
 
-#: Registered models that names are compared with, and seconds for which their list is kept.
-MAX_NAMES, KEPT_SECONDS = 1000, 10.0
+#: Seconds for which the list of registered models is kept.
+KEPT_SECONDS = 10.0
 #: URIs that one sentence holds.
 MAX_CLOSE, MAX_THERE = 3, 6
+#: How like two names are that may be mistaken for one another, as `difflib` counts it.
+NEARNESS = 0.75
 _NO_NAME = "No registered model has the name asked for"
 #: The sentence for a registered model without a version.
 NO_VERSION = (
@@ -118,7 +120,7 @@ class Names:
         with self._lock:
             if time.monotonic() > self._fresh_until:
                 with self._store.asking(_NO_NAME) as client:
-                    found = client.search_registered_models(max_results=MAX_NAMES)
+                    found = registered_models(client)
                 self._known = {model.name: model for model in found}
                 self._fresh_until = time.monotonic() + KEPT_SECONDS
             return self._known
@@ -156,7 +158,7 @@ def near_scheme(text: str, schemes: Iterable[str]) -> str | None:
 def _close(name: str, names: Iterable[str]) -> list[str]:
     """The names near one, the nearest first, whatever their case."""
     by_lower = {other.lower(): other for other in names}
-    return [by_lower[lower] for lower in get_close_matches(name.lower(), by_lower, MAX_CLOSE)] if name else []
+    return [by_lower[lower] for lower in get_close_matches(name.lower(), by_lower, MAX_CLOSE, NEARNESS)] if name else []
 
 
 def _nearest_uri(model: Any, uri: ModelUri) -> str:

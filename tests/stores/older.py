@@ -17,7 +17,7 @@ from tests.conftest import free_port, stop_process
 
 #: MLflow, and what was current with it.
 REQUIREMENTS = {
-    version: f"mlflow=={version}\nscikit-learn==1.3.2\nnumpy<2\npandas<3\nsetuptools<80"
+    version: f"mlflow=={version}\nscikit-learn==1.3.2\nnumpy<2\npandas<3\nsetuptools<80\nsqlalchemy<2.1"
     for version in ("2.9.2", "2.20.4")
 }
 #: Logs two runs with a model each, registers one under an alias, and deletes one run whose model is registered.
