@@ -81,7 +81,7 @@ def tracking_to(uri: str) -> Iterator[None]:
 
 
 def start_mlflow_server(folder: Path, store_uri: str | None = None) -> MlflowServer:
-    """Start ``mlflow server`` with its own store (or the one named) and artifacts in `folder`; wait until it answers."""
+    """Start ``mlflow server`` with artifacts in `folder`, and its store there or as named; wait until it answers."""
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -75,3 +75,14 @@ def use_store(tracking_uri: str | None, *, must_exist: bool = False) -> None:
         from fin_pyfunc.model.store_database import require_store
 
         require_store(mlflow.get_tracking_uri())
+
+
+def ask_store() -> None:
+    """Fail at once, in a command that logs, where MLflow does not answer; a store that is not there is made later."""
+    import mlflow
+
+    from fin_pyfunc.model.store_database import missing_file
+    from fin_pyfunc.serving.store import Store
+
+    if missing_file(mlflow.get_tracking_uri()) is None:
+        Store(mlflow.get_tracking_uri()).ping()

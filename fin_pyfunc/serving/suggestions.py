@@ -88,9 +88,9 @@ class Names:
         try:
             known = self._models()
             if uri.name not in known:
-                close = _close(uri.name, known)
-                there = () if close else tuple(_first_uri(model) for model in known.values())
-                return Suggestion(_NO_NAME, tuple(_nearest_uri(known[name], uri) for name in close), there)
+                near = _close(uri.name, known)
+                some = () if near else tuple(_first_uri(model) for model in known.values())
+                return Suggestion(_NO_NAME, tuple(_nearest_uri(known[name], uri) for name in near), some).only(bool)
             aliases = sorted(known[uri.name].aliases)
             close = [f"models:/{uri.name}@{alias}" for alias in _close(uri.alias, aliases)]
             there = [*(f"models:/{uri.name}@{alias}" for alias in aliases), *self._versions(uri.name)]

@@ -80,7 +80,7 @@ def test_reading_an_sqlite_store_of_mlflow_2_leaves_it_to_mlflow_2(older_store: 
             lambda: fin_pyfunc.load_model("models:/fx/1"),
         ):
             assert "mlflow db upgrade" in refused(ask, StoreUnavailableError)
-    for command in (["models"], ["inspect", "models:/fx/1"], ["log", "m.skops", "x.csv"]):
+    for command in (["models"], ["inspect", "models:/fx/1"], ["log", "m.skops", "x.csv"], ["demo"]):
         (tmp_path / "m.skops").touch()
         (tmp_path / "x.csv").touch()
         done = subprocess.run(

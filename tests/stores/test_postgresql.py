@@ -1,4 +1,4 @@
-"""A real PostgreSQL, Debian's, behind MLflow: for the server that reads it, and for MLflow's own server of compose.yaml."""
+"""A real PostgreSQL, Debian's, behind MLflow: read by our server, and by MLflow's own as compose.yaml starts it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
     """The URI of an empty database, with a password that has to be percent-encoded, as documented for compose."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="postgresql-"))  # noqa: S108 - pytest's is closed to others
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="postgresql-"))  # pytest's is closed to others
     port, user, password = free_port(), account(), "s%cr@t"
     secret = folder / "password"
     secret.write_text(password)
