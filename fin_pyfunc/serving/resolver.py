@@ -25,10 +25,10 @@ from fin_pyfunc.serving.files import identify, local_path
 from fin_pyfunc.serving.registry import lacking, lenient, logged_by, run_of, source_of, unregistered, version_of
 from fin_pyfunc.serving.snapshot import Snapshot, check_size
 from fin_pyfunc.serving.store import Store, allow_file_store, bound_mlflow_waits
-from fin_pyfunc.serving.suggestions import NO_VERSION, Names, near_scheme
+from fin_pyfunc.serving.suggestions import Names
 from fin_pyfunc.serving.trust.allow import EVERY, Allowed
 from fin_pyfunc.serving.trust.sources import Sources
-from fin_pyfunc.serving.uris import FILE_KINDS, UNKNOWN_FORM, ModelUri, parse
+from fin_pyfunc.serving.uris import FILE_KINDS, ModelUri, parse
 
 __all__ = ["Resolved", "Resolver", "allow_file_store", "bound_mlflow_waits"]
 
@@ -210,7 +210,7 @@ class Resolver:
                 return self._resolve(uri)
             if (path := local_path(text)) is not None:
                 return self._path(text, path)
-            self._check_scheme(text)
+            self._names.refuse_malformed(text)
         except ModelNotFoundError as e:
             if e.suggestion is None:
                 raise
@@ -296,18 +296,6 @@ class Resolver:
             meant = self._names.meant(uri, f"models:/{text}", _NO_PATH.partition(";")[0])
             raise ModelNotFoundError(str(e), meant) from None
         return Resolved(text, model_id, str(path), None, mutable=True, kind=kind, origin="operator")
-
-    def _check_scheme(self, text: str) -> None:
-        """Refuse what can never be a model URI, rather than take it for an artifact store that does not answer."""
-        from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
-
-        if (found := re.fullmatch(r"models:/([^/@]+)/?", text)) is not None:
-            uri = ModelUri(kind="latest", name=found[1])
-            raise ModelNotFoundError(NO_VERSION, self._names.suggest(uri, NO_VERSION.partition(":")[0]))
-        scheme, schemes = text.partition(":")[0], get_registered_artifact_repositories()
-        if scheme not in schemes or (scheme in ("models", "runs") and not re.fullmatch(r"runs:/[^/]+/.+", text)):
-            near = near_scheme(text, schemes)
-            raise ModelUriError(UNKNOWN_FORM if near is None else f"That is no model URI: did you mean {near}?")
 
     def _logged(self, text: str, model_id: str, *, mutable: bool = False) -> Resolved:
         with self._store.asking(f"There is no logged model of the id asked for; {_LIST}") as client:

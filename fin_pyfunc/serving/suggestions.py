@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.model.errors import FinPyfuncError, ModelNotFoundError, ModelUriError
 from fin_pyfunc.serving.registry import lenient, registered_models
 from fin_pyfunc.serving.store import Store
-from fin_pyfunc.serving.uris import ModelUri
+from fin_pyfunc.serving.uris import UNKNOWN_FORM, ModelUri
 
 #: Seconds for which the list of registered models is kept.
 KEPT_SECONDS = 10.0
@@ -22,8 +22,7 @@ MAX_CLOSE, MAX_THERE = 3, 6
 #: How like two names are that may be mistaken for one another, as `difflib` counts it.
 NEARNESS = 0.75
 _NO_NAME = "No registered model has the name asked for"
-#: The sentence for a registered model without a version.
-NO_VERSION = (
+_NO_VERSION = (
     "The URI names no version of the registered model: send models:/<name>/<version>, models:/<name>@<alias> or "
     "models:/<name>/latest."
 )
@@ -116,6 +115,31 @@ class Names:
             return Suggestion(wrong, close or ((text,) if uri.kind == "alias" else ())).only(bool)
         return Suggestion(wrong, (text,)) if text in found.there else found
 
+    def refuse_malformed(self, text: str) -> None:
+        """Refuse what can never be a model URI, rather than take it for an artifact store that does not answer.
+
+        Parameters
+        ----------
+        text : str
+            Neither a local path nor a URI of a run or of the registry, as far as it can be read.
+
+        Raises
+        ------
+        ModelUriError
+            No artifact store has that scheme; the message says which URI may have been meant.
+        ModelNotFoundError
+            It is a registered model's, without a version.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
+
+        if (found := re.fullmatch(r"models:/([^/@]+)/?", text)) is not None:
+            uri = ModelUri(kind="latest", name=found[1])
+            raise ModelNotFoundError(_NO_VERSION, self.suggest(uri, _NO_VERSION.partition(":")[0]))
+        scheme, schemes = text.partition(":")[0], get_registered_artifact_repositories()
+        if scheme not in schemes or (scheme in ("models", "runs") and not re.fullmatch(r"runs:/[^/]+/.+", text)):
+            near = _near_scheme(text, schemes)
+            raise ModelUriError(UNKNOWN_FORM if near is None else f"That is no model URI: did you mean {near}?")
+
     def _models(self) -> Mapping[str, Any]:
         with self._lock:
             if time.monotonic() > self._fresh_until:
@@ -134,7 +158,7 @@ class Names:
         return [f"models:/{name}/{version.version}" for version in found]
 
 
-def near_scheme(text: str, schemes: Iterable[str]) -> str | None:
+def _near_scheme(text: str, schemes: Iterable[str]) -> str | None:
     """Correct the scheme of a URI, or how many slashes it has, where that makes one of the registry or of a run.
 
     Parameters

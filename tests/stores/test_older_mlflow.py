@@ -105,7 +105,8 @@ def test_reading_an_sqlite_store_of_mlflow_2_leaves_it_to_mlflow_2(older_store: 
 def test_a_server_told_so_upgrades_the_store_once_and_serves_it(older_store: Older, tmp_path: Path) -> None:
     env = {"FIN_PYFUNC__MLFLOW__UPGRADE_STORE": "true"}
     arguments = ("--mlflow-tracking-uri", older_store.uri, "-m", "models:/fx@champion", "--workers", "2")
-    with serving(*arguments, folder=tmp_path, env=env) as served:
+    with serving(*arguments, folder=tmp_path, env=env, wait_for=None) as served:
+        served.wait_for("/health/ready", seconds=300)  # the upgrade alone is some 15 s
         answer = served.predict(older_store.row, return_proba=True).json()
         assert list(answer["probabilities"].values()) == pytest.approx(older_store.probabilities)
         assert served.log().count("upgraded") == 1
