@@ -42,10 +42,10 @@ def models(
         click.echo("The experiment has no models yet; log one with 'fin-pyfunc log' or fin_pyfunc.log_model.", err=True)
         return
     rows = [
-        (_names(m.registered), m.model_uri, text.pairs(m.metrics), text.pairs(m.params), text.pairs(m.tags))
+        (m.model_uri, _names(m.registered), text.pairs(m.metrics), text.pairs(m.params), text.pairs(m.tags))
         for m in found.models
     ]
-    click.echo(text.table([("NAME", "MODEL", "METRICS", "PARAMS", "TAGS"), *rows]))
+    click.echo(text.table([("MODEL", "NAME", "METRICS", "PARAMS", "TAGS"), *rows]))
 
 
 def _names(registered: Any) -> str:
