@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import requests
 
-from tests.conftest import free_port, stop_process
+from tests.conftest import free_port
 
 #: MLflow, and what was current with it.
 REQUIREMENTS = {
@@ -83,12 +84,15 @@ def server(python: Path, folder: Path, *options: str) -> Iterator[str]:
     # it starts gunicorn by name
     environ = {**environment(), "PATH": f"{python.parent}:{os.environ['PATH']}"}
     with (folder / "server.log").open("wb") as log_file:
-        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log_file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environ, stdout=log_file, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         _wait(uri, process, folder / "server.log")
         yield uri
     finally:
-        stop_process(process)
+        os.killpg(process.pid, signal.SIGTERM)  # the gunicorn that it has started does not end with it
+        process.wait(60)
 
 
 def _wait(uri: str, process: subprocess.Popen[bytes], log_file: Path) -> None:
