@@ -18,7 +18,7 @@ from tests.conftest import free_port
 
 #: MLflow, and what was current with it.
 REQUIREMENTS = {
-    version: f"mlflow=={version}\nscikit-learn==1.3.2\nnumpy<2\npandas<3\nsetuptools<80\nsqlalchemy<2.1"
+    version: f"mlflow=={version}\nscikit-learn==1.3.2\nnumpy<2\npandas<3\nsetuptools<80\nsqlalchemy<2.1\nflask-wtf"
     for version in ("2.9.2", "2.20.4")
 }
 #: Logs two runs with a model each, registers one under an alias, and deletes one run whose model is registered.
@@ -81,8 +81,8 @@ def server(python: Path, folder: Path, *options: str) -> Iterator[str]:
     command = [str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--serve-artifacts"]
     command += ["--artifacts-destination", str(folder / "artifacts"), *options]
-    # it starts gunicorn by name
-    environ = {**environment(), "PATH": f"{python.parent}:{os.environ['PATH']}"}
+    # it starts gunicorn by name; the key is for basic-auth
+    environ = {**environment(), "PATH": f"{python.parent}:{os.environ['PATH']}", "MLFLOW_FLASK_SERVER_SECRET_KEY": "x"}
     with (folder / "server.log").open("wb") as log_file:
         process = subprocess.Popen(
             command, cwd=folder, env=environ, stdout=log_file, stderr=subprocess.STDOUT, start_new_session=True
@@ -91,7 +91,8 @@ def server(python: Path, folder: Path, *options: str) -> Iterator[str]:
         _wait(uri, process, folder / "server.log")
         yield uri
     finally:
-        os.killpg(process.pid, signal.SIGTERM)  # the gunicorn that it has started does not end with it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)  # the gunicorn that it has started does not end with it
         process.wait(60)
 
 
