@@ -28,7 +28,7 @@ RUN if ls /src/dist/*.whl >/dev/null 2>&1; then set -- /src/dist/*.whl; else set
 # cloud connectors, ONNX Runtime's C library (its Python one has all of it) and tools, MLflow's web page, symbols, pip
 RUN cp -L /usr/lib/*-linux-gnu/libgomp.so.1 /opt/venv/lib/
 RUN /opt/venv/bin/python -m pip uninstall --quiet --yes \
-        contourpy cycler docker fonttools kiwisolver matplotlib pillow pyparsing psycopg2-binary setuptools \
+        contourpy cycler docker fonttools kiwisolver matplotlib pillow pyparsing setuptools \
         aiohttp aiosignal aiohappyeyeballs frozenlist multidict propcache yarl blinker flask flask-cors itsdangerous \
         gitpython gitdb smmap graphene graphql-core graphql-relay huey wcwidth websockets watchfiles werkzeug \
     && cd /opt/venv/lib/python3*/site-packages \

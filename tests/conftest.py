@@ -80,12 +80,12 @@ def tracking_to(uri: str) -> Iterator[None]:
         yield
 
 
-def start_mlflow_server(folder: Path) -> MlflowServer:
-    """Start ``mlflow server`` with its own store and artifacts in `folder`, and wait until it answers."""
+def start_mlflow_server(folder: Path, store_uri: str | None = None) -> MlflowServer:
+    """Start ``mlflow server`` with artifacts in `folder`, and its store there or as named; wait until it answers."""
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--serve-artifacts"]
+    command += ["--backend-store-uri", store_uri or f"sqlite:///{folder / 'server.db'}", "--serve-artifacts"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     environ = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_HTTP")}
     environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job runners are processes that nothing here needs

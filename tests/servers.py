@@ -6,9 +6,11 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -92,9 +94,32 @@ def clean_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     return clean | {"MLFLOW_DISABLE_TELEMETRY": "true", **(env or {})}
 
 
+@cache
+def empty_store() -> bytes:
+    """The SQLite file of an MLflow store that holds nothing yet: a server makes none."""
+    from mlflow import MlflowClient  # most tests can do without
+
+    with tempfile.TemporaryDirectory() as folder:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments(max_results=1)
+        return Path(folder, "mlflow.db").read_bytes()
+
+
+def make_store(folder: Path, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+    """Put an empty store where a server without a model of its own would look for one, and wait until it answers."""
+    uri = env.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    if uri.startswith("sqlite:///") and not {"-m", "--mlflow-tracking-uri"} & set(arguments):
+        path = folder / uri.removeprefix("sqlite:///")
+        if not path.exists() and not (folder / "mlruns").exists():
+            path.write_bytes(empty_store())
+
+
 @contextmanager
 def serving(
-    *arguments: str, folder: Path, env: Mapping[str, str] | None = None, wait_for: str | None = "/health/ready"
+    *arguments: str,
+    folder: Path,
+    env: Mapping[str, str] | None = None,
+    wait_for: str | None = "/health/ready",
+    has_store: bool = True,
 ) -> Iterator[Serving]:
     """Start a server in `folder`, on a free port, and stop it as an operator would.
 
@@ -108,12 +133,16 @@ def serving(
         Added to the environment, from which what would configure a server is taken out first.
     wait_for : str or None
         Path that must answer 200 first; None to return as soon as it has been started.
+    has_store : bool
+        Whether an empty store is made where there is none.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log_file = folder / f"serve-{port}.log"
     clean = clean_environment(env)
+    if has_store:
+        make_store(folder, arguments, clean)
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             [*COMMAND, "--port", str(port), *arguments], cwd=folder, env=clean, stdout=log, stderr=subprocess.STDOUT

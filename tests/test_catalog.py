@@ -61,6 +61,11 @@ def fill(tracking_uri: str, artifact_location: str | None) -> Filled:
     several = start("several")
     for name in ("first", "second"):
         create(name, several)
+    if "listed" not in {model.name for model in client.search_registered_models()}:
+        client.create_registered_model("listed")
+    for name in ("first", "second"):
+        client.create_model_version("listed", f"runs:/{several}/{name}", several)
+    client.set_registered_model_alias("listed", "champion", "2")
     create("model", start("deleted"))
     client.delete_run(runs["deleted"])
     client.create_logged_model(experiment, name="unfinished", source_run_id=start("pending"))
@@ -141,6 +146,17 @@ def test_an_entry_is_json_with_numbers_as_numbers(filled: Filled) -> None:
     assert entry.metrics == {"accuracy": 0.85, "nan": None, "inf": None, "neg": None}
     assert entry.tags == {"asset": "EURUSD"}
     assert msgspec.json.decode(msgspec.json.encode(entry)) == msgspec.to_builtins(entry)
+
+
+def test_names_versions_and_aliases_are_listed_where_they_are_asked_for(filled: Filled) -> None:
+    catalog = Catalog(filled.tracking_uri, EXPERIMENT)
+    assert all(entry.registered is msgspec.UNSET for entry in catalog.list_models().models)
+    listed = {entry.run_id: entry.registered for entry in catalog.list_models(with_names=True).models}
+    assert msgspec.to_builtins(listed.pop(filled.runs["several"])) == [
+        {"name": "listed", "version": "1", "aliases": []},
+        {"name": "listed", "version": "2", "aliases": ["champion"]},
+    ]
+    assert list(listed.values()) == [[]] * 3
 
 
 def test_what_is_listed_can_be_resolved(filled: Filled) -> None:

@@ -24,7 +24,7 @@ import fin_pyfunc
 from fin_pyfunc.model.device import gpu_refusal
 from fin_pyfunc.model.errors import BackendError, FeatureError
 from tests import models
-from tests.conftest import free_port
+from tests.conftest import SqliteStore, free_port, tracking_to
 from tests.models import Fitted
 
 pytestmark = pytest.mark.xdist_group("mlflow_ways")  # one server for all of them
@@ -116,6 +116,18 @@ def test_pyfunc_answers_as_the_estimator_does(numbers_model: Path, orders_model:
     )
     loaded = mlflow.pyfunc.load_model(str(orders_model))
     assert_answers(loaded.predict(as_mlflow_hands_over(orders().held_out)), orders())
+
+
+def test_our_own_choices_are_no_parameters_of_the_run(sqlite_store: SqliteStore) -> None:
+    """A parameter of the user's may have the name of one."""
+    with tracking_to(sqlite_store.tracking_uri):
+        location = (sqlite_store.artifact_root / "parameters").as_uri()
+        with mlflow.start_run(experiment_id=mlflow.create_experiment("parameters", artifact_location=location)) as run:
+            mlflow.log_param("backend", "LSEG")
+            logged = fin_pyfunc.log_model(models.logistic().estimator, models.logistic().train, backend="native")
+        assert mlflow.get_run(run.info.run_id).data.params == {"backend": "LSEG"}
+        loaded = mlflow.pyfunc.load_model(logged.model_uri, model_config={"backend": "cpu"}).unwrap_python_model()
+        assert loaded.manifest.backend == "native"
 
 
 @pytest.mark.parametrize("backend", ["native", "cpu", "auto"])

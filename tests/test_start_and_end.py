@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import fin_pyfunc
+from fin_pyfunc.model.store_database import require_store
 from fin_pyfunc.serving.record.reading import entries
-from fin_pyfunc_cli.options import require_store
 from tests.models import logistic
 from tests.servers import COMMAND, serving
 
@@ -42,7 +42,7 @@ def test_a_store_that_is_not_there_is_one_sentence_and_none_is_made(tmp_path: Pa
         timeout=60,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith(f"Error: there is no MLflow store mlflow.db in {tmp_path}")
+    assert done.stderr.startswith(f"Error: There is no MLflow store mlflow.db in {tmp_path}")
     assert not list(tmp_path.iterdir())
 
 

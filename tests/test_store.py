@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from fin_pyfunc.model.errors import ModelNotFoundError, StoreUnavailableError
-from fin_pyfunc.serving.resolver import Resolver, allow_file_store, bound_mlflow_waits
+from fin_pyfunc.serving.catalog import Catalog
+from fin_pyfunc.serving.resolver import Resolved, Resolver, allow_file_store, bound_mlflow_waits
 from fin_pyfunc.serving.store import Store
 from fin_pyfunc.serving.uris import parse
 from tests.conftest import free_port, stop_process
@@ -55,8 +57,9 @@ def test_a_locked_damaged_or_vanished_sqlite_file_is_unavailable(tmp_path: Path)
     path.write_bytes(b"this is not a database, and MLflow would try it for a hundred seconds" * 50)
     refused(lambda: Resolver(f"sqlite:///{path}").resolve(parse("models:/rf/1")), StoreUnavailableError)
     path.unlink()
+    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)  # MLflow makes a new store
     resolver = Resolver(f"sqlite:///{path}")
-    refused(lambda: resolver.resolve(parse("models:/rf/1")), ModelNotFoundError)  # MLflow makes a new store
+    refused(lambda: resolver.resolve(parse("models:/rf/1")), ModelNotFoundError)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         refused(lambda: resolver.resolve(parse("models:/rf/1")), StoreUnavailableError)
@@ -69,6 +72,7 @@ def test_a_file_store_that_is_not_allowed_says_which_variable_allows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "false")
+    (tmp_path / "mlruns").mkdir()
     resolver = Resolver((tmp_path / "mlruns").as_uri())
     message = refused(lambda: resolver.resolve(parse("models:/rf/1")), StoreUnavailableError)
     assert "MLFLOW_ALLOW_FILE_STORE" in message
@@ -107,7 +111,7 @@ def test_waits_are_bounded_unless_the_operator_has_said() -> None:
 
 def test_a_ping_asks_an_sqlite_store_without_a_client_and_makes_none_anew(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    Store(uri).ping()  # MLflow makes the store
+    MlflowClient(uri).search_experiments(max_results=1)  # MLflow makes the store
     store = Store(uri)
     store.ping()
     assert store._client is None
@@ -120,3 +124,36 @@ def test_a_ping_asks_an_sqlite_store_without_a_client_and_makes_none_anew(tmp_pa
         store.ping()
     (tmp_path / "elsewhere.db").rename(tmp_path / "mlflow.db")
     store.ping()
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///{}/mlflow.db", "sqlite:///file:{}/mlflow.db?uri=true", "file:{}/mlruns"])
+def test_reading_makes_no_store(uri: str, tmp_path: Path) -> None:
+    uri = uri.format(tmp_path)
+    for ask in (Store(uri).ping, lambda: Catalog(uri, "x").list_models(), lambda: find(uri, "models:/rf@champion")):
+        assert "There is no MLflow store" in refused(ask, StoreUnavailableError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_makes_no_tables_in_a_database_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "ours.db"
+    for statement in ("", "CREATE TABLE trades (id INTEGER)"):
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(statement)
+        before = path.read_bytes()
+        assert "There is no MLflow store" in refused(Store(f"sqlite:///{path}").ping, StoreUnavailableError)
+        refused(lambda: find(f"sqlite:///{path}", "models:/rf/1"), StoreUnavailableError)
+        assert path.read_bytes() == before
+
+
+def test_a_store_of_a_newer_mlflow_says_so(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    MlflowClient(uri).search_experiments(max_results=1)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    message = refused(lambda: find(uri, "models:/rf/1"), StoreUnavailableError)
+    assert "newer MLflow" in message
+    assert "db upgrade" not in message
+
+
+def find(tracking_uri: str, text: str) -> Resolved:
+    return Resolver(tracking_uri).resolve(parse(text))

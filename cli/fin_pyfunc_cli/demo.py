@@ -24,6 +24,7 @@ def demo(
     Example: fin-pyfunc demo && fin-pyfunc serve -m models:/eurusd_rf@champion
     """
     options.use_store(tracking_uri)
+    options.ask_store()
     from fin_pyfunc.demo.register import log_demo, version_of
 
     if if_missing and (version := version_of(name, alias)) is not None:

@@ -100,12 +100,9 @@ def log(
     if given["alias"] and not given["register"]:
         raise click.UsageError("--alias needs --register.", click.get_current_context())
     options.use_store(tracking_uri)
-    import mlflow
-
+    options.ask_store()  # before reading and checking, which may take a while
     from fin_pyfunc.authoring.files import log_file
-    from fin_pyfunc.serving.store import Store
 
-    Store(mlflow.get_tracking_uri()).ping()  # before reading and checking, which may take a while
     confidence = {"high": confidence_high, "medium": confidence_medium}
     if classes:
         given["classes"] = [int(label) for label in classes] if all(map(_is_integer, classes)) else list(classes)

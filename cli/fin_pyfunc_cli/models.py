@@ -32,15 +32,26 @@ def models(
 
     from fin_pyfunc.serving.catalog import Catalog
 
-    found = Catalog(mlflow.get_tracking_uri(), options.experiment(experiment_name)).list_models(limit=limit)
+    found = Catalog(mlflow.get_tracking_uri(), options.experiment(experiment_name)).list_models(
+        limit=limit, with_names=True
+    )
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
         return
     if not found.models:
         click.echo("The experiment has no models yet; log one with 'fin-pyfunc log' or fin_pyfunc.log_model.", err=True)
         return
-    rows = [(m.model_uri, text.pairs(m.metrics), text.pairs(m.params), text.pairs(m.tags)) for m in found.models]
-    click.echo(text.table([("MODEL", "METRICS", "PARAMS", "TAGS"), *rows]))
+    rows = [
+        (m.model_uri, _names(m.registered), text.pairs(m.metrics), text.pairs(m.params), text.pairs(m.tags))
+        for m in found.models
+    ]
+    click.echo(text.table([("MODEL", "NAME", "METRICS", "PARAMS", "TAGS"), *rows]))
+
+
+def _names(registered: Any) -> str:
+    """What a model is registered as, newest version first, such as ``fx/3 @champion``."""
+    shown = (" ".join([f"{each.name}/{each.version}", *(f"@{alias}" for alias in each.aliases)]) for each in registered)
+    return ", ".join(reversed(list(shown))) or "-"
 
 
 def _where(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -73,15 +72,17 @@ def use_store(tracking_uri: str | None, *, must_exist: bool = False) -> None:
     if tracking_uri:
         mlflow.set_tracking_uri(tracking_uri)
     if must_exist:
+        from fin_pyfunc.model.store_database import require_store
+
         require_store(mlflow.get_tracking_uri())
 
 
-def require_store(tracking_uri: str) -> None:
-    """Refuse a database in a file that is not there: MLflow would make an empty one."""
-    named = tracking_uri.removeprefix("sqlite:///").partition("?")[0]  # what follows are options of the driver's
-    database = Path(named)
-    if tracking_uri.startswith("sqlite:///") and not named.startswith(("file:", ":memory:")) and not database.exists():
-        raise click.ClickException(
-            f"there is no MLflow store {database.name} in {database.absolute().parent}: work in the folder that has "
-            "it, or name another with --mlflow-tracking-uri or MLFLOW_TRACKING_URI."
-        )
+def ask_store() -> None:
+    """Fail at once, in a command that logs, where MLflow does not answer; a store that is not there is made later."""
+    import mlflow
+
+    from fin_pyfunc.model.store_database import missing_file
+    from fin_pyfunc.serving.store import Store
+
+    if missing_file(mlflow.get_tracking_uri()) is None:
+        Store(mlflow.get_tracking_uri()).ping()

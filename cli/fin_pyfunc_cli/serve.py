@@ -35,6 +35,7 @@ def serve(config: Path | None, tracking_uri: str | None, experiment_name: str | 
 
     Example: fin-pyfunc serve -m models:/eurusd_rf@champion --port 8000
     """
+    from fin_pyfunc.model.store_database import require_store
     from fin_pyfunc.serving import settings
 
     if given["log_level"]:
@@ -48,7 +49,7 @@ def serve(config: Path | None, tracking_uri: str | None, experiment_name: str | 
     if (loaded.model_uri or "").startswith(("models:", "runs:")) and "MLFLOW_REGISTRY_URI" not in os.environ:
         # MLflow's own default, unless there is a store of the older kind
         default = "" if Path("mlruns").exists() else "sqlite:///mlflow.db"
-        options.require_store(loaded.mlflow.tracking_uri or default)
+        require_store(loaded.mlflow.tracking_uri or default)
     is_text = loaded.log_format == "text"  # as JSON, the log alone says it
     if is_text:
         scheme = _scheme(loaded)

@@ -150,14 +150,38 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
     >>> fin_pyfunc.load_model(info.model_uri).predict(X_test)  # doctest: +SKIP
     """
     import mlflow
-    import mlflow.pyfunc
+    from mlflow.models import Model
 
     _refuse_unknown("log_model", options, LogOptions)
     if mlflow.active_run() is None and not options.get("run_id"):
         logger.warning("logging outside a run: the model has its models:/m-… URI, but lists of runs will not show it")
     with _packed(estimator, X, options) as arguments:
         mlflow_own = {key: value for key, value in options.items() if key not in ModelOptions.__annotations__}
-        return mlflow.pyfunc.log_model(name=name, **arguments, **mlflow_own)
+        flavor = _QuietConfig(arguments.pop("model_config"))
+        return Model.log(artifact_path=None, name=name, flavor=flavor, **arguments, **mlflow_own)
+
+
+class _QuietConfig:
+    """MLflow's pyfunc flavor, with a `model_config` that is no parameter of the run.
+
+    MLflow logs what `log_model` is given as `model_config` as parameters of the run, where it collides with one of the
+    user's; yet only a key that is in it can be overridden by the `model_config` of ``mlflow.pyfunc.load_model``.
+
+    Parameters
+    ----------
+    model_config : dict
+    """
+
+    __name__ = "mlflow.pyfunc"
+
+    def __init__(self, model_config: dict[str, Any]) -> None:
+        self._model_config = model_config
+
+    def save_model(self, path: str, mlflow_model: Any, **arguments: Any) -> None:
+        """Save a model as MLflow's flavor does; `Model.log` calls this."""
+        import mlflow.pyfunc
+
+        mlflow.pyfunc.save_model(path, mlflow_model=mlflow_model, model_config=self._model_config, **arguments)
 
 
 def save_model(estimator: Any, X: pd.DataFrame, path: str | Path, **options: Unpack[ModelOptions]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: How many problems an error lists; the rest are counted (the HTTP contract's bound).
 MAX_PROBLEMS = 100
@@ -75,7 +75,21 @@ class ModelUriError(FinPyfuncError):
 
 
 class ModelNotFoundError(FinPyfuncError):
-    """No such model, version, alias, run or experiment."""
+    """No such model, version, alias, run or experiment.
+
+    Parameters
+    ----------
+    message : str
+    suggestion : object, optional
+        What there is instead, whose ``str()`` is a message for those who may know of it.
+    """
+
+    def __init__(self, message: str, suggestion: Any = None) -> None:
+        super().__init__(message, suggestion)
+        self.suggestion = suggestion
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ModelForbiddenError(FinPyfuncError):

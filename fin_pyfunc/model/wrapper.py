@@ -12,6 +12,7 @@ from fin_pyfunc.model import artifact
 from fin_pyfunc.model.choice import asking_for, nearest
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.errors import ArtifactError
+from fin_pyfunc.model.store_database import check_database, require_store
 
 
 class FinPyfuncModel(Classifier, PythonModel):  # type: ignore[misc] # mlflow ships no types
@@ -52,10 +53,16 @@ def load_model(model_uri: str, *, backend: str | None = None) -> FinPyfuncModel:
         The model is not one of ours, or its files are damaged.
     BackendError
         The backend asked for cannot be had here.
+    StoreUnavailableError
+        The MLflow store is not there, or is of another version of MLflow: loading makes and migrates none.
     """
     import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
 
+    if model_uri.startswith(("models:", "runs:")):
+        for uri in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:
+            require_store(uri)
+            check_database(uri)
     with asking_for(backend):
         loaded = mlflow.pyfunc.load_model(model_uri)
     try:

@@ -60,7 +60,7 @@ LIMITED = [path for path, scope in SCOPES.items() if scope in (Scope.PREDICT, Sc
 def create_app(
     settings: Settings,
     on_ready: ReadyHook | None = None,
-    on_fatal: Callable[[], None] | None = None,
+    on_fatal: Callable[[str], None] | None = None,
     on_stuck: Callable[[], None] | None = None,
     before_serving: Callable[[Server], Awaitable[None]] | None = None,
     metrics_folder: Path | None = None,

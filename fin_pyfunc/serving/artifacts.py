@@ -13,6 +13,12 @@ from fin_pyfunc.serving.store import Store
 
 DAMAGED = "The files of this model are missing from the artifact store or are no model; restore them or log it again."
 _UNAVAILABLE = "The artifact store does not answer, so the model could not be fetched; try again later."
+_DENIED = (
+    "The artifact store refuses this server's credentials (401 or 403), so the model is not fetched: set those of "
+    "a user who may read it (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the cloud's own variables)."
+)
+# What artifact stores say of credentials that are wrong or missing.
+_REFUSED = re.compile(r"40[13] Client Error|AccessDenied|Forbidden|InvalidAccessKeyId|[Cc]redentials")
 # What artifact stores say of a file that is not there, once MLflow has made one message of many failures.
 _GONE = re.compile(
     r"404 Client Error|RESOURCE_DOES_NOT_EXIST|NoSuch(Key|Bucket)|No such (file|artifact)|Not ?Found", re.IGNORECASE
@@ -47,7 +53,7 @@ def has_mlmodel(store: Store, location: str) -> bool:
     except Exception as exc:  # each cloud's library raises its own
         if _GONE.search(str(exc)):
             return False
-        raise StoreUnavailableError(_UNAVAILABLE) from exc
+        raise _unavailable(exc) from exc
 
 
 def download(store: Store, location: str, folder: Path, max_bytes: int) -> Path:
@@ -96,10 +102,14 @@ def download(store: Store, location: str, folder: Path, max_bytes: int) -> Path:
     except Exception as exc:  # each cloud's library raises its own
         if _GONE.search(str(exc)):
             raise ArtifactError(DAMAGED) from exc
-        raise StoreUnavailableError(_UNAVAILABLE) from exc
+        raise _unavailable(exc) from exc
     if not (path / "MLmodel").is_file():
         raise ArtifactError(DAMAGED)
     return path
+
+
+def _unavailable(error: Exception) -> StoreUnavailableError:
+    return StoreUnavailableError(_DENIED if _REFUSED.search(str(error)) else _UNAVAILABLE)
 
 
 def _check_listing(repository: Any, max_bytes: int) -> None:

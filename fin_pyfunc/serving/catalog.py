@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from fin_pyfunc.model.errors import ModelNotFoundError
-from fin_pyfunc.serving.schemas import ModelEntry, ModelList
+from fin_pyfunc.serving.registry import registered_models, search_logged_models
+from fin_pyfunc.serving.schemas import ModelEntry, ModelList, RegisteredVersion
 from fin_pyfunc.serving.store import Store
 
 #: Most runs that one question may name: MLflow's parser of filters gives up between 3,000 and 10,000.
 _MAX_RUNS = 3000
 _MAX_LOGGED = 10_000
+#: Most registered versions that one list looks at.
+_MAX_VERSIONS = 10_000
 #: MLflow 2 keeps what a run logged in this tag, MLflow 3 does not write it.
 _HISTORY = "mlflow.log-model.history"
 
@@ -37,7 +41,9 @@ class Catalog:
         self._store = Store(tracking_uri)
         self._experiment_name = experiment_name
 
-    def list_models(self, experiment_name: str | None = None, limit: int = 100) -> ModelList:
+    def list_models(
+        self, experiment_name: str | None = None, limit: int = 100, *, with_names: bool = False
+    ) -> ModelList:
         """List the runs that have a logged model, newest first by their start.
 
         MLflow is asked four times, however many runs there are: for the experiment, its newest logged models
@@ -52,6 +58,8 @@ class Catalog:
             Default: the configured experiment.
         limit : int
             At most this many, 1 to 1,000; default 100.
+        with_names : bool, default False
+            Ask MLflow, twice more, what the runs' models are registered as.
 
         Returns
         -------
@@ -70,10 +78,8 @@ class Catalog:
             if experiment is None or experiment.lifecycle_stage != "active":
                 raise ModelNotFoundError(_NO_EXPERIMENT)
             experiments = [experiment.experiment_id]
-            logged = client.search_logged_models(
-                experiments,
-                order_by=[{"field_name": "creation_timestamp", "ascending": False}],
-                max_results=min(max(10 * limit, 1000), _MAX_LOGGED),
+            logged = search_logged_models(
+                client, experiment.experiment_id, max_results=min(max(10 * limit, 1000), _MAX_LOGGED)
             )
             names: dict[str, str] = {}
             for model in logged:
@@ -89,7 +95,29 @@ class Catalog:
         newest = sorted(found.values(), key=lambda run: (run.info.start_time or 0, run.info.run_id), reverse=True)
         named = ((run, names.get(run.info.run_id) or _artifact_path(run)) for run in newest)
         entries = [_entry(run, name) for run, name in named if name][:limit]
+        if with_names and entries:
+            registered = self._registered([entry.run_id for entry in entries])
+            entries = [msgspec.structs.replace(each, registered=registered.get(each.run_id, [])) for each in entries]
         return ModelList(models=entries, count=len(entries))
+
+    def _registered(self, run_ids: Sequence[str]) -> dict[str, list[RegisteredVersion]]:
+        """By run, the registered versions of its models."""
+        with self._store.asking(_NO_EXPERIMENT) as client:
+            versions = client.search_model_versions(
+                f"run_id IN ({', '.join(map(repr, run_ids))})", max_results=_MAX_VERSIONS
+            )
+            # a search of versions does not say their aliases
+            models = registered_models(client) if versions else []
+        aliases: dict[tuple[str, str], list[str]] = {}
+        for model in models:
+            for alias, version in sorted(model.aliases.items()):
+                aliases.setdefault((model.name, str(version)), []).append(alias)
+        found: dict[str, list[RegisteredVersion]] = {}
+        for each in sorted(versions, key=lambda version: (version.name, int(version.version))):
+            name, number = each.name, str(each.version)
+            known_as = RegisteredVersion(name=name, version=number, aliases=aliases.get((name, number), []))
+            found.setdefault(each.run_id, []).append(known_as)
+        return found
 
 
 def _artifact_path(run: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import multiprocessing
@@ -36,7 +37,8 @@ from fin_pyfunc.serving.middleware.auth import warn_if_exposed
 from fin_pyfunc.serving.motion.board import Board
 from fin_pyfunc.serving.server import ReadyHook, Server
 from fin_pyfunc.serving.settings import Settings
-from fin_pyfunc.serving.warming import warm
+from fin_pyfunc.serving.store import upgrade_database
+from fin_pyfunc.serving.warming import store_uris, warm
 
 logger = logging.getLogger("fin_pyfunc.server")
 
@@ -70,6 +72,7 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
         self._serving = multiprocessing.RawValue("i", 0)
         #: where everything that this server's processes keep lies, until it ends
         self.folder = Path(tempfile.mkdtemp(prefix="fin_pyfunc-") if estate is None else estate.folder)  # 0700
+        self._refusal = self.folder / "refusal"
         #: what the arbiter itself counts
         self.values = Values(self.folder if settings.metrics.enabled else None)
         #: shared with the workers of the program before, too, while they finish
@@ -209,9 +212,22 @@ class GunicornApp(BaseApplication):  # type: ignore[misc] # no types
         if first and self._on_ready is not None:
             self._on_ready(default)
 
-    def _end_if_never_served(self) -> None:
-        """A default model that can never load ends the start; later, the server goes on serving what it has."""
+    @property
+    def refusal(self) -> str:
+        """Why a worker ended the start, in a sentence."""
+        try:
+            return self._refusal.read_text()
+        except FileNotFoundError:
+            return "the server could not be started: the log above has the cause."
+
+    def _end_if_never_served(self, reason: str) -> None:
+        """A model that can never load ends the start; later, the server goes on serving what it has.
+
+        The reason is left to the arbiter, which says it last, and once for all workers.
+        """
         if not self._has_served.value:
+            with contextlib.suppress(FileExistsError), self._refusal.open("x") as first:
+                first.write(reason)
             logging.shutdown()
             # at once: uvicorn logs a SystemExit from a task as a crash, and after a signal the arbiter starts another
             os._exit(Arbiter.APP_LOAD_ERROR)
@@ -239,6 +255,10 @@ def run(settings: Settings, on_ready: ReadyHook | None = None) -> None:
         if beside is not None:
             trial.run(settings)
             return
+        if settings.mlflow.upgrade_store:
+            for uri in store_uris(settings):
+                if upgrade_database(uri):
+                    logger.warning("the MLflow store was of an older MLflow, and has been upgraded")
         GunicornApp(settings, on_ready, estate).run()
     except FinPyfuncError as e:
         if settings.log_format == "text" or beside is not None:
@@ -262,7 +282,11 @@ def _find_room_for_files() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Leave out what gunicorn says at every stop, when uvicorn has closed the sockets before it."""
+    """Leave out what gunicorn says at every stop, when uvicorn has closed the sockets before it, and of a worker that
+    has ended the start, for which the arbiter says why.
+    """
+    if "exited with code" in record.msg and Arbiter.APP_LOAD_ERROR in (record.args or ()):
+        return False
     return "Error while closing socket" not in record.msg
 
 

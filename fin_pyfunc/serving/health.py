@@ -17,6 +17,11 @@ from fin_pyfunc.serving.store import Store
 
 logger = logging.getLogger("fin_pyfunc.server")
 
+#: Most seconds between two probes until MLflow has answered once, where nothing is ready before that.
+FIRST_PROBE_SECONDS = 2.0
+#: Seconds between two looks at whether the server is ready.
+READY_POLL_SECONDS = 0.05
+
 
 class HealthProbe:
     """What `/health`, `/health/live` and `/health/ready` know.
@@ -31,6 +36,8 @@ class HealthProbe:
     default : DefaultModel
     preload : Preload
     probe_seconds : float
+    has_files : bool, default False
+        Whether models may be loaded from below ``models.file_roots``, for which MLflow is not needed.
     """
 
     def __init__(
@@ -41,13 +48,16 @@ class HealthProbe:
         default: DefaultModel,
         preload: Preload,
         probe_seconds: float,
+        has_files: bool = False,
     ) -> None:
         self._store, self._predictor, self._cache = store, predictor, cache
         self._default, self._preload = default, preload
-        self._probe_seconds = probe_seconds
+        self._probe_seconds, self._has_files = probe_seconds, has_files
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="probe")
         self._mlflow_connected = False
-        self._has_probed = False
+        #: why MLflow did not answer when it was last asked; None before that, and where it did
+        self._problem: str | None = None
+        self._has_answered = False
         self._gpu_available = False
 
     async def run(self) -> None:
@@ -59,7 +69,8 @@ class HealthProbe:
             # asked once; again only where a device has failed since
             self._gpu_available = await loop.run_in_executor(self._thread, gpu_available)
             self._note(await loop.run_in_executor(self._thread, self._ping))
-            await asyncio.sleep(self._probe_seconds)
+            is_awaited = not self._has_answered and not self._can_do_without
+            await asyncio.sleep(min(self._probe_seconds, FIRST_PROBE_SECONDS) if is_awaited else self._probe_seconds)
 
     @property
     def mlflow_connected(self) -> bool:
@@ -72,7 +83,7 @@ class HealthProbe:
         if self._default.uri is not None:
             can_score = self._default.loaded is not None and not self._default.loaded.is_out
         else:
-            can_score = in_memory > 0 or self._mlflow_connected
+            can_score = in_memory > 0 or self._mlflow_connected or self._has_files
         status = "unhealthy" if not can_score else "healthy" if self._mlflow_connected else "degraded"
         return Health(
             status=status,
@@ -85,34 +96,46 @@ class HealthProbe:
         """Why `/health/ready` says no, or None."""
         if self._predictor.is_draining:
             return DRAINING
-        if self._default.uri is None and not self._has_probed:
-            return "The server has only just started and has not asked MLflow yet: try again."
         if not self._default.is_ready:
             return "The server's default model has not scored its warm-up row yet: try again."
-        return (
-            None if self._preload.is_ready else "The server is still loading the models of its preload list: try again."
-        )
+        if not self._preload.is_ready:
+            return "The server is still loading the models of its preload list: try again."
+        if self._has_answered or self._can_do_without:
+            return None
+        return self._problem or "The server has only just started and has not asked MLflow yet: try again."
+
+    async def wait_until_ready(self) -> None:
+        """Wait until `/health/ready` would say yes."""
+        while self.not_ready() is not None:
+            await asyncio.sleep(READY_POLL_SECONDS)
+
+    @property
+    def _can_do_without(self) -> bool:
+        """Whether something can be served that MLflow is not needed for."""
+        return self._default.uri is not None or self._has_files or len(self._cache) > 0
 
     def close(self) -> None:
         """Stop asking."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _note(self, connected: bool) -> None:
+    def _note(self, problem: str | None) -> None:
         """Keep what the probe found, and say what is new of it: the first finding, and each change."""
-        if connected and not self._mlflow_connected:
+        if problem is None and not self._mlflow_connected:
             logger.info("MLflow answers")
-        elif not connected and self._mlflow_connected:
-            logger.warning("MLflow does not answer any more; models in memory go on")
-        elif not connected and not self._has_probed:
-            logger.warning("MLflow does not answer; it is asked every %g s", self._probe_seconds)
-        self._mlflow_connected, self._has_probed = connected, True
+        elif problem is not None and self._mlflow_connected:
+            logger.warning("MLflow does not answer any more; models in memory go on: %s", problem)
+        elif problem is not None and problem != self._problem:
+            logger.warning("MLflow does not answer; it is asked every %g s: %s", self._probe_seconds, problem)
+        self._mlflow_connected, self._problem = problem is None, problem
+        self._has_answered |= problem is None
 
-    def _ping(self) -> bool:
+    def _ping(self) -> str | None:
+        """Ask MLflow; returns what is wrong, or None."""
         try:
             self._store.ping()
-        except FinPyfuncError:
-            return False
+        except FinPyfuncError as e:
+            return str(e)
         except Exception:  # a defect must not end the probing
             logger.exception("asking MLflow failed in a way that was not foreseen")
-            return False
-        return True
+            return "Asking MLflow failed in a way that was not foreseen: the server's log has the trace."
+        return None

@@ -6,11 +6,14 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from fin_pyfunc.model.errors import ModelNotFoundError
+from fin_pyfunc.serving.callers.principal import may_list
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError, answer
 
 #: Header lines as ASGI carries them.
@@ -163,6 +166,9 @@ async def send_body(send: Send, body: bytes, content_type: str, headers: Headers
 
 async def send_error(scope: Scope, send: Send, error: Exception) -> None:
     """Answer an error as the contract words it."""
+    if isinstance(error, ModelNotFoundError) and error.suggestion is not None:
+        known = error.suggestion.only(partial(may_list, scope))
+        error = error if known is None else ModelNotFoundError(str(known))
     said = answer(error, request_id(scope))
     await send_json(send, said.status, encode(said.body), said.headers)
 

@@ -165,6 +165,11 @@ OPERATIONS = (
                 "How many entries at most.",
                 {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
             ),
+            query(
+                "names",
+                "Add the key `registered`: what each run's models are registered as.",
+                {"type": "boolean", "default": False},
+            ),
         ),
     ),
     Operation(

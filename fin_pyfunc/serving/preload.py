@@ -36,13 +36,13 @@ class Preload:
         """Whether each has been loaded and has scored its warm-up rows."""
         return not self._missing
 
-    async def start(self, on_fatal: Callable[[], None]) -> None:
+    async def start(self, on_fatal: Callable[[str], None]) -> None:
         """Load one after the other until all are there; MLflow being away is waited out.
 
         Parameters
         ----------
         on_fatal : callable
-            Called for one that cannot be loaded; if it returns, the server goes on without that model.
+            Called with what is wrong with one that cannot be loaded; if it returns, the server goes on without it.
         """
         while self._missing:
             uri = self._missing[0]
@@ -55,12 +55,12 @@ class Preload:
                 continue
             except FinPyfuncError as e:
                 self.fatal = f"the model {uri} of the preload list cannot be loaded: {e}"
+                on_fatal(self.fatal)
                 logger.error("%s", self.fatal)
-                on_fatal()
             except Exception as e:  # a defect: still an end rather than a wait for ever
                 self.fatal = f"loading the model {uri} of the preload list raised {type(e).__name__}."
                 logger.exception("%s", self.fatal)
-                on_fatal()
+                on_fatal(self.fatal)
             else:
                 logger.info("model %s is ready", uri)
             self._missing.pop(0)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from fin_pyfunc.model.errors import ModelForbiddenError, ModelUriError
+from fin_pyfunc.serving.store import lacks_route
 from fin_pyfunc.serving.uris import ModelUri, parse
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 #: How many registry versions that are copies of one another are followed.
 _MAX_COPIES = 10
+#: Registered models that MLflow gives at a time, and the most that are looked at.
+MAX_NAMES = 1000
+_IS_PROMPT = "mlflow.prompt.is_prompt"
 _ODD_SOURCE = (
     "The registered version says that its files are at a place that is not plainly written: register it again."
 )
@@ -28,6 +32,16 @@ def lenient(text: str) -> ModelUri | None:
     if found := re.fullmatch(r"models:/([^/]+)@([^/@]+)", text):
         return ModelUri(kind="alias", name=found[1], alias=found[2])
     return None
+
+
+def registered_models(client: MlflowClient) -> list[Any]:
+    """List the registered models, at most 1,000, each with its aliases.
+
+    MLflow's client adds a filter against prompts, ``tags.`mlflow.prompt.is_prompt` != 'true'``, by which an MLflow 2
+    server finds nothing; it does not where the filter has that name already.
+    """
+    found = client.search_registered_models(f"name != '{_IS_PROMPT}'", max_results=MAX_NAMES)
+    return [model for model in found if model.tags.get(_IS_PROMPT) != "true"]
 
 
 def run_of(source: str) -> ModelUri:
@@ -65,6 +79,13 @@ def unregistered(uri: ModelUri) -> str:
     return f"No {what} of the name asked for is registered; look it up in MLflow's model registry."
 
 
+def lacking(uri: ModelUri) -> str:
+    """What is wrong with a URI where the registered model is there, without a full stop."""
+    stage = "version in the stage asked for" if uri.alias else "version"
+    what = {"version": f"version {uri.version}", "alias": "alias of the name asked for", "latest": stage}[uri.kind]
+    return f"The registered model has no {what}"
+
+
 def source_of(client: MlflowClient, version: Any) -> str:
     """Where a version comes from; one that was copied from another names it as its source."""
     from mlflow.exceptions import MlflowException
@@ -86,10 +107,10 @@ def logged_by(client: MlflowClient, run: Any, name: str) -> Any:
         return None
     token = None
     while True:
-        page = client.search_logged_models(
-            [run.info.experiment_id],
+        page = search_logged_models(
+            client,
+            run.info.experiment_id,
             filter_string=f"source_run_id = '{run.info.run_id}' AND name = '{name}'",
-            order_by=[{"field_name": "creation_timestamp", "ascending": False}],
             max_results=1,
             page_token=token,
         )
@@ -97,3 +118,30 @@ def logged_by(client: MlflowClient, run: Any, name: str) -> Any:
             return page[0]
         if not (token := page.token):
             return None
+
+
+def search_logged_models(client: MlflowClient, experiment_id: str, **options: Any) -> Any:
+    """Search the logged models of an experiment, newest first.
+
+    Parameters
+    ----------
+    client : MlflowClient
+        One that MLflow has answered: a plain 404 is then an MLflow 2, which has no logged models, and not a proxy.
+    experiment_id : str
+    **options
+        As ``MlflowClient.search_logged_models`` takes them.
+
+    Returns
+    -------
+    PagedList of LoggedModel
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.entities import PagedList
+
+    newest_first = [{"field_name": "creation_timestamp", "ascending": False}]
+    try:
+        return client.search_logged_models([experiment_id], order_by=newest_first, **options)
+    except MlflowException as exc:
+        if not lacks_route(exc):
+            raise
+        return PagedList([], None)

@@ -22,9 +22,10 @@ from fin_pyfunc.model.errors import (
 from fin_pyfunc.serving import snapshot
 from fin_pyfunc.serving.artifacts import DAMAGED, below, download, has_mlmodel
 from fin_pyfunc.serving.files import identify, local_path
-from fin_pyfunc.serving.registry import lenient, logged_by, run_of, source_of, unregistered, version_of
+from fin_pyfunc.serving.registry import lacking, lenient, logged_by, run_of, source_of, unregistered, version_of
 from fin_pyfunc.serving.snapshot import Snapshot, check_size
 from fin_pyfunc.serving.store import Store, allow_file_store, bound_mlflow_waits
+from fin_pyfunc.serving.suggestions import Names
 from fin_pyfunc.serving.trust.allow import EVERY, Allowed
 from fin_pyfunc.serving.trust.sources import Sources
 from fin_pyfunc.serving.uris import FILE_KINDS, ModelUri, parse
@@ -121,6 +122,7 @@ class Resolver:
         folder: Path | None = None,
     ) -> None:
         self._store = Store(tracking_uri, registry_uri)
+        self._names = Names(self._store)
         self._allowed, self._max_bytes = Allowed(allow), max_bytes
         self._sources = None if artifact_roots is None else Sources(self._store, artifact_roots)
         self._roots = tuple(Path(root).resolve() for root in file_roots)
@@ -152,7 +154,12 @@ class Resolver:
             MLflow does not answer.
         """
         self.check_allowed(uri)
-        return self._resolve(uri)
+        try:
+            return self._resolve(uri)
+        except ModelNotFoundError as e:
+            if e.suggestion is None:
+                raise
+            raise ModelNotFoundError(str(e), e.suggestion.only(self._allowed.takes)) from e.__cause__
 
     def check_allowed(self, uri: ModelUri) -> None:
         """Raise ModelForbiddenError for a URI that no client may send; asks nobody."""
@@ -189,18 +196,25 @@ class Resolver:
 
         Raises
         ------
+        ModelUriError
+            No model URI begins so; or it is the registry's, and names no version.
         ModelNotFoundError, ArtifactError, StoreUnavailableError
-            As `resolve` and `fetch` do.
+            As `resolve` and `fetch` do; the message says what there is instead.
         """
         try:
             uri: ModelUri | None = parse(text)
         except ModelUriError:
             uri = lenient(text)
-        if uri is not None and uri.kind != "file":
-            return self._resolve(uri)
-        if (path := local_path(text)) is not None:
-            kind, model_id = identify(path, path.suffix, _NO_PATH)
-            return Resolved(text, model_id, str(path), None, mutable=True, kind=kind, origin="operator")
+        try:
+            if uri is not None and uri.kind != "file":
+                return self._resolve(uri)
+            if (path := local_path(text)) is not None:
+                return self._path(text, path)
+            self._names.refuse_malformed(text)
+        except ModelNotFoundError as e:
+            if e.suggestion is None:
+                raise
+            raise ModelNotFoundError(str(e.suggestion)) from e
         remote = Resolved(text, "", text, None, mutable=True, kind="mlflow", origin="operator")
         fetched = self._fetch(remote)
         found = replace(remote, model_id=fetched.model.digest)
@@ -271,16 +285,28 @@ class Resolver:
         if root is not None:
             shutil.rmtree(root, ignore_errors=True)
 
+    def _path(self, text: str, path: Path) -> Resolved:
+        """The operator's own path; one that is not there may be a registered name without its scheme."""
+        try:
+            kind, model_id = identify(path, path.suffix, _NO_PATH)
+        except ModelNotFoundError as e:
+            uri = lenient(f"models:/{text}") or lenient(f"models:/{text}/latest")
+            if uri is None or path.exists() or not re.fullmatch(r"[^./~][^/]*(/\d+|/latest)?", text):
+                raise
+            meant = self._names.meant(uri, f"models:/{text}", _NO_PATH.partition(";")[0])
+            raise ModelNotFoundError(str(e), meant) from None
+        return Resolved(text, model_id, str(path), None, mutable=True, kind=kind, origin="operator")
+
     def _logged(self, text: str, model_id: str, *, mutable: bool = False) -> Resolved:
         with self._store.asking(f"There is no logged model of the id asked for; {_LIST}") as client:
             model = client.get_logged_model(model_id)
         return self._of_logged(text, model, mutable=mutable)
 
-    def _run(self, text: str, run_id: str, path: str) -> Resolved:
+    def _run(self, text: str, run_id: str, path: str, *, must_be_active: bool = True) -> Resolved:
         no_run = f"There is no run of the id asked for; {_LIST}"
         with self._store.asking(no_run) as client:
             run = client.get_run(run_id)
-            if run.info.lifecycle_stage != "active":
+            if must_be_active and run.info.lifecycle_stage != "active":  # a registered version outlives its run
                 raise ModelNotFoundError(no_run)
             if (model := logged_by(client, run, path)) is not None:
                 return self._of_logged(text, model)
@@ -292,16 +318,20 @@ class Resolver:
 
     def _registered(self, text: str, uri: ModelUri) -> Resolved:
         mutable = uri.kind != "version"
+        try:
+            with self._store.asking(unregistered(uri)) as client:
+                version = version_of(client, uri)
+                if version is None:
+                    raise ModelNotFoundError(unregistered(uri))
+        except ModelNotFoundError as e:
+            raise ModelNotFoundError(str(e), self._names.suggest(uri, lacking(uri))) from e.__cause__
         with self._store.asking(unregistered(uri)) as client:
-            version = version_of(client, uri)
-            if version is None:
-                raise ModelNotFoundError(unregistered(uri))
             source = source_of(client, version)
             if found := re.fullmatch(r"models:/(m-[0-9a-f]{32})", source):
                 return self._logged(text, found[1], mutable=mutable)
             if source.startswith("runs:/"):
                 run = run_of(source)
-                resolved = replace(self._run(text, run.run_id, run.name), mutable=mutable)
+                resolved = replace(self._run(text, run.run_id, run.name, must_be_active=False), mutable=mutable)
                 if resolved.model_id.startswith("models:/"):
                     return resolved
                 location = resolved.location

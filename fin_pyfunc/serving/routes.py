@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.http import encode
 from fin_pyfunc.serving.patterns import allows
 from fin_pyfunc.serving.places import Places
-from fin_pyfunc.serving.schemas import ModelList, Root
+from fin_pyfunc.serving.schemas import ModelEntry, ModelList, Root
 from fin_pyfunc.serving.server import Server
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
@@ -58,19 +59,26 @@ class Routes:
         return _json(self._health(request))
 
     async def models(self, request: Request) -> Response:
-        """`GET /models?experiment_name=&limit=`: runs with a logged model, newest first."""
-        if set(request.query_params) - {"experiment_name", "limit"}:
-            raise RequestError(422, "This route takes the query parameters 'experiment_name' and 'limit' only.")
-        text = request.query_params.get("limit", str(DEFAULT_LIMIT))
+        """`GET /models?experiment_name=&limit=&names=`: runs with a logged model, newest first."""
+        asked = request.query_params
+        if set(asked) - {"experiment_name", "limit", "names"}:
+            raise RequestError(422, "This route takes the query parameters 'experiment_name', 'limit', 'names' only.")
+        text = asked.get("limit", str(DEFAULT_LIMIT))
         limit = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
         if not 1 <= limit <= MAX_LIMIT:
             raise RequestError(422, f"The query parameter 'limit' must be an integer from 1 to {MAX_LIMIT}.")
-        name = request.query_params.get("experiment_name")
+        if asked.get("names", "false") not in ("true", "false"):
+            raise RequestError(422, "The query parameter 'names' must be true or false.")
+        listing = partial(
+            self._server.catalog.list_models,
+            asked.get("experiment_name"),
+            limit,
+            with_names=asked.get("names") == "true",
+        )
         async with self._lists.take():
-            listing = partial(self._server.catalog.list_models, name, limit)
             found = await asyncio.get_running_loop().run_in_executor(self._threads, listing)
         if (patterns := request.scope["state"].get("models")) is not None:
-            shown = [entry for entry in found.models if allows(patterns, entry.model_uri)]
+            shown = [entry for each in found.models if (entry := _as_allowed(each, patterns)) is not None]
             found = ModelList(models=shown, count=len(shown))
         return _json(found)
 
@@ -101,6 +109,19 @@ class Routes:
         reason = self._server.health.not_ready()
         if reason is not None:
             raise RequestError(503, reason, RETRY_AFTER)
+
+
+def _as_allowed(entry: ModelEntry, patterns: Sequence[str]) -> ModelEntry | None:
+    """What of an entry a caller may know by its patterns; None where it may ask for the model by no URI of it."""
+    if entry.registered is msgspec.UNSET:
+        return entry if allows(patterns, entry.model_uri) else None
+    registered = []
+    for each in entry.registered:
+        aliases = [alias for alias in each.aliases if allows(patterns, f"models:/{each.name}@{alias}")]
+        if aliases or allows(patterns, f"models:/{each.name}/{each.version}"):
+            registered.append(msgspec.structs.replace(each, aliases=aliases))
+    is_allowed = registered or allows(patterns, entry.model_uri)
+    return msgspec.structs.replace(entry, registered=registered) if is_allowed else None
 
 
 def _json(body: Any, status: int = 200) -> Response:

@@ -90,6 +90,14 @@ class Health(msgspec.Struct, kw_only=True, frozen=True):
     cached_models: int
 
 
+class RegisteredVersion(msgspec.Struct, kw_only=True, frozen=True):
+    """A version of a registered model, `models:/<name>/<version>` or `models:/<name>@<alias>`."""
+
+    name: str
+    version: str
+    aliases: list[str]
+
+
 class ModelEntry(msgspec.Struct, kw_only=True, frozen=True):
     """A run that has a logged model."""
 
@@ -99,6 +107,10 @@ class ModelEntry(msgspec.Struct, kw_only=True, frozen=True):
     metrics: dict[str, float | None]
     params: dict[str, Any]
     tags: dict[str, str]
+    registered: (
+        Annotated[list[RegisteredVersion], Meta(description="Versions of the run's models; only with `names=true`.")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 class ModelList(msgspec.Struct, kw_only=True, frozen=True):

@@ -63,9 +63,10 @@ class Server:
     ----------
     settings : Settings
     on_ready : callable, optional
-        Called once the default model, if any, and those of the preload list answer.
+        Called once `/health/ready` says yes.
     on_fatal : callable, optional
-        Called where it is certain that one of those cannot be loaded; what it raises ends the worker.
+        Called with the reason where it is certain that one of its models cannot be loaded; what it raises ends the
+        worker.
     on_stuck : callable, optional
         Called once too many scoring threads do not come back; it should have the worker replaced.
     before_serving : callable, optional
@@ -101,7 +102,7 @@ class Server:
         self,
         settings: Settings,
         on_ready: ReadyHook | None = None,
-        on_fatal: Callable[[], None] | None = None,
+        on_fatal: Callable[[str], None] | None = None,
         on_stuck: Callable[[], None] | None = None,
         before_serving: Callable[[Server], Awaitable[None]] | None = None,
         metrics_folder: Path | None = None,
@@ -170,7 +171,11 @@ class Server:
         self.motion = Motion(settings, board, asked, self.default, self.follower, self.stops, self.shadow)
         self.predictor = Predictor(self.cache, self.default, settings.limits, self.stops)
         probe_seconds = settings.mlflow.probe_seconds
-        self.health = HealthProbe(Store(uri), self.predictor, self.cache, self.default, self.preload, probe_seconds)
+        self.health = HealthProbe(
+            *(Store(uri), self.predictor, self.cache, self.default, self.preload),
+            probe_seconds,
+            has_files=bool(models.file_roots),
+        )
         self.catalog = Catalog(uri, settings.mlflow.experiment_name)
         self._hits, self._recorded = 0, (0, 0)
         self._shown: set[tuple[str, str]] = set()
@@ -229,11 +234,13 @@ class Server:
     async def _start_models(self) -> None:
         await self.default.start()
         while self.default.fatal is not None:
-            logger.error("the default model %s cannot be loaded: %s", self.default.uri, self.default.fatal)
-            self._on_fatal()
+            refusal = f"the default model {self.default.uri} cannot be loaded: {self.default.fatal}"
+            self._on_fatal(refusal)
+            logger.error("%s", refusal)
             await asyncio.sleep(LOAD_AGAIN_SECONDS)  # others still serve what they have: this worker waits
             await self.default.start()
         await self.preload.start(self._on_fatal)
+        await self.health.wait_until_ready()
         if self._on_ready is not None:
             self._on_ready(self.default.loaded)
 
@@ -281,5 +288,5 @@ class Server:
                 values.add(m.SHADOW_SKIPPED, shadow, name.removeprefix("shadow_"), by=n)
 
 
-def _ignore() -> None:
+def _ignore(_: str) -> None:
     """What cannot be loaded ends nothing."""

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, MutableMapping
-from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from fin_pyfunc.model.errors import ModelNotFoundError, StoreUnavailableError
+from fin_pyfunc.model.errors import FinPyfuncError, ModelForbiddenError, ModelNotFoundError, StoreUnavailableError
+from fin_pyfunc.model.store_database import OLDER, UNAVAILABLE, check_database, sqlite_file, touch_sqlite
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
-#: Seconds that a locked SQLite file is waited for.
-SQLITE_WAIT = 2.0
+logger = logging.getLogger("fin_pyfunc.server")
+
 #: What MLflow calls the variable that lets MLflow 3.7 and later use a file store.
 ALLOW_FILE_STORE = "MLFLOW_ALLOW_FILE_STORE"
 
-_UNAVAILABLE = (
-    "MLflow does not answer, and is needed for this: check that it runs and that its tracking URI is right, "
-    "or try again later."
-)
 _FILE_STORE = (
     f"MLflow 3.7 and later refuse a file store unless {ALLOW_FILE_STORE} is set to true; set it, or use a database."
 )
+_CREDENTIALS = (
+    "MLflow does not take this server's credentials (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+    "or MLFLOW_TRACKING_TOKEN, to those of a user of its, and start this again."
+)
+_PERMISSION = (
+    "MLflow does not let the user of this server's credentials read this (403): grant it READ in MLflow, or set "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to another's."
+)
+_HOST = (
+    "MLflow refuses the host name in its tracking URI (403): name it in MLFLOW_SERVER_ALLOWED_HOSTS where MLflow's "
+    "server is started."
+)
+#: What the client's errors say of a 401, for MLflow and for Databricks.
+_REFUSED = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 # What MLflow says of a thing it looked for and did not find. An unknown alias is INVALID_PARAMETER_VALUE.
 _NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"}
 # MLflow waits up to 120 s a request, retries 7 times with growing pauses, and sleeps as long as a Retry-After says.
@@ -74,6 +89,40 @@ def allow_file_store(environ: MutableMapping[str, str], tracking_uri: str | None
         environ["MLFLOW_TRACKING_URI"] = tracking_uri
 
 
+def upgrade_database(uri: str) -> bool:
+    """Upgrade the database of an older MLflow, where the operator has allowed it; with MLflow's own command.
+
+    Parameters
+    ----------
+    uri : str
+        Tracking or registry URI; a store that is not of an older MLflow is left alone.
+
+    Returns
+    -------
+    bool
+        Whether it was upgraded.
+
+    Raises
+    ------
+    StoreUnavailableError
+        MLflow could not upgrade it.
+    """
+    try:
+        check_database(uri)
+    except StoreUnavailableError as e:
+        if str(e) != OLDER:
+            return False  # the store's to report, when it is asked
+    else:
+        return False
+    # in a process of its own, since it configures logging; by its input, since a URI may hold a password
+    program = "import sys; from mlflow.db import commands; commands(['upgrade', sys.stdin.read()])"
+    done = subprocess.run([sys.executable, "-c", program], input=uri, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        logger.error("upgrading the MLflow store failed:\n%s", done.stderr)
+        raise StoreUnavailableError("MLflow could not upgrade its store: the log has MLflow's own message.")
+    return True
+
+
 class Store:
     """One tracking store and model registry, asked from any thread.
 
@@ -93,8 +142,8 @@ class Store:
         self.registry_uri = registry_uri
         self._client: MlflowClient | None = None
         self._lock = threading.Lock()
-        #: whether a ping has found the SQLite file: from then on none is made in its place
-        self._was_there = False
+        #: whether a ping has found the SQLite file to be of this version of MLflow
+        self._is_checked = False
 
     @contextmanager
     def asking(self, missing: str) -> Iterator[MlflowClient]:
@@ -108,23 +157,25 @@ class Store:
         Raises
         ------
         ModelNotFoundError
-            MLflow answered that there is no such thing.
+            MLflow answered that there is no such thing, or is too old to have it.
+        ModelForbiddenError
+            It answered 403: the user of this server's credentials may not read it.
         StoreUnavailableError
-            It did not answer, or with an error of its own.
+            It did not answer, or with an error of its own, or 401; or it is a database that is not there, or of another
+            version of MLflow, which is never made or migrated by reading.
         """
         import requests
         import sqlalchemy.exc
         from mlflow.exceptions import MlflowException
 
+        client = None
         try:
             client = self._connected()
             yield client
         except MlflowException as exc:
-            if _answered(exc, self.tracking_uri, self.registry_uri) and exc.error_code in _NOT_FOUND:
-                raise ModelNotFoundError(missing) from exc
-            raise StoreUnavailableError(_UNAVAILABLE) from exc
+            raise self._in_our_words(exc, client, missing) from exc
         except (requests.RequestException, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError) as exc:
-            raise StoreUnavailableError(_UNAVAILABLE) from exc
+            raise StoreUnavailableError(UNAVAILABLE) from exc
 
     def ping(self) -> None:
         """Ask MLflow the cheapest question there is.
@@ -135,25 +186,25 @@ class Store:
         ------
         StoreUnavailableError
             It did not answer.
+        ModelForbiddenError
+            It answered 403.
         """
-        from mlflow import get_tracking_uri
-
-        uri = self.tracking_uri or get_tracking_uri()
-        if uri.startswith("sqlite:") and self._client is None:
-            try:
-                self._was_there = _asked_sqlite(uri, "experiments") or self._was_there
-            except (sqlite3.Error, OSError) as exc:
-                raise StoreUnavailableError(_UNAVAILABLE) from exc
-            if self._was_there:
-                return _check_sqlite(uri, must_exist=True)
-        with self.asking(_UNAVAILABLE) as client:
+        uri = self._uris()[0]
+        if sqlite_file(uri) is not None and self._client is None:
+            if not self._is_checked:
+                check_database(uri)
+                self._is_checked = True
+            return touch_sqlite(uri)
+        with self.asking(UNAVAILABLE) as client:
             client.search_experiments(max_results=1)
         return None
 
     def _connected(self) -> MlflowClient:
-        for uri in (self.tracking_uri, self.registry_uri):
-            if uri and uri.startswith("sqlite:"):
-                _check_sqlite(uri, must_exist=self._client is not None)
+        for uri in self._uris():
+            if self._client is None:
+                check_database(uri)
+            else:
+                touch_sqlite(uri)
         with self._lock:
             if self._client is None:
                 self._client = self._connect()
@@ -166,34 +217,52 @@ class Store:
         try:
             return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.registry_uri)
         except MlflowException as exc:  # here INVALID_PARAMETER_VALUE says something of the store, not of a model
-            raise StoreUnavailableError(_FILE_STORE if ALLOW_FILE_STORE in str(exc) else _UNAVAILABLE) from exc
+            raise StoreUnavailableError(_FILE_STORE if ALLOW_FILE_STORE in str(exc) else UNAVAILABLE) from exc
+
+    def _in_our_words(self, error: MlflowException, client: MlflowClient | None, missing: str) -> FinPyfuncError:
+        """Put an error of MLflow's client into one of this project's."""
+        code = error.error_code
+        if code in _REFUSED:
+            return StoreUnavailableError(_CREDENTIALS)
+        if code == "PERMISSION_DENIED":
+            is_host = "Host header" in str(error)
+            return StoreUnavailableError(_HOST) if is_host else ModelForbiddenError(_PERMISSION)
+        is_remote = any(urlsplit(uri).scheme in ("http", "https") for uri in self._uris())
+        has_answered = not is_remote or _is_mlflows(error)
+        if has_answered and code in _NOT_FOUND:
+            return ModelNotFoundError(missing)
+        if client is not None and lacks_route(error) and _is_mlflow(client):
+            return ModelNotFoundError(missing)  # an older server, which has no such thing
+        return StoreUnavailableError(UNAVAILABLE)
+
+    def _uris(self) -> list[str]:
+        """Where the tracking store and the registry are, by MLflow's own rules where nothing is set; each once."""
+        from mlflow import get_tracking_uri
+
+        tracking_uri = self.tracking_uri or get_tracking_uri()
+        registry_uri = self.registry_uri or os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri
+        return list(dict.fromkeys((tracking_uri, registry_uri)))
 
 
-def _answered(exc: Any, *uris: str | None) -> bool:
-    # over HTTP only a RestException carries MLflow's own answer; a proxy's 404 page is a plain MlflowException
+def lacks_route(error: MlflowException) -> bool:
+    """Whether an HTTP server answered a plain 404: an older MLflow, which lacks what was asked for, or no MLflow."""
+    return error.error_code == "ENDPOINT_NOT_FOUND" and not _is_mlflows(error)
+
+
+def _is_mlflows(error: MlflowException) -> bool:
+    """Whether MLflow itself answered so over HTTP; a proxy's 404 page is a plain MlflowException."""
     from mlflow.exceptions import RestException
 
-    remote = any(uri and urlsplit(uri).scheme in ("http", "https") for uri in uris)
-    return not remote or isinstance(exc, RestException)
+    return isinstance(error, RestException)
 
 
-def _check_sqlite(uri: str, *, must_exist: bool) -> None:
-    # MLflow tries ten times, with pauses that add up to 100 s, to open a file that is no database, and waits 20 s for a
-    # locked one; neither can be configured
-    if not _asked_sqlite(uri, "sqlite_master") and must_exist:
-        raise StoreUnavailableError(_UNAVAILABLE)
+def _is_mlflow(client: MlflowClient) -> bool:
+    """Whether what answers is an MLflow server, of whatever version."""
+    import requests
+    from mlflow.exceptions import MlflowException
 
-
-def _asked_sqlite(uri: str, table: str) -> bool:
-    """Whether a table of an SQLite store could be read; False where there is no file yet, of which MLflow makes one."""
-    from sqlalchemy.engine import make_url
-
-    database = make_url(uri).database
-    if not database or database == ":memory:":
+    try:
+        client.search_experiments(max_results=1)
+    except (MlflowException, requests.RequestException):
         return False
-    path = Path(database).absolute()
-    if not path.exists():
-        return False
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=SQLITE_WAIT)) as connection:
-        connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
     return True

@@ -15,7 +15,8 @@ MAX_LENGTH = 1024
 #: Suffix of a bare estimator file to the kind of file it is; a path with any other name is a model's folder.
 FILE_KINDS = {".pkl": "pickle", ".joblib": "joblib", ".skops": "skops", ".onnx": "onnx"}
 
-_REFUSED = (
+#: The sentence for what is no model URI.
+UNKNOWN_FORM = (
     "The model URI is not of a form that is loaded here; send runs:/<run_id>/<name>, models:/<name>/<version>, "
     "models:/<name>@<alias>, models:/<name>/latest, models:/m-<id>, file:///<folder> or "
     "file:///<file>.pkl, .joblib, .skops or .onnx, without escapes, '.', '..' or empty segments."
@@ -91,7 +92,7 @@ def parse(text: str) -> ModelUri:
         For anything that is not exactly of one of the forms; the message does not repeat `text`.
     """
     if len(text) > MAX_LENGTH or not text.isprintable():
-        raise ModelUriError(_REFUSED)
+        raise ModelUriError(UNKNOWN_FORM)
     for kind, form in _FORMS:
         if found := form.fullmatch(text):
             parts = found.groupdict()
@@ -99,7 +100,7 @@ def parse(text: str) -> ModelUri:
             if _is_plain(parts.get("path", "").removeprefix("/") or parts.get("name", "")):
                 return ModelUri(kind=kind, version=version, **parts)
             break
-    raise ModelUriError(_REFUSED)
+    raise ModelUriError(UNKNOWN_FORM)
 
 
 def _is_plain(path: str) -> bool:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pkgutil
-import re
 from importlib import import_module
 
+from fin_pyfunc.model.store_database import is_database, read_revisions
 from fin_pyfunc.serving.settings import Settings
 
 #: What every server needs.
@@ -71,9 +71,8 @@ def warm(settings: Settings) -> None:
         import_module(name)
     _import_present(*LATE, *MLFLOW)
     _make_store_table()
-    for uri in _store_uris(settings):
-        if re.match(r"(sqlite|postgres|mysql|mssql)", uri):
-            _warm_database(uri)
+    for uri in filter(is_database, store_uris(settings)):
+        _warm_database(uri)
 
 
 def _make_store_table() -> None:
@@ -84,7 +83,7 @@ def _make_store_table() -> None:
         utils._get_store_registry()
 
 
-def _store_uris(settings: Settings) -> set[str]:
+def store_uris(settings: Settings) -> set[str]:
     """Return the addresses of the tracking store and of the registry, by MLflow's own rules where none is set."""
     import mlflow
 
@@ -100,6 +99,7 @@ def _warm_database(uri: str) -> None:
     from sqlalchemy.orm import configure_mappers
 
     configure_mappers()  # which every worker would do by itself
+    read_revisions()
     # a wrong address or a missing driver is the store's to report, when it is asked
     with contextlib.suppress(Exception):
         make_url(uri).get_dialect().import_dbapi()

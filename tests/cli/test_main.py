@@ -115,5 +115,5 @@ def test_a_command_that_reads_makes_no_store(tmp_path: Path, monkeypatch: pytest
     there = ("--mlflow-tracking-uri", "sqlite:///mlflow.db")
     for command in (("models",), ("inspect", "models:/rf@champion"), ("predict", "-m", "models:/rf@champion", "x.csv")):
         (tmp_path / "x.csv").write_text("a\n1\n")
-        assert "there is no MLflow store mlflow.db in" in refused(*command, *there)
+        assert "There is no MLflow store mlflow.db in" in refused(*command, *there)
     assert not (tmp_path / "mlflow.db").exists()

@@ -19,7 +19,7 @@ def test_models_says_what_the_catalog_says(logged: list[str], folder: Path) -> N
     assert [model["model_uri"] for model in shown["models"]] == [model.model_uri for model in found.models]
     assert json.loads(run("models", "--json", "--limit", 1).out)["count"] == 1
     lines = run("models").out.splitlines()
-    assert lines[0].split() == ["MODEL", "METRICS", "PARAMS", "TAGS"]
+    assert lines[0].split() == ["MODEL", "NAME", "METRICS", "PARAMS", "TAGS"]
     assert len(lines) == found.count + 1
     assert any(line.startswith(f"{logged[1]}  ") for line in lines[1:])
     assert len({line.index("  ") for line in lines[1:]}) == 1
@@ -34,9 +34,15 @@ def test_models_shows_the_first_metrics_and_counts_the_others(folder: Path) -> N
     client.set_tag(run_id, "asset", "EURUSD")
     made = client.create_logged_model(experiment, name="model", source_run_id=run_id)
     client.finalize_logged_model(made.model_id, "READY")
+    client.create_registered_model("many")
+    for _ in range(2):
+        client.create_model_version("many", f"runs:/{run_id}/model", run_id)
+    for alias in ("live", "champion"):
+        client.set_registered_model_alias("many", alias, "2")
     row = run("models", "--mlflow-experiment-name", "many").out.splitlines()[1]
     assert re.split(" {2,}", row) == [
         f"runs:/{run_id}/model",
+        "many/2 @champion @live, many/1",
         "m0=0.3333 m1=0.3333 m2=0.3333 m3=0.3333 (+2)",
         "-",
         "asset=EURUSD",

@@ -71,3 +71,10 @@ def require_model(scope: AsgiScope, asked: str | None, default: str | None) -> N
         raise ModelForbiddenError(
             "The credential is not for this model: ask the server's operator for one whose patterns take its URI."
         )
+
+
+def may_list(scope: AsgiScope, uri: str) -> bool:
+    """Whether the caller may be told of a model: one that ``GET /models`` would show."""
+    state = scope["state"]
+    patterns = state.get("models")
+    return state.get("may_list", True) and (patterns is None or allows(patterns, uri))

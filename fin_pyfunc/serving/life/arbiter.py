@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn import sock
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 
+from fin_pyfunc.model.errors import FinPyfuncError
 from fin_pyfunc.serving.life import succession
 from fin_pyfunc.serving.metrics import definitions as m
 from fin_pyfunc.serving.metrics import folder as folders
@@ -151,7 +153,24 @@ class ReplacingArbiter(Arbiter):  # type: ignore[misc] # no types
             self._bury(pid, self._leaving.pop(pid).reason)
         if self._trial is not None:
             self._trial.is_over()  # lets Popen collect it
-        super().reap_workers()
+        try:
+            super().reap_workers()
+        except HaltServer:
+            if not self._is_stopping:  # else it stops already, for what another worker has said
+                raise
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        """As the parent does; a start that failed ends with our reason instead of with gunicorn's.
+
+        Raises
+        ------
+        FinPyfuncError
+            A worker could not be started.
+        """
+        if exit_status not in (self.APP_LOAD_ERROR, self.WORKER_BOOT_ERROR):
+            super().halt(reason, exit_status)
+        self.stop()
+        raise FinPyfuncError(self.app.refusal)
 
     def stop(self, graceful: bool = True) -> None:
         """As the parent does; those that leave stop with the others."""

@@ -37,7 +37,7 @@ async def _try_out(settings: Settings) -> None:
     async def keep(server: Server) -> None:
         started.append(server)
 
-    app = create_app(settings, on_fatal=failed.set, before_serving=keep)
+    app = create_app(settings, on_fatal=lambda _: failed.set(), before_serving=keep)
     messages, answers = [{"type": "lifespan.startup"}], asyncio.Queue[str]()
     ended = asyncio.Event()
 

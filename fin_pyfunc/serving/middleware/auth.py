@@ -26,7 +26,8 @@ class Authenticate:
     """Refuses a request without a valid credential, or whose credential lacks the route's scope.
 
     The caller's id goes to ``scope["state"]["principal"]``, on an open route too, if a valid credential was sent; the
-    patterns of its models go to ``scope["state"]["models"]``, if it has any.
+    patterns of its models go to ``scope["state"]["models"]``, if it has any, and whether it may list models to
+    ``scope["state"]["may_list"]``.
 
     Parameters
     ----------
@@ -59,6 +60,7 @@ class Authenticate:
             if caller is not None:
                 state = scope.setdefault("state", {})
                 state["principal"] = caller.id
+                state["may_list"] = Scope.MODELS in caller.scopes
                 if caller.models:
                     state["models"] = caller.models
         await self._app(scope, receive, send)

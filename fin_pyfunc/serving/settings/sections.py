@@ -28,6 +28,13 @@ class Mlflow(Section, frozen=True):
     experiment_name: Annotated[
         str, Meta(min_length=1, description="Experiment that `GET /models` lists when the request names none.")
     ] = "financial_ml"
+    upgrade_store: Annotated[
+        bool,
+        Meta(
+            description="Whether a start may upgrade a database of an older MLflow, for good; by default it is not "
+            "served, and `mlflow db upgrade` does it."
+        ),
+    ] = False
     probe_seconds: Annotated[
         float, Meta(gt=0, le=86400, description="Seconds between two background checks that MLflow answers.")
     ] = 10.0

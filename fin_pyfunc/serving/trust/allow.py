@@ -31,5 +31,9 @@ class Allowed:
 
     def check(self, uri: ModelUri) -> None:
         """Raise ModelForbiddenError for a URI that no pattern takes; nothing is asked of a store for this."""
-        if uri.kind != "file" and not allows(self._patterns, str(uri)):
+        if uri.kind != "file" and not self.takes(str(uri)):
             raise ModelForbiddenError(_REFUSED)
+
+    def takes(self, text: str) -> bool:
+        """Whether a pattern takes the URI of a run or of the registry."""
+        return allows(self._patterns, text)

@@ -52,7 +52,7 @@ class Unknown:
         if until <= self._clock():
             del self._refused[uri]
             return
-        raise type(error)(str(error))  # the first one holds the frames of those who asked first
+        raise type(error)(*error.args)  # the first one holds the frames of those who asked first
 
     @contextmanager
     def remembering(self, uri: str) -> Iterator[None]:
