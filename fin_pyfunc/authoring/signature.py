@@ -67,7 +67,12 @@ def _infer(X: pd.DataFrame, spec: FeatureSpec, classes: Sequence[Label], has_pro
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=params)
 
 
-def _type(feature: Feature) -> str:
+def _type(feature: Feature) -> Any:
+    if feature.kind == "datetime":
+        from mlflow.types.schema import AnyType
+
+        # MLflow's datetime takes no time zone, and makes a time of any number
+        return AnyType()
     kind = _label_type(feature.categories or []) if feature.kind == "category" else _TYPES[feature.kind]
     if feature.nullable and kind in ("long", "boolean"):
         # MLflow's long and boolean take no nulls (its boolean makes False of them, unasked). In a double an integer

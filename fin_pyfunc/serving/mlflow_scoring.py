@@ -240,7 +240,7 @@ class _Implementation:
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """As `Classifier.predict`."""
         classifier = self._model.loaded.model
-        table = model_input if classifier.features is None else classifier.features.check(model_input)
+        table = classifier.check(model_input)
         decoded = time.perf_counter()
         try:
             decisions = classifier.decide_table(table)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fin_pyfunc.model.backends import Backend
+from fin_pyfunc.model.backends.alike import score_alike
 from fin_pyfunc.model.backends.nameless import NEIGHBOURS, counts_alike, nameless, type_name
 from fin_pyfunc.model.decision import Label, Probabilities, Scores
 from fin_pyfunc.model.device import is_device_failure
@@ -26,6 +27,7 @@ ARGMAX_CLASSIFIERS = frozenset(
         "sklearn.tree._classes.DecisionTreeClassifier",
         "sklearn.tree._classes.ExtraTreeClassifier",
         "sklearn.calibration.CalibratedClassifierCV",
+        "fin_pyfunc.model.foreign.boosters.BoosterClassifier",
     }
 )
 
@@ -65,7 +67,12 @@ class NativeBackend:
         #: the estimator's own label of each column, which `classes` may rename
         self._position = {label: i for i, label in enumerate(own or self._classes)}
         self._has_proba = has_proba(estimator)
-        self._wants_names = hasattr(estimator, "feature_names_in_") or not hasattr(estimator, "n_features_in_")
+        self._is_untyped = spec is None or spec.is_untyped
+        self._wants_names = (
+            hasattr(estimator, "feature_names_in_")
+            or not hasattr(estimator, "n_features_in_")
+            or (spec is not None and spec.has_numbers_for_names)
+        )
         self._argmax = self._has_proba and _predicts_first_maximum(estimator, self._wants_names)
         for part in _parallel_parts(estimator):
             part.set_params(n_jobs=1)
@@ -77,6 +84,9 @@ class NativeBackend:
         if not len(table):  # estimators refuse to look at no rows at all
             none = np.empty((0, len(self._classes))) if self._has_proba else None
             return Scores(classes=self._classes, index=np.empty(0, dtype=np.intp), probabilities=none)
+        return score_alike(table, self._score) if self._is_untyped else self._score(table)
+
+    def _score(self, table: Table) -> Scores:
         X = self._estimator_input(table)
         probabilities = self._call("predict_proba", X) if self._has_proba else None
         predicted = None if self._argmax else self._call("predict", X)
