@@ -81,7 +81,8 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
         raise RequestError(422, "The table must hold at least one row.")
     columns: dict[str, Any] = dict(read.columns)
     for name, held in read.columns.items() if spec is not None else ():
-        if held.dtype == object:
+        feature = spec.feature_of(name)
+        if held.dtype == object and feature is not None and feature.kind != "any":
             columns[name] = pd.Series(held, dtype=object)  # else pandas looks at every text
     if spec is not None and spec.extra == "forbid":
         unknown = [name for name in read.names if name not in {*spec.names, *spec.identifiers}]
