@@ -25,8 +25,8 @@ class PyfuncBackend:
     Parameters
     ----------
     pyfunc : mlflow.pyfunc.PyFuncModel
-        Answers one label a row: an array, a list, a Series, or a DataFrame (or a dict of columns, or a list of dicts)
-        with one column or one called `prediction`.
+        Answers one label a row: an array, a list, a Series, or a DataFrame or a dict of columns with one column or one
+        called `prediction`.
     spec : FeatureSpec or None
     """
 
@@ -79,8 +79,6 @@ def labels(answered: Any) -> list[Label]:
     """
     if isinstance(answered, dict):
         answered = _columns(answered)
-    elif isinstance(answered, list) and answered and all(isinstance(row, dict) for row in answered):
-        answered = pd.DataFrame(answered)
     if isinstance(answered, pd.DataFrame):
         if "prediction" not in answered and answered.shape[1] != 1:
             raise ScoringError(

@@ -61,9 +61,8 @@ def classifier_of(raw: Any, signed: FeatureSpec | None) -> ForeignClassifier | N
 
 
 def require_classifier(raw: Any, signed: FeatureSpec | None) -> ForeignClassifier:
-    """As `classifier_of`, for a model that nothing but its own methods can ask."""
-    found = classifier_of(raw, signed)
-    if found is None:
+    """As `classifier_of`, for a bare estimator, which nothing but its own methods can ask."""
+    if not is_classifier(adapted(raw)) or (found := classifier_of(raw, signed)) is None:
         raise ArtifactError("The model is not a fitted classifier: it needs predict(X) and classes_.")
     return found
 
