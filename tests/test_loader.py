@@ -211,8 +211,16 @@ def foreign(folder: Path, answer: Callable[[pd.DataFrame], Any]) -> FinPyfuncMod
         lambda frame: {"prediction": sign(frame).tolist(), "version": "v7"},
     ],
     ids=[
-        "array", "column", "list", "list of NumPy text", "Series", "category", "one column", "column prediction",
-        "dict of a column", "dict with prediction",
+        "array",
+        "column",
+        "list",
+        "list of NumPy text",
+        "Series",
+        "category",
+        "one column",
+        "column prediction",
+        "dict of a column",
+        "dict with prediction",
     ],
 )
 def test_a_pyfunc_may_answer_its_labels_in_any_usual_form(answer: Any, tmp_path: Path) -> None:

@@ -240,10 +240,9 @@ class Classifier:
             else:
                 scores, backend = score(table)
         except ScoringError as e:
-            if self.manifest is None and not is_joined and not isinstance(e, DeviceError):
-                names = self.features.names if self.features is not None else pd.DataFrame(table).columns
-                if refused := refused_nulls(table, [*map(str, names)], score, self.answered):
-                    raise refused from e
+            is_unexplained = self.manifest is None and not is_joined and not isinstance(e, DeviceError)
+            if is_unexplained and (refused := refused_nulls(table, self.features, score, self.answered)):
+                raise refused from e
             raise
         return Decisions(scores, self.thresholds, backend)
 

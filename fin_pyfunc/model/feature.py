@@ -160,12 +160,14 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         elif self.kind == "datetime" and column.dtype.kind == "M":
             null = column.isna().to_numpy()
             if (getattr(column.dtype, "tz", None) is None) == (self.zone is None) and (self.nullable or not null.any()):
-                same: pd.Series[Any] | None = _as_dtype(column, self.dtype)
+                same = _as_dtype(column, self.dtype)
                 if same is not None and ((same == column).to_numpy() | null).all():
                     return same
         elif self.kind == "any" and column.dtype != object:
-            is_number = column.dtype.kind in "iuf" and self.dtype == "float64"
-            return column.to_numpy(dtype=np.float64, na_value=np.nan) if is_number else column
+            if column.dtype.kind not in "iuf" or self.dtype != "float64":
+                return column
+            numbers: np.ndarray[Any, Any] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+            return numbers
         raise Refused("read value by value")
 
     def values(self, column: pd.Series[Any]) -> list[Any]:
@@ -269,9 +271,10 @@ def _any(feature: Feature, value: Any) -> Any:
         raise Refused("infinite or too large for float64") from None
 
 
-def _as_dtype(column: Any, dtype: Any) -> Any:
+def _as_dtype(column: pd.Series[Any], dtype: Any) -> pd.Series[Any] | None:
     try:
-        return column.astype(dtype)
+        converted: pd.Series[Any] = column.astype(dtype)
+        return converted
     except (ValueError, OverflowError):
         return None
 

@@ -6,7 +6,7 @@ What this reads, `FeatureSpec.table` reads alike; what it does not, it leaves to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Annotated, Any
 

@@ -80,8 +80,8 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
     if not read.n_rows:
         raise RequestError(422, "The table must hold at least one row.")
     columns: dict[str, Any] = dict(read.columns)
-    for name, held in read.columns.items() if spec is not None else ():
-        feature = spec.feature_of(name)
+    for name, held in read.columns.items():
+        feature = None if spec is None else spec.feature_of(name)
         if held.dtype == object and feature is not None and feature.kind != "any":
             columns[name] = pd.Series(held, dtype=object)  # else pandas looks at every text
     if spec is not None and spec.extra == "forbid":

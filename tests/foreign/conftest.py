@@ -26,12 +26,13 @@ def isolation() -> Iterator[Isolation]:
 
 
 @pytest.fixture(params=["here", "host"])
-def opened(request: pytest.FixtureRequest) -> Open:
+def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Load a model from its folder, in this process or in a host."""
     isolation: Any = request.getfixturevalue("isolation") if request.param == "host" else None
+    resolver = Resolver(None)
 
     def load_folder(folder: Path) -> LoadedModel:
-        resolver = Resolver(None)
         return load(resolver, resolver.resolve_argument(str(folder)), isolation=isolation)
 
-    return load_folder
+    yield load_folder
+    resolver.close()

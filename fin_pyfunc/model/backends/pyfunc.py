@@ -14,7 +14,6 @@ from fin_pyfunc.model.decision import Label, Scores
 from fin_pyfunc.model.errors import ScoringError
 from fin_pyfunc.model.features import FeatureSpec, Table
 
-
 #: What is wrong with a model that answers anything but labels.
 NO_CLASSIFIER = "no class label: it is no classifier"
 

@@ -43,7 +43,7 @@ class BoosterClassifier:
 
     def predict(self, X: pd.DataFrame) -> np.ndarray[Any, Any]:
         """The class of the greatest probability."""
-        return self.predict_proba(X).argmax(axis=1)
+        return np.argmax(self.predict_proba(X), axis=1)
 
 
 class CatBoostLabels:
@@ -115,18 +115,16 @@ def features_of_booster(estimator: Any, signed: FeatureSpec | None) -> FeatureSp
     ArtifactError
         It has categories, and which ones cannot be told.
     """
-    library = type(getattr(estimator, "booster", getattr(estimator, "model", estimator))).__module__.partition(".")[0]
     if isinstance(estimator, CatBoostLabels):
         return _features_of_catboost(estimator.model)
+    is_raw = isinstance(estimator, BoosterClassifier)
+    held = estimator.booster if isinstance(estimator, BoosterClassifier) else estimator
+    library = type(held).__module__.partition(".")[0]
     if library == "lightgbm":
-        return _features_of_lightgbm(estimator.booster if _is_raw(estimator) else estimator.booster_, signed)
+        return _features_of_lightgbm(held if is_raw else held.booster_, signed)
     if library == "xgboost":
-        return _features_of_xgboost(estimator.booster if _is_raw(estimator) else estimator.get_booster())
+        return _features_of_xgboost(held if is_raw else held.get_booster())
     return None
-
-
-def _is_raw(estimator: Any) -> bool:
-    return isinstance(estimator, BoosterClassifier)
 
 
 def _features(names: Sequence[str] | None, width: int, categories: dict[int, list[Any]]) -> FeatureSpec:
