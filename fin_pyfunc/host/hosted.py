@@ -18,6 +18,7 @@ from fin_pyfunc.model.decision import Label, Scores
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
 from fin_pyfunc.model.features import FeatureSpec, Table
 from fin_pyfunc.model.foreign.estimator import FLAVORS, ForeignClassifier, classifier_of, require_classifier
+from fin_pyfunc.model.foreign.features import numbered_as
 from fin_pyfunc.model.traces import trace
 
 _CODE_MODEL = "mlflow.pyfunc.loaders.code_model"
@@ -79,7 +80,7 @@ class _Witness:
         """As `PyFuncModel.predict`."""
         self.was_asked = True
         try:
-            return self._pyfunc.predict(data, params=params)
+            return self._pyfunc.predict(numbered_as(self.metadata.get_input_schema(), data), params=params)
         except Exception as e:
             self.raised = e
             raise

@@ -185,8 +185,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             is_mixed = isinstance(values, list) and len(set(map(type, values))) > 1
             return pd.Series(values, index=index, dtype=object if is_mixed else None)
         if self.kind == "datetime":
-            dtype_: Any = self.dtype
-            return pd.Series(values, index=index, dtype=dtype_)
+            times: pd.Series[Any] = pd.Series(values, index=index).astype(self.dtype)  # type: ignore[call-overload]
+            return times
         series = pd.Series(values, index=index, dtype=object if self.kind == "string" else None)
         dtype: Any = self.dtype  # a pandas dtype's name, which the stubs know only as literals
         return series if str(series.dtype) == dtype else series.astype(dtype)

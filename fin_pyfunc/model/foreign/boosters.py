@@ -43,7 +43,7 @@ class BoosterClassifier:
 
     def predict(self, X: pd.DataFrame) -> np.ndarray[Any, Any]:
         """The class of the greatest probability."""
-        return np.argmax(self.predict_proba(X), axis=1)
+        return np.asarray(self.predict_proba(X).argmax(axis=1))
 
 
 class CatBoostLabels:

@@ -54,6 +54,16 @@ def features_of_signature(schema: Any) -> FeatureSpec | None:
     return FeatureSpec(features=features, naming="positions" if in_order else "exact")
 
 
+def numbered_as(schema: Any, data: Any) -> Any:
+    """A DataFrame whose columns are text, with the numbers that a schema names them by; anything else as it is."""
+    if schema is None or not hasattr(data, "set_axis") or not schema.has_input_names():
+        return data
+    numbers = {str(name): name for name in schema.input_names() if isinstance(name, int)}
+    if not numbers or not all(isinstance(name, str) for name in data.columns):
+        return data
+    return data.set_axis([numbers.get(name, name) for name in data.columns], axis=1)
+
+
 def features_of_names(names: Iterable[Any]) -> FeatureSpec:
     """Features of which only the names are known; a number is sent on as a float64.
 
