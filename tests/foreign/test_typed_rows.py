@@ -211,6 +211,26 @@ def test_a_name_that_lightgbm_rewrote_is_taken_either_way(opened: Open, tmp_path
         model.decide([{**row, **written, "venue": "EBS"}])
 
 
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
+def test_catboosts_classifier_has_probabilities(opened: Open, tmp_path: Path, signed: bool) -> None:
+    catboost = pytest.importorskip("catboost", reason="catboost, of 100 MB, is not among the development tools")
+    frame = FRAME.astype({"venue": object, "bucket": "int64"})
+    options = {"iterations": 5, "verbose": 0, "thread_count": 1, "allow_writing_files": False}
+    for name, y in (("texts", np.where(Y, "up", "down")), ("booleans", Y.astype(bool))):
+        estimator = catboost.CatBoostClassifier(**options).fit(frame, y, cat_features=["venue", "bucket"])
+        mlflow.catboost.save_model(
+            estimator, tmp_path / name, signature=infer_signature(frame) if signed else None, **LIBRARY
+        )  # fmt: skip
+        model = opened(tmp_path / name).model
+        assert_alike(model, frame.head(6), estimator.predict_proba(frame.head(6)))
+        predicted = model.decide(records(frame.head(20))).predictions
+        assert {type(label) for label in predicted} == {type(y[:1].tolist()[0])}
+    regressor = catboost.CatBoostRegressor(**options).fit(frame[["n"]], Y)
+    mlflow.catboost.save_model(regressor, tmp_path / "regressor", **LIBRARY)
+    with pytest.raises(ArtifactError, match=r"^CatBoostRegressor is not a classifier"):
+        opened(tmp_path / "regressor")
+
+
 # --- encoders ---
 
 PARTS = {

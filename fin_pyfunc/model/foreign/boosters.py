@@ -244,7 +244,7 @@ def _xgboost_categories(booster: Any, positions: Sequence[int], names: Sequence[
 def _adapted_catboost(model: Any) -> Any:
     classes = getattr(model, "classes_", None)
     if classes is None or len(classes) < 2 or not callable(getattr(model, "predict_proba", None)):
-        raise no_classifier(f"{type(model).__name__} as it was trained")
+        raise no_classifier(type(model).__name__)
     return CatBoostLabels(model)
 
 
