@@ -171,6 +171,8 @@ def check_columns(model: Classifier, table: Table, name: str) -> None:
         return
     found = {feature.name for column in table.columns if (feature := spec.feature_of(column)) is not None}
     if missing := [feature for feature in spec.names if feature not in found]:
+        if spec.naming == "positions":
+            raise FileError(f"{name} has other columns than the model: {spec.in_order}.")
         raise FileError(f"{name} lacks {_listed(missing)}, which the model needs; it has {_listed(table.columns)}.")
     if spec.extra == "forbid" and (more := [c for c in table.columns if c not in (*spec.names, *spec.identifiers)]):
         raise FileError(f"{name} has {_listed(more)}, which the model does not know and refuses: leave it out.")

@@ -36,7 +36,10 @@ def with_known_values(spec: FeatureSpec, estimator: Any) -> FeatureSpec:
         Fitted. Only encoders of scikit-learn are found, at the start of it or after an imputer.
     """
     known: Known = {}
-    _look(estimator, spec.names, known)
+    try:
+        _look(estimator, spec.names, known)
+    except Exception:  # a stranger's estimator may hold anything, itself too
+        return spec
     if not known:
         return spec
     return msgspec.structs.replace(

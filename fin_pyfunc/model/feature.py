@@ -163,7 +163,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 same = _as_dtype(column, self.dtype)
                 if same is not None and ((same == column).to_numpy() | null).all():
                     return same
-        elif self.kind == "any" and column.dtype != object:
+        elif self.kind == "any" and column.dtype != object and self.known is None:
             if column.dtype.kind not in "iuf" or self.dtype != "float64":
                 return column
             numbers: np.ndarray[Any, Any] = column.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -233,11 +233,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return named if self.naming == "exact" else [self._with_blanks(i, row) for i, row in enumerate(named)]
         width = len(self.features)
         if odd := [i for i in lists if len(rows[i]) != width]:
-            raise FeatureError([], len(odd), odd, f"a row has another number of values than {width}: {self._in_order}")
+            raise FeatureError([], len(odd), odd, f"a row has another number of values than {width}: {self.in_order}")
         keyed = [row if isinstance(row, Mapping) else dict(zip(self.names, row, strict=True)) for row in rows]
         if width == 1:  # one value cannot be mistaken for another
             keyed = [row if len(row) != 1 else {self.names[0]: value} for row in keyed for value in [*row.values()][:1]]
-        found = _Problems(self._in_order)
+        found = _Problems(self.in_order)
         for i, row in enumerate(keyed):
             if any(name not in row for name in self.names):
                 unknown = [str(name) for name in row if name not in self.names]
@@ -256,7 +256,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             if len(self.names) == len(frame.columns) == 1:
                 return frame.set_axis(self.names, axis=1)
             if not set(self.names) <= set(frame.columns):
-                found = _Problems(self._in_order)
+                found = _Problems(self.in_order)
                 unknown = [name for name in frame.columns if name not in self.names]
                 for name in unknown or [name for name in self.names if name not in frame.columns]:
                     found.add_all(range(max(len(frame), 1)), name, "unknown to this model" if unknown else "missing")
@@ -285,7 +285,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return {rewritten(name): name for name in self.names}
 
     @property
-    def _in_order(self) -> str:
+    def in_order(self) -> str:
         """What to do about rows of a model that knows no names."""
         return (
             f"this model knows no names of its features: send each row as a list of its {len(self.names)} values in "

@@ -1,10 +1,9 @@
-"""A server that answers for models that others logged: every route, single rows, batches, and rows of several clients."""
+"""A server of models that others logged: every route, single rows, batches, and rows of several clients."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +36,7 @@ TEXTS = TIMES[["x"]].assign(venue=np.where(Y, "EBS", "LMAX"))
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("others")
     uri = f"sqlite:///{root / 'mlflow.db'}"
     times = make_pipeline(FunctionTransformer(hours), LogisticRegression()).fit(TIMES, Y)
@@ -57,7 +56,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
             "numbers_uri": log(numbers, name="numbers", signature=infer_signature(NUMBERS), **PICKLED),
         }.items():
             found[name] = info.model_uri
-    yield found
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -150,18 +149,16 @@ def test_numbers_for_names_are_text_in_invocations(served: Serving, models: dict
 def test_times_in_invocations(models: dict[str, Any]) -> None:
     env = {"MLFLOW_TRACKING_URI": models["uri"]}
     row = {"t": "2026-01-05T09:30:00", "x": 0.5}
-    for name in ("own_times_uri", "times_uri"):
-        with serving("-m", models[name], folder=models["root"], env=env) as server:
-            answered = [
-                invoke(server, "application/json", {"dataframe_records": [row]}),
-                invoke(server, "text/csv", "t,x\n2026-01-05T09:30:00,0.5\n"),
-            ]
-            assert [a.status_code for a in answered] == [200, 200], [a.text for a in answered]
-            assert answered[0].json() == answered[1].json()
-            if name == "own_times_uri":
-                epoch = invoke(server, "application/json", {"dataframe_records": [{**row, "t": 1767605400}]})
-                assert epoch.status_code == 422
-                assert "as text, not a number" in epoch.json()["detail"]
+    with serving("-m", models["own_times_uri"], folder=models["root"], env=env) as server:
+        answered = [
+            invoke(server, "application/json", {"dataframe_records": [row]}),
+            invoke(server, "text/csv", "t,x\n2026-01-05T09:30:00,0.5\n"),
+        ]
+        assert [a.status_code for a in answered] == [200, 200], [a.text for a in answered]
+        assert answered[0].json() == answered[1].json()
+        epoch = invoke(server, "application/json", {"dataframe_records": [{**row, "t": 1767605400}]})
+        assert epoch.status_code == 422
+        assert "as text, not a number" in epoch.json()["detail"]
 
 
 def test_a_server_does_not_start_with_a_regressor(models: dict[str, Any]) -> None:
@@ -173,4 +170,3 @@ def test_a_server_does_not_start_with_a_regressor(models: dict[str, Any]) -> Non
         server.process.wait(60)
         assert server.process.returncode != 0
         assert "LinearRegression is not a classifier" in server.log()
-    assert os.path.exists(folder)

@@ -71,9 +71,9 @@ def _is_no_classifier(estimator: Any) -> bool:
     """Whether an estimator is known to be a regressor, or has nothing to predict with."""
     if not callable(getattr(estimator, "predict", None)):
         return True
-    from sklearn.base import is_regressor
-
     try:
+        from sklearn.base import is_regressor
+
         return bool(is_regressor(estimator))
-    except Exception:  # an object of the user's own need not have scikit-learn's tags
+    except Exception:  # an object of the user's own need not have scikit-learn's tags, nor its environment scikit-learn
         return False

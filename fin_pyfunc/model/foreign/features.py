@@ -18,6 +18,8 @@ _COLUMN_TYPES: dict[str, tuple[Kind, str]] = {
     "integer": ("integer", "int32"), "boolean": ("boolean", "bool"), "string": ("string", "object"),
     "datetime": ("datetime", "datetime64[ns]"),
 }  # fmt: skip
+#: Most features without names, and how deep estimators may be in one another.
+MAX_FEATURES, MAX_DEPTH = 100_000, 50
 #: What holds a column of these where some are null.
 _WITH_NULLS = {"int64": "Int64", "int32": "Int32", "bool": "boolean"}
 #: Letters of NumPy's dtypes -> what a client may send.
@@ -79,7 +81,15 @@ def features_of_names(names: Iterable[Any]) -> FeatureSpec:
 
 
 def features_by_position(n_features: int, kind: Kind = "any", dtype: str = "float64") -> FeatureSpec:
-    """Features without names."""
+    """Features without names.
+
+    Raises
+    ------
+    ArtifactError
+        There are more than any model has.
+    """
+    if n_features > MAX_FEATURES:
+        raise ArtifactError(f"The model says that it takes {n_features} features; at most {MAX_FEATURES} are served.")
     features = [
         Feature(name=str(i), kind=kind, dtype=dtype, nullable=kind == "number") for i in range(n_features)
     ]  # fmt: skip
@@ -96,21 +106,22 @@ def features_of_estimator(estimator: Any) -> FeatureSpec | None:
 
 def names_of(estimator: Any) -> list[Any] | None:
     """`feature_names_in_` of an estimator, or of the part of it that sees the rows as they come."""
-    while True:
+    for _ in range(MAX_DEPTH):
         names = getattr(estimator, "feature_names_in_", None)
         if names is not None:
             return list(names)
         steps = getattr(estimator, "steps", None)
         if isinstance(steps, list):  # what a later step knows are names of what an earlier one made
-            steps = [step for _, step in steps if step is not None and step != "passthrough"]
+            steps = [step for _, step in steps if step is not None and not isinstance(step, str)]
         else:
             held = getattr(estimator, "__dict__", {})
             steps = next((held[name] for name in _INNER if held.get(name) is not None), None)
         if isinstance(steps, list | tuple | np.ndarray):
             steps = steps[0] if len(steps) else None
         if steps is None or isinstance(steps, type | str):
-            return None
+            break
         estimator = steps
+    return None
 
 
 def combined(own: FeatureSpec | None, signed: FeatureSpec | None) -> FeatureSpec | None:
