@@ -93,7 +93,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if value is None or value is pd.NA or value is pd.NaT or (floating and value != value):
             if self.nullable or self.kind == "any":
                 return self._null
-            raise Refused("null" if value is None or value is pd.NaT else "NaN")
+            raise Refused("null" if value is None or self.kind == "datetime" else "NaN")
         checked = _READERS[self.kind](self, value)
         if self._encoded is not None and checked not in self._encoded:
             raise Refused(f"must be one of the {len(self._encoded)} values that the model's encoder knows")

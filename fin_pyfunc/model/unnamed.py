@@ -44,7 +44,7 @@ def unnamed_table(rows: Sequence[Row]) -> pd.DataFrame:
         Problem(i, str(name), "missing" if name in first else "unknown in the other rows")
         for i, row in enumerate(rows)
         if isinstance(row, Mapping)
-        for name in row.keys() ^ first.keys()
+        for name in sorted(row.keys() ^ first.keys(), key=str)
     ]
     if problems:
         raise FeatureError(problems, hint="the rows of a batch must have the same keys")
