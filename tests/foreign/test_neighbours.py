@@ -1,4 +1,4 @@
-"""What a row is answered does not depend on the rows beside it: in a batch, in a table, or joined with other clients'."""
+"""What a row is answered does not depend on the rows beside it: in a batch, a table, or a call for several clients."""
 
 from __future__ import annotations
 
