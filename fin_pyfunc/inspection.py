@@ -20,9 +20,9 @@ from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, BackendError
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
+from fin_pyfunc.model.foreign.features import features_of_signature
 from fin_pyfunc.model.form import Form
 from fin_pyfunc.model.plan import Plan, Step
-from fin_pyfunc.serving.foreign import features_of_signature
 from fin_pyfunc.serving.loader import load
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 

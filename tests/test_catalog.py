@@ -219,3 +219,17 @@ def test_more_models_than_the_limit_over_many_runs(tmp_path: Path) -> None:
             ids.append(run_id)
     found = Catalog(f"sqlite:///{tmp_path / 'mlflow.db'}", "many").list_models(None, 12)
     assert [entry.run_id for entry in found.models] == ids[::-1][:12]
+
+
+@pytest.mark.parametrize("status", [None, "FAILED"])
+def test_a_model_that_is_not_ready_is_not_listed(tmp_path: Path, status: str | None) -> None:
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.create_experiment("pending", artifact_location=tmp_path.as_uri())
+    for is_tagged in (False, True):
+        run_id = client.create_run(experiment).info.run_id
+        logged = client.create_logged_model(experiment, name="model", source_run_id=run_id)
+        if status is not None:
+            client.finalize_logged_model(logged.model_id, status)
+        if is_tagged:  # as MLflow 2 did, and code that still calls it
+            client._record_logged_model(run_id, Model(artifact_path="model", run_id=run_id))
+    assert Catalog(f"sqlite:///{tmp_path / 'mlflow.db'}", "pending").list_models().count == 0

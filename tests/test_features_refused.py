@@ -145,7 +145,6 @@ def test_at_most_a_hundred_problems_are_kept_the_first_by_row_and_all_are_counte
 @pytest.mark.parametrize(
     ("column", "says"),
     [
-        (pd.Series(pd.to_datetime(["2012-01-01"])), "datetime"),
         (pd.Series(pd.to_timedelta(["1s"])), "timedelta"),
         (pd.Series([1 + 2j]), "complex"),
         (pd.Series([[1]]), "convert it"),

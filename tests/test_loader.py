@@ -99,16 +99,6 @@ def test_the_estimators_own_names_do_without_a_signature(forest: Any, tmp_path: 
         model.decide([{**rows(bars().head(1))[0], "spread": "wide"}])
 
 
-def test_without_signature_and_names_nothing_is_checked(tmp_path: Path) -> None:
-    estimator = LogisticRegression().fit(bars().to_numpy(), labels(-1, 0, 1))
-    mlflow.sklearn.save_model(estimator, tmp_path / "m", **CLOUDPICKLE)
-    model = loaded(tmp_path / "m").model
-    assert model.features is None
-    assert model.decide(rows(bars().tail(5))).predictions == estimator.predict(bars().tail(5).to_numpy()).tolist()
-    with pytest.raises(ScoringError, match="the estimator raised ValueError"):
-        model.decide([{"a": 1.0}])
-
-
 def test_a_column_that_mlflow_calls_optional_may_be_left_out_or_null(tmp_path: Path) -> None:
     frame = bars_with_gaps()
     estimator = RandomForestClassifier(5, random_state=1).fit(frame, labels(-1, 0, 1))
@@ -174,29 +164,22 @@ def booster(objective: str, y: np.ndarray[Any, Any], **more: Any) -> Any:
     return xgboost.train(params, xgboost.DMatrix(bars(), y), num_boost_round=5)
 
 
-def test_a_raw_booster_is_asked_through_its_own_predict(tmp_path: Path) -> None:
-    raw = booster("multi:softmax", labels(0, 1, 2), num_class=3)
+@pytest.mark.parametrize("objective", ["multi:softmax", "multi:softprob"])
+def test_a_raw_booster_counts_its_classes(objective: str, tmp_path: Path) -> None:
+    raw = booster(objective, labels(0, 1, 2), num_class=3)
     mlflow.xgboost.save_model(raw, tmp_path / "m", signature=infer_signature(bars()), **LIBRARY)
-    model = loaded(tmp_path / "m").model
-    assert model.dispatch.backends[0].name == "pyfunc"
+    decided = loaded(tmp_path / "m").model.decide(rows(bars().tail(20)))
     expected = mlflow.pyfunc.load_model(str(tmp_path / "m")).predict(bars().tail(20))
-    decided = model.decide(rows(bars().tail(20)))
-    assert decided.predictions == expected.tolist()
-    assert set(decided.confidences) == {"unknown"}
+    assert decided.predictions == (expected if expected.ndim == 1 else expected.argmax(axis=1)).tolist()
+    p = booster("multi:softprob", labels(0, 1, 2), num_class=3).inplace_predict(bars().tail(20))
+    np.testing.assert_allclose(decided.scores.probabilities, p, rtol=0, atol=1e-6)
 
 
-def test_a_raw_booster_that_answers_a_table_of_probabilities_is_an_error(tmp_path: Path) -> None:
-    raw = booster("multi:softprob", labels(0, 1, 2), num_class=3)
-    mlflow.xgboost.save_model(raw, tmp_path / "m", signature=infer_signature(bars()), **LIBRARY)
-    with pytest.raises(ScoringError, match=r"of shape \(4, 3\), expected one label a row"):
-        loaded(tmp_path / "m").model.decide(rows(bars().tail(4)))
-
-
-def test_a_regressor_of_mlflows_answers_no_class(tmp_path: Path) -> None:
+def test_a_regressor_of_mlflows_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
     regressor = LinearRegression().fit(bars(), bars()["spread"])
     mlflow.sklearn.save_model(regressor, tmp_path / "m", **CLOUDPICKLE)
-    with pytest.raises(ScoringError, match="a fraction, which is no class label"):
-        loaded(tmp_path / "m").model.decide(rows(bars().head(3)))
+    with pytest.raises(ArtifactError, match=r"^LinearRegression is not a classifier"):
+        loaded(tmp_path / "m")
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
@@ -245,8 +228,21 @@ def foreign(folder: Path, answer: Callable[[pd.DataFrame], Any]) -> FinPyfuncMod
         lambda frame: pd.Series(sign(frame), dtype="category"),
         lambda frame: pd.DataFrame({"side": sign(frame)}),
         lambda frame: pd.DataFrame({"score": 1.0, "prediction": sign(frame)}),
+        lambda frame: {"side": sign(frame)},
+        lambda frame: {"prediction": sign(frame).tolist(), "version": "v7"},
     ],
-    ids=["array", "column", "list", "list of NumPy text", "Series", "category", "one column", "column prediction"],
+    ids=[
+        "array",
+        "column",
+        "list",
+        "list of NumPy text",
+        "Series",
+        "category",
+        "one column",
+        "column prediction",
+        "dict of a column",
+        "dict with prediction",
+    ],
 )
 def test_a_pyfunc_may_answer_its_labels_in_any_usual_form(answer: Any, tmp_path: Path) -> None:
     model = foreign(tmp_path, answer)
@@ -293,7 +289,9 @@ def test_labels_come_back_as_they_are_whatever_they_are_mixed_with(answer: list[
         ([], "the model answered 0 labels for 3 rows"),
         (None, "expected one label a row"),
         ("up", "expected one label a row"),
-        ({"prediction": ["up"] * 3}, "expected one label a row"),
+        ({"prediction": ["up"] * 2}, "the model answered 2 labels for 3 rows"),
+        ({"a": [1, 2, 3], "b": ["x"] * 3}, "2 columns, expected one, or one called 'prediction'"),
+        ({"a": [1, 2, 3], "b": [1]}, "a dict whose columns are of different lengths"),
         (np.zeros((3, 2)), r"of shape \(3, 2\)"),
         (np.zeros((1, 3)), r"of shape \(1, 3\)"),
         (pd.DataFrame({"a": [1, 2, 3], "b": [1, 2, 3]}), "2 columns, expected one, or one called 'prediction'"),

@@ -81,11 +81,7 @@ def loaded(path: Path) -> FinPyfuncModel:
     return load(resolver, resolver.resolve_argument(str(path))).model
 
 
-def rows(X: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-    return [{f"f{i}": value for i, value in enumerate(row)} for row in X.tolist()]
-
-
-def assert_answers_as(model: FinPyfuncModel, estimator: Any, frame: Any, sent: list[dict[str, Any]]) -> None:
+def assert_answers_as(model: FinPyfuncModel, estimator: Any, frame: Any, sent: list[Any]) -> None:
     decided = model.decide(sent)
     assert decided.scores.probabilities is not None
     expected = estimator.predict_proba(frame)
@@ -104,7 +100,7 @@ def assert_answers_as(model: FinPyfuncModel, estimator: Any, frame: Any, sent: l
 def test_a_matrix_is_answered_as_by_the_estimator(estimator: Any, names: Any, zipmap: bool, tmp_path: Path) -> None:
     estimator.fit(matrix(), labels(*names))
     model = loaded(written(tmp_path, to_onnx(estimator, matrix()[:1], options={"zipmap": zipmap})))
-    assert_answers_as(model, estimator, matrix()[-30:], rows(matrix()[-30:]))
+    assert_answers_as(model, estimator, matrix()[-30:], matrix()[-30:].tolist())
     assert model.decide([]).predictions == []
     assert model.dispatch.backends[0].name == "onnx"
 
@@ -141,7 +137,7 @@ def test_a_double_matrix_is_not_narrowed(tmp_path: Path) -> None:
             tmp_path, to_onnx(estimator, initial_types=[("X", DoubleTensorType([None, 2]))], options={"zipmap": False})
         )
     )
-    probabilities = model.decide(rows(X)).scores.probabilities
+    probabilities = model.decide(X.tolist()).scores.probabilities
     assert probabilities is not None
     np.testing.assert_allclose(probabilities, estimator.predict_proba(X), rtol=0, atol=1e-9)
 
@@ -150,7 +146,7 @@ def test_labels_without_probabilities_are_answered(tmp_path: Path) -> None:
     estimator = RandomForestClassifier(5, random_state=0).fit(matrix(), labels(-1, 0, 1))
     graph = to_onnx(estimator, matrix()[:1], options={"zipmap": False})
     del graph.graph.output[1]
-    decided = loaded(written(tmp_path, graph)).decide(rows(matrix()[-20:]))
+    decided = loaded(written(tmp_path, graph)).decide(matrix()[-20:].tolist())
     assert decided.predictions == estimator.predict(matrix()[-20:]).tolist()
     assert set(decided.confidences) == {"unknown"}
 
@@ -163,16 +159,28 @@ def test_scores_are_never_passed_off_as_probabilities(estimator: Any, names: Any
     estimator.fit(matrix(), labels(*names))
     path = written(tmp_path, to_onnx(estimator, matrix()[:1]))
     with pytest.raises(ScoringError, match=r"answered (scores that are not probabilities|probabilities of shape)"):
-        loaded(path).decide(rows(matrix()[-20:]))
+        loaded(path).decide(matrix()[-20:].tolist())
 
 
 def test_a_row_of_the_wrong_width_is_an_error_in_words(tmp_path: Path) -> None:
     estimator = LogisticRegression().fit(matrix(), labels(-1, 0, 1))
     model = loaded(written(tmp_path, to_onnx(estimator, matrix()[:1])))
-    with pytest.raises(ScoringError, match=r"^ONNX Runtime raised \w+$"):
-        model.decide([{"a": 1.0, "b": 2.0, "c": 3.0}])
-    with pytest.raises(ScoringError, match=r"^ONNX Runtime raised \w+$"):
-        model.decide([{"a": "x", "b": 2.0}])
+    with pytest.raises(FeatureError, match="a row has another number of values than 2"):
+        model.decide([[1.0, 2.0, 3.0]])
+    with pytest.raises(FeatureError, match="'1' must be a number, not text"):
+        model.decide([[2.0, "x"]])
+    with pytest.raises(FeatureError, match="send each row as a list of its 2 values in training order"):
+        model.decide([{"a": 1.0, "b": 2.0}])
+
+
+def test_of_a_matrix_of_any_width_keys_are_not_matched_by_their_place(tmp_path: Path) -> None:
+    estimator = LogisticRegression().fit(matrix(), labels(-1, 0, 1))
+    graph = to_onnx(estimator, matrix()[:1])
+    graph.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "n"
+    model = loaded(written(tmp_path, graph))
+    assert_answers_as(model, estimator, matrix()[-5:], matrix()[-5:].tolist())
+    with pytest.raises(FeatureError, match="nothing says in which order it was trained"):
+        model.decide([{"a": 1.0, "b": 2.0}])
 
 
 def test_a_regressor_is_refused(tmp_path: Path) -> None:
@@ -228,7 +236,7 @@ def test_labels_are_read_however_a_tensor_holds_them(raw: bool, tmp_path: Path) 
     values = np.array([5, -3], dtype=np.int64)
     content: Any = values.tobytes() if raw else values.tolist()
     constant = helper.make_tensor("names", TensorProto.INT64, [2], content, raw=raw)
-    decided = loaded(written(tmp_path, hand_made([ARGMAX, PICK], [constant]))).decide([{"a": 0.0, "b": 9.0}])
+    decided = loaded(written(tmp_path, hand_made([ARGMAX, PICK], [constant]))).decide([[0.0, 9.0]])
     assert decided.predictions == [-3]
     assert decided.one()["probabilities"] == pytest.approx({"5": 0.0001234, "-3": 0.9998766}, abs=1e-6)
 
@@ -238,7 +246,7 @@ def test_labels_may_stand_in_a_constant_node(tmp_path: Path) -> None:
     constant = helper.make_tensor("value", TensorProto.STRING, [2], texts)
     nodes = [helper.make_node("Constant", [], ["names"], value=constant), ARGMAX, PICK]
     model = loaded(written(tmp_path, hand_made(nodes, label_type=TensorProto.STRING)))
-    assert model.decide([{"a": 0.0, "b": 9.0}]).predictions == ["l\xe4nger"]
+    assert model.decide([[0.0, 9.0]]).predictions == ["l\xe4nger"]
 
 
 @pytest.mark.parametrize("how", ["position", "repeated", "computed"])
@@ -257,7 +265,7 @@ def test_more_probabilities_than_labels_are_an_error(tmp_path: Path) -> None:
     names = helper.make_tensor("names", TensorProto.INT64, [3], [1, 2, 3])
     model = loaded(written(tmp_path, hand_made([ARGMAX, PICK], [names])))
     with pytest.raises(ScoringError, match=r"probabilities of shape \(1, 2\), expected \(1, 3\)"):
-        model.decide([{"a": 0.0, "b": 9.0}])
+        model.decide([[0.0, 9.0]])
 
 
 def test_the_graph_is_read_as_onnx_reads_it() -> None:

@@ -37,6 +37,7 @@ from fin_pyfunc.model.backends.forest import is_forest
 from fin_pyfunc.model.backends.native import single_threaded
 from fin_pyfunc.model.decision import Label
 from fin_pyfunc.model.dispatch import DEVICES
+from fin_pyfunc.model.encoders import with_known_values
 from fin_pyfunc.model.errors import NotLoggableError
 from fin_pyfunc.model.features import FeatureSpec, infer
 from fin_pyfunc.model.form import LIBRARIES
@@ -231,6 +232,13 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
         spec = infer(X, identifiers, _one_of("extra", options.get("extra", "ignore"), ("ignore", "forbid")))
     except ValueError as e:
         raise NotLoggableError(f"{type(estimator).__name__} cannot be logged with this sample: {e}.") from e
+    spec = with_known_values(spec, estimator)
+    if encoded := [feature.name for feature in spec.features if feature.known is not None]:
+        logger.warning(
+            "requests with a value of %s that the estimator's encoder was not fitted on are refused (422): fit it with "
+            "handle_unknown='ignore' if such values may come",
+            ", ".join(map(repr, encoded)),
+        )
     answers = Reference.of(estimator, X, spec, classes, "gpu" if gpu_only else "cpu")
     refuse_positions(given, answers.scores)
     check_column_order(answers, len(X), options.get("y"), options.get("predictions"))

@@ -53,9 +53,11 @@ def _infer(X: pd.DataFrame, spec: FeatureSpec, classes: Sequence[Label], has_pro
     inputs = [ColSpec(_type(feature), feature.name) for feature in spec.features]
     for name in spec.identifiers:
         try:
-            inputs += [ColSpec(_type(f), f.name, required=False) for f in infer(X[[name]]).features if name in X]
+            found = infer(X[[name]]).features
         except (KeyError, ValueError):
             continue  # not in the sample, or of a type without a name here: accepted all the same, as any extra column
+        # MLflow reads no CSV where a column has no type of its own
+        inputs += [ColSpec(_type(f), f.name, required=False) for f in found if f.kind != "datetime"]
     label = _label_type(classes)
     outputs = [ColSpec(label, "prediction")]
     if has_proba:
@@ -67,7 +69,12 @@ def _infer(X: pd.DataFrame, spec: FeatureSpec, classes: Sequence[Label], has_pro
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=params)
 
 
-def _type(feature: Feature) -> str:
+def _type(feature: Feature) -> Any:
+    if feature.kind == "datetime":
+        from mlflow.types.schema import AnyType
+
+        # MLflow's datetime takes no time zone, and makes a time of any number
+        return AnyType()
     kind = _label_type(feature.categories or []) if feature.kind == "category" else _TYPES[feature.kind]
     if feature.nullable and kind in ("long", "boolean"):
         # MLflow's long and boolean take no nulls (its boolean makes False of them, unasked). In a double an integer

@@ -235,6 +235,8 @@ def _middle(column: pd.Series[Any]) -> list[Any]:
 def _json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as a client would send them: through JSON and back, nulls for missing values."""
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    for row in rows:  # JSON's own encoders would cut off nanoseconds
+        row |= {name: value.isoformat() for name, value in row.items() if isinstance(value, pd.Timestamp)}
     encoded = msgspec.json.encode(rows, enc_hook=lambda value: value.item() if hasattr(value, "item") else str(value))
     decoded: list[dict[str, Any]] = msgspec.json.decode(encoded)
     return decoded

@@ -79,12 +79,20 @@ def _category(cell: str, feature: Feature) -> Any:
 
 
 def _any(cells: Any) -> pd.Series[Any]:
-    """A column of a model that names its features and no more: numbers, else booleans, else text."""
+    """A column of a model that says no types: each cell is a number, else a boolean, else text."""
     numbers = _numbers(cells, nullable=True)
     if numbers.dtype != object:
         return numbers
-    booleans = [_boolean(cell) for cell in cells.to_pylist()]
-    return pd.Series(booleans) if all(isinstance(value, bool) for value in booleans) else _text(cells)
+    values = [_untyped(cell) for cell in cells.to_pylist()]
+    return pd.Series(values) if all(isinstance(value, bool) for value in values) else _objects(values)
+
+
+def _untyped(cell: str) -> Any:
+    number = _number(cell.strip())
+    if isinstance(number, float):
+        return None if number != number else number
+    word = cell.strip().lower()
+    return word == "true" if word in ("true", "false") else cell or None
 
 
 def _text(cells: Any) -> pd.Series[Any]:

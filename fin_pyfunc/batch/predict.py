@@ -36,7 +36,7 @@ class RowError(FileError):
 
     def __init__(self, name: str, error: FeatureError, offset: int) -> None:
         problems = [problem._replace(row=problem.row + offset) for problem in error.problems]
-        shifted = FeatureError(problems, error.total, [row + offset for row in error.rows])
+        shifted = FeatureError(problems, error.total, [row + offset for row in error.rows], error.hint)
         self.problems = shifted.problems
         super().__init__(f"{name}, row {problems[0].row} (data rows are counted from 0): {shifted}")
 
@@ -169,7 +169,10 @@ def check_columns(model: Classifier, table: Table, name: str) -> None:
     spec = model.features
     if spec is None:
         return
-    if missing := [feature for feature in spec.names if feature not in table.columns]:
+    found = {feature.name for column in table.columns if (feature := spec.feature_of(column)) is not None}
+    if missing := [feature for feature in spec.names if feature not in found]:
+        if spec.naming == "positions":
+            raise FileError(f"{name} has other columns than the model: {spec.in_order}.")
         raise FileError(f"{name} lacks {_listed(missing)}, which the model needs; it has {_listed(table.columns)}.")
     if spec.extra == "forbid" and (more := [c for c in table.columns if c not in (*spec.names, *spec.identifiers)]):
         raise FileError(f"{name} has {_listed(more)}, which the model does not know and refuses: leave it out.")

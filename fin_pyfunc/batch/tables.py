@@ -278,14 +278,15 @@ class ParquetWriter:
 
 
 def _wanted(columns: Sequence[str], spec: FeatureSpec | None) -> list[str]:
-    known = columns if spec is None else {*spec.names, *spec.identifiers}
-    return [name for name in columns if name in known]
+    if spec is None:
+        return list(columns)
+    return [name for name in columns if name in spec.identifiers or spec.feature_of(name) is not None]
 
 
 def _by_name(spec: FeatureSpec | None, wanted: Iterable[str]) -> dict[str, Feature]:
     if spec is None:
         return {name: Feature(name=name, kind="any", dtype="object") for name in wanted}
-    return {feature.name: feature for feature in spec.features if feature.name in wanted}
+    return {name: feature for name in wanted if (feature := spec.feature_of(name)) is not None}
 
 
 def _rechunk(batches: Iterable[Any], n_rows: int, schema: Any) -> Iterator[Any]:

@@ -16,12 +16,11 @@ from fin_pyfunc.model.choice import asking_for
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.decision import Label, Scores
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
-from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec, Table
+from fin_pyfunc.model.foreign.estimator import FLAVORS, ForeignClassifier, classifier_of, require_classifier
+from fin_pyfunc.model.foreign.features import numbered_as
 from fin_pyfunc.model.traces import trace
 
-#: Flavors whose raw model has scikit-learn's interface (when it was logged through it).
-ESTIMATOR_FLAVORS = ("sklearn", "lightgbm", "xgboost")
 _CODE_MODEL = "mlflow.pyfunc.loaders.code_model"
 
 
@@ -81,7 +80,7 @@ class _Witness:
         """As `PyFuncModel.predict`."""
         self.was_asked = True
         try:
-            return self._pyfunc.predict(data, params=params)
+            return self._pyfunc.predict(numbered_as(self.metadata.get_input_schema(), data), params=params)
         except Exception as e:
             self.raised = e
             raise
@@ -105,7 +104,7 @@ def open_hosted(opening: Opening) -> Hosted:
         estimator = estimators.load(file, opening.serialization)
         backend = NativeBackend(estimator, opening.features, opening.classes, opening.device)
         return Hosted(_described(estimator, opening.features, opening.classes), backend)
-    return _of_estimator(estimators.load_file(path, opening.form), opening.features)
+    return _of_foreign(require_classifier(estimators.load_file(path, opening.form), opening.features))
 
 
 def _open_pyfunc(path: Path, opening: Opening) -> Hosted:
@@ -123,15 +122,15 @@ def _open_pyfunc(path: Path, opening: Opening) -> Hosted:
     loader_module = flavors["python_function"]["loader_module"]
     if loader_module == _CODE_MODEL and isinstance(raw := pyfunc.unwrap_python_model(), Classifier):
         return _of_classifier(raw, pyfunc)
-    if flavor := next((flavor for flavor in ESTIMATOR_FLAVORS if flavor in flavors), None):
+    if flavor := next((flavor for flavor in FLAVORS if flavor in flavors), None):
         # an environment of the model's own may have an MLflow (2.9) without get_raw_model
         raw = (
             pyfunc.get_raw_model()
             if hasattr(pyfunc, "get_raw_model")
             else import_module(f"mlflow.{flavor}").load_model(str(path))
         )
-        if labels_of(raw) and callable(getattr(raw, "predict", None)):
-            return _of_estimator(raw, opening.features, pyfunc)
+        if (found := classifier_of(raw, opening.features)) is not None:
+            return _of_foreign(found, pyfunc)
     described = Described(
         kind="pyfunc",
         type_name=loader_module,
@@ -143,15 +142,9 @@ def _open_pyfunc(path: Path, opening: Opening) -> Hosted:
     return Hosted(described, PyfuncBackend(pyfunc, opening.features), pyfunc)
 
 
-def _of_estimator(estimator: Any, features: FeatureSpec | None, pyfunc: Any = None) -> Hosted:
-    """A classifier with scikit-learn's interface; without a signature it may know the names of its features."""
-    if not callable(getattr(estimator, "predict", None)) or not labels_of(estimator):
-        raise ArtifactError("The model is not a fitted classifier: it needs predict(X) and classes_.")
-    names = getattr(estimator, "feature_names_in_", None)
-    if features is None and names is not None:
-        features = FeatureSpec(features=[Feature(name=str(name), kind="any", dtype="object") for name in names])
-    described = _described(estimator, features, None, has_pyfunc=pyfunc is not None)
-    return Hosted(described, NativeBackend(estimator, features), pyfunc)
+def _of_foreign(found: ForeignClassifier, pyfunc: Any = None) -> Hosted:
+    described = _described(found.estimator, found.features, None, has_pyfunc=pyfunc is not None)
+    return Hosted(described, NativeBackend(found.estimator, found.features), pyfunc)
 
 
 def _of_classifier(model: Classifier, pyfunc: Any) -> Hosted:

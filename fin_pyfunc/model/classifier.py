@@ -16,11 +16,13 @@ from fin_pyfunc.model.choice import nearest
 from fin_pyfunc.model.decision import Decisions, Label, Probabilities, Thresholds
 from fin_pyfunc.model.device import gpu_refusal
 from fin_pyfunc.model.dispatch import Dispatch
-from fin_pyfunc.model.errors import ArtifactError, BackendError
-from fin_pyfunc.model.features import FeatureSpec, Table
+from fin_pyfunc.model.errors import ArtifactError, BackendError, DeviceError, ScoringError
+from fin_pyfunc.model.features import FeatureSpec, Row, Table
 from fin_pyfunc.model.frames import as_frame
+from fin_pyfunc.model.nulls import refused_nulls
 from fin_pyfunc.model.plan import Plan
 from fin_pyfunc.model.sampling import sample
+from fin_pyfunc.model.unnamed import by_position, score_named, unnamed_table
 
 
 class Classifier:
@@ -34,12 +36,15 @@ class Classifier:
     dispatch : Dispatch
     manifest : Manifest or None
         None for a model that was not logged by this project.
+    answered : ndarray of shape (1, n_features), DataFrame or None
+        A row that such a model has answered, if there is one.
     """
 
     features: FeatureSpec | None
     thresholds: Thresholds
     dispatch: Dispatch
     manifest: artifact.Manifest | None
+    answered: Table | None = None
 
     @classmethod
     def of(cls, features: FeatureSpec | None, dispatch: Dispatch, thresholds: Thresholds | None = None) -> Classifier:
@@ -214,7 +219,7 @@ class Classifier:
         names = ", ".join(manifest.features.names)
         return f"{type(self).__name__}({manifest.estimator}, features=[{names}], classes={manifest.classes})"
 
-    def decide(self, rows: Sequence[Mapping[str, Any]]) -> Decisions:
+    def decide(self, rows: Sequence[Row]) -> Decisions:
         """Classify rows as a client sends them.
 
         Raises
@@ -230,25 +235,52 @@ class Classifier:
         ------
         FeatureError, ScoringError
         """
-        return self.decide_table(frame if self.features is None else self.features.check(frame))
+        return self.decide_table(self.check(frame))
 
-    def table(self, rows: Sequence[Mapping[str, Any]]) -> Table:
+    def table(self, rows: Sequence[Row]) -> Table:
         """Rows as a client sends them, checked: what `decide_table` takes.
 
         Raises
         ------
         FeatureError
         """
-        return pd.DataFrame.from_records(list(rows)) if self.features is None else self.features.table(rows)
+        return unnamed_table(rows) if self.features is None else self.features.table(rows)
 
-    def decide_table(self, table: Table) -> Decisions:
-        """Classify checked rows.
+    def check(self, frame: pd.DataFrame) -> Table:
+        """The counterpart of `table` for a DataFrame.
 
         Raises
         ------
+        FeatureError
+        """
+        return by_position(frame) if self.features is None else self.features.check(frame)
+
+    def decide_table(self, table: Table, is_joined: bool = False) -> Decisions:
+        """Classify checked rows.
+
+        Parameters
+        ----------
+        table : ndarray of shape (n_rows, n_features) or DataFrame
+        is_joined : bool, default False
+            The rows are several callers', who will be asked for one by one where this fails: leave out why.
+
+        Raises
+        ------
+        FeatureError
+            A model that was not logged by this project does not take a null, or the order of its columns is not known.
         ScoringError
         """
-        scores, backend = self.dispatch.score(table)
+        score = self.dispatch.score
+        try:
+            if self.features is None and isinstance(table, pd.DataFrame) and _has_names(table):
+                scores, backend = score_named(table, score)
+            else:
+                scores, backend = score(table)
+        except ScoringError as e:
+            is_unexplained = self.manifest is None and not is_joined and not isinstance(e, DeviceError)
+            if is_unexplained and (refused := refused_nulls(table, self.features, score, self.answered)):
+                raise refused from e
+            raise
         return Decisions(scores, self.thresholds, backend)
 
     def decide_now(self, table: Table) -> Decisions | None:
@@ -260,3 +292,7 @@ class Classifier:
         """
         scored = self.dispatch.score_now(table)
         return None if scored is None else Decisions(scored[0], self.thresholds, scored[1])
+
+
+def _has_names(frame: pd.DataFrame) -> bool:
+    return frame.shape[1] > 1 and all(isinstance(name, str) for name in frame.columns)

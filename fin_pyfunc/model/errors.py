@@ -51,11 +51,18 @@ class FeatureError(FinPyfuncError):
         How many there were in all; default ``len(problems)``.
     rows : iterable of int, optional
         Index of every bad row; default those of `problems`.
+    hint : str, optional
+        What to do; default where the model's features can be seen.
     """
 
     def __init__(
-        self, problems: Sequence[Problem], total: int | None = None, rows: Iterable[int] | None = None
+        self,
+        problems: Sequence[Problem],
+        total: int | None = None,
+        rows: Iterable[int] | None = None,
+        hint: str = "'fin-pyfunc inspect' shows what the model takes",
     ) -> None:
+        self.hint = hint
         self.problems = tuple(problems[:MAX_PROBLEMS])
         self.total = len(problems) if total is None else total
         self.rows = tuple(sorted({p.row for p in problems} if rows is None else set(rows)))
@@ -67,7 +74,7 @@ class FeatureError(FinPyfuncError):
         said = "; ".join(f"feature {feature!r} {_verb(problem)}" for feature, problem in kinds[:SHOWN_PROBLEMS])
         rows = "" if self.rows == (0,) else f" in {_rows(self.rows)}"
         count = "" if self.total == len(kinds[:SHOWN_PROBLEMS]) else f" ({self.total} problems in all)"
-        return f"Refused{rows}: {said}{count}; 'fin-pyfunc inspect' shows what the model takes."
+        return f"Refused{rows}: {said}{count}; {self.hint}." if said else f"Refused{rows}: {self.hint}."
 
 
 class ModelUriError(FinPyfuncError):

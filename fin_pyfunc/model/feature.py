@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-Kind = Literal["number", "integer", "boolean", "string", "category", "any"]
+Kind = Literal["number", "integer", "boolean", "string", "category", "datetime", "any"]
 
 #: Integers beyond this are not exact in the float64 that estimators compute in (IEEE 754: 53 bits of significand).
 MAX_EXACT_INTEGER = 2**53
@@ -23,6 +24,8 @@ MISSING: Any = object()
 #: Kinds that a float64 matrix can hold.
 NUMERIC = frozenset({"number", "integer", "boolean"})
 _SPARSE = re.compile(r"Sparse\[(?P<of>\w{1,9}), (?P<fill>[-+.\w]{1,25})\]", re.ASCII)
+#: A date, or a date and a time, as ISO 8601 writes them.
+_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
 _JSON_NAMES = {bool: "a boolean", str: "text", dict: "an object", list: "a list", int: "a number", float: "a number"}
 
 
@@ -37,10 +40,11 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ----------
     name : str
         Column name.
-    kind : {"number", "integer", "boolean", "string", "category", "any"}
+    kind : {"number", "integer", "boolean", "string", "category", "datetime", "any"}
         What a client may send; "any" where a foreign model names its features and no more.
     dtype : str
-        pandas dtype the estimator was trained on, restored before it scores.
+        pandas dtype the estimator was trained on, restored before it scores. Of the kind "any": "float64" where
+        numbers become that, "object" where they stay as they were sent.
     nullable : bool, default False
         Whether the training sample had missing values.
     categories : list, optional
@@ -53,6 +57,10 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         It may be left out, and is null then; only a foreign model's MLflow signature says so.
     single : bool, default False
         The estimator refuses a number beyond float32's range, as scikit-learn's trees do, though the dtype holds it.
+    known : list, optional
+        Values that an encoder of the estimator was fitted on, where it raises for any other.
+    number : int, optional
+        The column's own name, where that is the integer that `name` is the text of.
     """
 
     name: str
@@ -64,14 +72,18 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     none_is_null: bool = False
     optional: bool = False
     single: bool = False
+    known: list[str | int | float | bool] | None = None
+    number: int | None = None
 
     def __post_init__(self) -> None:
         try:
             if "dateutil" in self.dtype or len(self.dtype) > MAX_DTYPE:
                 raise ValueError
-            self.pandas_dtype  # noqa: B018
+            dtype = self.pandas_dtype
             if self.kind in NUMERIC:
                 self.limits  # noqa: B018 - a dtype that holds no such number has none
+            if self.kind == "datetime" and not pd.api.types.is_datetime64_any_dtype(dtype):
+                raise ValueError
         except (TypeError, ValueError) as e:
             raise ValueError(f"the dtype of a feature is none that holds a {self.kind}") from e
 
@@ -81,18 +93,28 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             if self.optional:
                 return self._null
             raise Refused("missing")
-        if self.kind == "any":
-            return value
         floating = isinstance(value, float | np.floating)
         if value is None or value is pd.NA or value is pd.NaT or (floating and value != value):
-            if self.nullable:
+            if self.nullable or self.kind == "any":
                 return self._null
-            raise Refused("null" if value is None else "NaN")
-        return _READERS[self.kind](self, value)
+            raise Refused("null" if value is None or self.kind == "datetime" else "NaN")
+        checked = _READERS[self.kind](self, value)
+        if self._encoded is not None and checked not in self._encoded:
+            raise Refused(f"must be one of the {len(self._encoded)} values that the model's encoder knows")
+        return checked
 
     @property
     def _null(self) -> Any:
-        return None if self.none_is_null else math.nan
+        return None if self.none_is_null else pd.NaT if self.kind == "datetime" else math.nan
+
+    @cached_property
+    def _encoded(self) -> frozenset[Any] | None:
+        return None if self.known is None else frozenset(self.known)
+
+    @cached_property
+    def zone(self) -> Any:
+        """The time zone of the training dtype of a "datetime"; None where it has none."""
+        return getattr(self.pandas_dtype, "tz", None)
 
     @cached_property
     def pandas_dtype(self) -> Any:
@@ -137,16 +159,28 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             clean = (values >= least) & (values <= greatest)
             if self.kind != "number":
                 clean &= values == np.floor(values)
+            if self._encoded is not None:
+                clean &= np.isin(values, np.array([*self._encoded], dtype=np.float64))
             if self.nullable:
                 clean |= np.isnan(values)
             if clean.all():
                 return values
         elif self.kind == "string" and pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty"):
             null = column.isna().to_numpy()
-            if self.nullable or not null.any():
+            known = self._encoded is None or (null | column.isin(list(self._encoded)).to_numpy()).all()
+            if known and (self.nullable or not null.any()):
                 return column.astype(object).where(~null, self._null)
-        elif self.kind == "any":
-            return column
+        elif self.kind == "datetime" and column.dtype.kind == "M":
+            null = column.isna().to_numpy()
+            if (getattr(column.dtype, "tz", None) is None) == (self.zone is None) and (self.nullable or not null.any()):
+                same = _as_dtype(column, self.dtype)
+                if same is not None and ((same == column).to_numpy() | null).all():
+                    return same
+        elif self.kind == "any" and column.dtype != object and self.known is None:
+            if column.dtype.kind not in "iuf" or self.dtype != "float64":
+                return column
+            numbers: np.ndarray[Any, Any] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+            return numbers
         raise Refused("read value by value")
 
     def values(self, column: pd.Series[Any]) -> list[Any]:
@@ -161,7 +195,11 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.kind == "category":
             return pd.Series(pd.Categorical(values, categories=self.categories, ordered=self.ordered), index=index)
         if self.kind == "any":
-            return pd.Series(values, index=index)
+            is_mixed = isinstance(values, list) and len(set(map(type, values))) > 1
+            return pd.Series(values, index=index, dtype=object if is_mixed else None)
+        if self.kind == "datetime":
+            times: pd.Series[Any] = pd.Series(values, index=index).astype(self.dtype)  # type: ignore[call-overload]
+            return times
         series = pd.Series(values, index=index, dtype=object if self.kind == "string" else None)
         return series if str(series.dtype) == self.dtype else series.astype(self.pandas_dtype)
 
@@ -207,8 +245,55 @@ def _category(feature: Feature, value: Any) -> Any:
         raise Refused(f"must be one of the {len(feature._known)} values known from training") from None
 
 
+def _datetime(feature: Feature, value: Any) -> pd.Timestamp:
+    if isinstance(value, int | float | np.number):
+        raise Refused(
+            "must be a date and time in ISO 8601, as text, not a number: which unit and time zone a count from an "
+            "epoch has cannot be told"
+        )
+    if not isinstance(value, str | datetime.date | np.datetime64):
+        raise Refused(f"must be a date and time in ISO 8601, as text, not {_json_name(value)}")
+    if isinstance(value, str) and not _ISO.fullmatch(value):
+        raise Refused("must be a date and time in ISO 8601, such as 2026-03-01T09:30:00")
+    dtype: Any = pd.api.types.pandas_dtype(feature.dtype)
+    try:
+        stamp = pd.Timestamp(value)
+    except (ValueError, OverflowError):  # the 30th of February
+        raise Refused("must be a date and time that there is, in ISO 8601") from None
+    if (stamp.tzinfo is None) != (feature.zone is None):
+        raise Refused(
+            "must have no time zone: the training data had none" if feature.zone is None
+            else "must have a time zone, such as Z or +01:00, as the training data had"
+        )  # fmt: skip
+    unit: Any = getattr(dtype, "unit", None) or np.datetime_data(dtype)[0]
+    try:
+        stamp = stamp.as_unit(unit, round_ok=False)
+        return stamp if feature.zone is None else stamp.tz_convert(feature.zone)
+    except (ValueError, OverflowError):
+        raise Refused(f"must be a date and time that {feature.dtype} holds without rounding") from None
+
+
+def _any(feature: Feature, value: Any) -> Any:
+    is_number = isinstance(value, float | int | np.number) and not isinstance(value, bool)
+    if not is_number or feature.dtype != "float64":
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise Refused("infinite or too large for float64") from None
+
+
+def _as_dtype(column: pd.Series[Any], dtype: Any) -> pd.Series[Any] | None:
+    try:
+        converted: pd.Series[Any] = column.astype(dtype)
+        return converted
+    except (ValueError, OverflowError):
+        return None
+
+
 _READERS: dict[str, Callable[[Feature, Any], Any]] = {
     "number": _number, "integer": _integer, "boolean": _boolean, "string": _string, "category": _category,
+    "datetime": _datetime, "any": _any,
 }  # fmt: skip
 
 
@@ -241,12 +326,14 @@ def infer_feature(name: str, column: pd.Series[Any]) -> Feature:
         if np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan)).any():
             raise ValueError(f"column {name!r} holds infinite values, which no request can carry: clip or drop them")
         return Feature(name=name, kind="number", dtype=str(dtype), nullable=null)
+    if types.is_datetime64_any_dtype(dtype):
+        return Feature(name=name, kind="datetime", dtype=str(dtype), nullable=null)
     if types.infer_dtype(column, skipna=True) == "string":
         none_is_null = any(value is None for value in column[column.isna()].tolist())
         return Feature(name=name, kind="string", dtype=str(dtype), nullable=null, none_is_null=none_is_null)
     raise ValueError(
         f"column {name!r} has dtype {dtype} ({types.infer_dtype(column, skipna=True)}): features are numbers, "
-        "integers, booleans, text or categories; convert it, or declare it under identifiers"
+        "integers, booleans, text, categories or dates and times; convert it, or declare it under identifiers"
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 import numpy as np
@@ -19,6 +19,8 @@ from fin_pyfunc.model.errors import MAX_PROBLEMS, FeatureError, Problem
 from fin_pyfunc.model.feature import MISSING, NUMERIC, Feature, Refused, infer_feature
 from fin_pyfunc.model.rows import RowReader, reads
 
+#: One row as a client sends it: by name, or in training order.
+Row = Mapping[str, Any] | Sequence[Any]
 #: What a backend scores: a float64 matrix (n_rows, n_features) where every feature is a number, else a DataFrame.
 Table = np.ndarray[Any, np.dtype[np.float64]] | pd.DataFrame
 
@@ -34,11 +36,15 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Columns that are accepted and never scored, such as ``bar_id``.
     extra : {"ignore", "forbid"}, default "ignore"
         What becomes of a column that is neither a feature nor an identifier.
+    naming : {"exact", "blanks", "positions"}, default "exact"
+        How features are named in a row: by their names; by these with or without the underscores that LightGBM writes
+        for blanks; or, for a model that knows no names, by position, in a list or as "0", "1", ….
     """
 
     features: list[Feature]
     identifiers: list[str] = []
     extra: Literal["ignore", "forbid"] = "ignore"
+    naming: Literal["exact", "blanks", "positions"] = "exact"
 
     def __post_init__(self) -> None:
         if len(set(self.names)) < len(self.names) or not all(isinstance(name, str) for name in self.names):
@@ -55,6 +61,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return all(feature.kind in NUMERIC for feature in self.features)
 
     @cached_property
+    def is_untyped(self) -> bool:
+        """Whether a column may hold values of several types."""
+        return any(feature.kind == "any" for feature in self.features)
+
+    @cached_property
     def reader(self) -> RowReader | None:
         """What reads rows in one pass; None where a feature is no number."""
         if not reads(self.features, self.identifiers):
@@ -65,13 +76,14 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def _known(self) -> frozenset[str]:
         return frozenset(self.names) | frozenset(self.identifiers)
 
-    def table(self, rows: Sequence[Mapping[str, Any]]) -> Table:
+    def table(self, rows: Sequence[Row]) -> Table:
         """Check rows as a client sends them.
 
         Parameters
         ----------
-        rows : sequence of mapping
-            Feature name to number, text, boolean or None; key order does not matter.
+        rows : sequence of mapping, or of sequence
+            Feature name to number, text, boolean or None; key order does not matter. Of a model that knows no names,
+            the values in training order.
 
         Returns
         -------
@@ -85,6 +97,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """
         if self.reader is not None and (matrix := self.reader.convert(rows)) is not None:
             return matrix
+        rows = self._keyed(rows)
         found = _Problems()
         values = [self._row(i, row, found) for i, row in enumerate(rows)]
         found.raise_if_any()
@@ -111,6 +124,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """
         found = _Problems()
         every_row = range(max(len(frame), 1))  # a table without rows may still be the wrong table
+        frame = self._named(frame)
         if self.extra == "forbid":
             for name in frame.columns:
                 if name not in self._known:
@@ -141,7 +155,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def reads_as(self, other: FeatureSpec) -> bool:
         """Whether what the other makes a matrix of these make the same matrix of, as far as they take it at all."""
         ours, theirs = ([(f.name, f.kind, f.optional) for f in spec.features] for spec in (self, other))
-        return self.is_numeric and ours == theirs
+        return self.is_numeric and ours == theirs and all(f.known is None for f in self.features)
 
     def check_matrix(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         """Check what features that `reads_as` likens to these have read.
@@ -166,7 +180,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def restore(self, table: Table) -> pd.DataFrame:
         """The table as the DataFrame the estimator was trained on: names, order and dtypes."""
         if isinstance(table, pd.DataFrame):
-            return table
+            return table.set_axis(self._columns, axis=1) if self.has_numbers_for_names else table
         frame = pd.DataFrame(table, columns=self._columns, copy=False)
         return frame.astype(self._casts) if self._casts else frame
 
@@ -181,16 +195,102 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.is_numeric and not self._casts
 
     @cached_property
-    def _columns(self) -> pd.Index[Any]:
-        return pd.Index(self.names)
+    def has_numbers_for_names(self) -> bool:
+        """Whether columns of the training data were named by integers."""
+        return any(feature.number is not None for feature in self.features)
 
     @cached_property
-    def _casts(self) -> dict[str, Any]:
-        return {feature.name: feature.pandas_dtype for feature in self.features if feature.dtype != "float64"}
+    def _columns(self) -> pd.Index[Any]:
+        return pd.Index([feature.name if feature.number is None else feature.number for feature in self.features])
+
+    @cached_property
+    def _casts(self) -> dict[Any, Any]:
+        return {
+            column: feature.pandas_dtype
+            for column, feature in zip(self._columns, self.features, strict=True)
+            if feature.dtype != "float64"
+        }
 
     def _frame(self, columns: Mapping[str, Any], index: pd.Index[Any] | None = None) -> pd.DataFrame:
         series = {f.name: f.restore(columns[f.name], index) for f in self.features}
-        return pd.DataFrame(series, columns=self._columns, index=index)
+        return pd.DataFrame(series, columns=pd.Index(self.names), index=index)
+
+    def _keyed(self, rows: Sequence[Row]) -> Sequence[Mapping[str, Any]]:
+        """Rows by the names that features have here.
+
+        Raises
+        ------
+        FeatureError
+            A row is a list where features have names, of another length than there are features, or named where they
+            have none.
+        """
+        lists = [i for i, row in enumerate(rows) if not isinstance(row, Mapping)]
+        if self.naming != "positions":
+            if lists:
+                hint = "a row is a list, and this model knows its features by name: send an object of name to value"
+                raise FeatureError([], len(lists), lists, hint)
+            named = cast(Sequence[Mapping[str, Any]], rows)
+            return named if self.naming == "exact" else [self._with_blanks(i, row) for i, row in enumerate(named)]
+        width = len(self.features)
+        if odd := [i for i in lists if len(rows[i]) != width]:
+            raise FeatureError([], len(odd), odd, f"a row has another number of values than {width}: {self.in_order}")
+        keyed = [row if isinstance(row, Mapping) else dict(zip(self.names, row, strict=True)) for row in rows]
+        if width == 1:  # one value cannot be mistaken for another
+            keyed = [row if len(row) != 1 else {self.names[0]: value} for row in keyed for value in [*row.values()][:1]]
+        found = _Problems(self.in_order)
+        for i, row in enumerate(keyed):
+            if any(name not in row for name in self.names):
+                unknown = [str(name) for name in row if name not in self.names]
+                for name in unknown or [name for name in self.names if name not in row]:
+                    found.add(i, name, "unknown to this model" if unknown else "missing")
+        found.raise_if_any()
+        return keyed
+
+    def _named(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A DataFrame with its columns named as features are here; raises FeatureError where they cannot be told."""
+        if not all(isinstance(name, str) for name in frame.columns):
+            frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+        if self.naming == "blanks":
+            return frame.set_axis([self._spelled.get(rewritten(name), name) for name in frame.columns], axis=1)
+        if self.naming == "positions":
+            if len(self.names) == len(frame.columns) == 1:
+                return frame.set_axis(self.names, axis=1)
+            if not set(self.names) <= set(frame.columns):
+                found = _Problems(self.in_order)
+                unknown = [name for name in frame.columns if name not in self.names]
+                for name in unknown or [name for name in self.names if name not in frame.columns]:
+                    found.add_all(range(max(len(frame), 1)), name, "unknown to this model" if unknown else "missing")
+                found.raise_if_any()
+        return frame
+
+    def _with_blanks(self, i: int, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        keyed: dict[str, Any] = {}
+        for key, value in row.items():
+            name = self._spelled.get(rewritten(key), key)
+            if name in keyed:
+                raise FeatureError([Problem(i, name, "given more than once")])
+            keyed[name] = value
+        return keyed
+
+    def feature_of(self, column: str) -> Feature | None:
+        """The feature that a column of a table is."""
+        return self._by_name.get(self._spelled.get(rewritten(column), column) if self.naming == "blanks" else column)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Feature]:
+        return {feature.name: feature for feature in self.features}
+
+    @cached_property
+    def _spelled(self) -> dict[str, str]:
+        return {rewritten(name): name for name in self.names}
+
+    @property
+    def in_order(self) -> str:
+        """What to do about rows of a model that knows no names."""
+        return (
+            f"this model knows no names of its features: send each row as a list of its {len(self.names)} values in "
+            'training order (columns of a table as "0", "1", …), or log the model again with named columns'
+        )
 
     def _row(self, i: int, row: Mapping[str, Any], found: _Problems) -> list[Any]:
         if self.extra == "forbid":
@@ -234,6 +334,11 @@ def _read(feature: Feature, value: Any, i: int, found: _Problems) -> Any:
         return None
 
 
+def rewritten(name: str) -> str:
+    """A name as LightGBM writes it."""
+    return name.replace(" ", "_")
+
+
 def _row_of(problem: Problem) -> int:
     return problem.row
 
@@ -241,7 +346,8 @@ def _row_of(problem: Problem) -> int:
 class _Problems:
     """Problems found so far: the first ones kept, all of them counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, hint: str | None = None) -> None:
+        self._hint = {} if hint is None else {"hint": hint}
         self.kept: list[Problem] = []
         self.total = 0
         self.rows: set[int] = set()
@@ -261,4 +367,4 @@ class _Problems:
 
     def raise_if_any(self) -> None:
         if self.kept:
-            raise FeatureError(self.kept, self.total, self.rows)
+            raise FeatureError(self.kept, self.total, self.rows, **self._hint)

@@ -6,7 +6,7 @@ What this reads, `FeatureSpec.table` reads alike; what it does not, it leaves to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Annotated, Any
 
@@ -75,7 +75,7 @@ class RowReader:
             return None
         return self._matrix(rows)
 
-    def convert(self, rows: Sequence[Mapping[str, Any]]) -> Matrix | None:
+    def convert(self, rows: Sequence[Any]) -> Matrix | None:
         """Rows from dicts, of shape (n_rows, n_features); None as for `one`."""
         try:
             matrix = self._matrix([msgspec.convert(row, self._row) for row in rows])
@@ -107,7 +107,7 @@ def reads(features: Sequence[Feature], identifiers: Sequence[str]) -> bool:
     names = [*(feature.name for feature in features), *identifiers]
     if any(_ESCAPED.search(name) for name in names):
         return False
-    return bool(features) and all(feature.kind in NUMERIC for feature in features)
+    return bool(features) and all(feature.kind in NUMERIC and feature.known is None for feature in features)
 
 
 def _within(feature: Feature) -> Meta:

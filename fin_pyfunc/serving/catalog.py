@@ -94,7 +94,10 @@ class Catalog:
         found = {run.info.run_id: run for run in [*tagged, *runs]}
         newest = sorted(found.values(), key=lambda run: (run.info.start_time or 0, run.info.run_id), reverse=True)
         named = ((run, names.get(run.info.run_id) or _artifact_path(run)) for run in newest)
-        entries = [_entry(run, name) for run, name in named if name][:limit]
+        # a run's tag may tell of a model that is not there yet, or never will be
+        unfinished = {(model.source_run_id, model.name) for model in logged if model.source_run_id not in names}
+        entries = [_entry(run, name) for run, name in named if name and (run.info.run_id, name) not in unfinished]
+        entries = entries[:limit]
         if with_names and entries:
             registered = self._registered([entry.run_id for entry in entries])
             entries = [msgspec.structs.replace(each, registered=registered.get(each.run_id, [])) for each in entries]

@@ -176,19 +176,26 @@ def _category(cell: str, feature: Feature) -> Any:
 
 
 def _any(cells: Any, name: str) -> Values:
-    """A column of a model that says no types: numbers, else booleans, else text."""
+    """A column of a model that says no types: each cell is a number, else a boolean, else text."""
     numbers = _numbers(cells, nullable=True)
     if numbers.dtype != object:
         return numbers
-    strict = _numbers(cells, nullable=False)
-    if not any(isinstance(value, str) for value in strict):
-        bad = [(i, value) for i, value in enumerate(strict) if value is not None and not math.isfinite(value)]
+    values = [None if cell is None else _untyped(cell) for cell in cells.to_pylist()]
+    bad = [(i, value) for i, value in enumerate(values) if isinstance(value, float) and not math.isfinite(value)]
+    if bad:
         words = {True: "NaN", False: "infinite or too large for float64"}
         raise FeatureError([Problem(i, name, words[value != value]) for i, value in bad])
-    texts = cells.to_pylist()
-    if all(text is not None and text.strip().lower() in ("true", "false") for text in texts):
-        return np.array([_boolean(text) for text in texts])
-    return _objects(texts)
+    return np.array(values) if all(isinstance(value, bool) for value in values) else _objects(values)
+
+
+def _untyped(cell: str) -> float | bool | str | None:
+    trimmed = cell.strip()
+    if not trimmed:
+        return cell
+    number = _number(trimmed, nullable=False)
+    if isinstance(number, float):
+        return number
+    return trimmed.lower() == "true" if trimmed.lower() in ("true", "false") else cell
 
 
 def _objects(values: list[Any]) -> Values:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ import msgspec
 
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.errors import FeatureError, Problem
-from fin_pyfunc.model.features import Table
+from fin_pyfunc.model.features import Row, Table
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.json_keys import require_unique, require_unique_rows
 from fin_pyfunc.serving.schemas import BatchRequest, PredictRequest
@@ -123,7 +124,7 @@ def read_row(envelope: Envelope, model: Classifier, max_keys: int) -> Table:
         require_unique_rows([row], most_keys(model, max_keys))
     if spec is not None and spec.reader is not None and (matrix := spec.reader.one(row)) is not None:
         return matrix
-    return model.table([_decode(_rebuilt(b"features", row), _predict_decoder).features])
+    return model.table(_bounded(model, [_decode(_rebuilt(b"features", row), _predict_decoder).features], max_keys))
 
 
 def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int, max_keys: int) -> Table:
@@ -149,7 +150,16 @@ def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int, max_key
     if len(raw) > max_rows:
         raise too_many_rows(max_rows)
     require_unique_rows(map(bytes, raw), most_keys(model, max_keys))
-    return model.table(_decode(_rebuilt(b"features_list", body), _batch_decoder).features_list)
+    return model.table(
+        _bounded(model, _decode(_rebuilt(b"features_list", body), _batch_decoder).features_list, max_keys)
+    )
+
+
+def _bounded(model: Classifier, rows: Sequence[Row], max_keys: int) -> Sequence[Row]:
+    """Rows that are lists have as many columns as they have values; objects are counted by their keys."""
+    if model.features is None and len(rows[0]) > max_keys:
+        raise too_many_columns(max_keys)
+    return rows
 
 
 def most_keys(model: Classifier, max_keys: int) -> int:

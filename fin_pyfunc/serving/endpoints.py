@@ -10,6 +10,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from fin_pyfunc.model.decision import Decisions
+from fin_pyfunc.model.errors import FeatureError
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving import content_types, tables
 from fin_pyfunc.serving.callers.principal import require_model
@@ -94,6 +95,8 @@ class PredictBatch:
             )
             try:
                 decisions = loaded.model.decide_table(table)
+            except FeatureError:
+                raise
             except Exception as e:
                 raise UnansweredError(Failure(e, uri, loaded, table, began, decoded, rows, held)) from e
             prediction = Prediction(
@@ -115,7 +118,7 @@ class PredictBatch:
 
     def _read_table(self, content_type: str, body: bytes, loaded: LoadedModel) -> Table:
         frame = tables.read_table(content_type, body, loaded.model.features, self._limits)
-        return frame if loaded.model.features is None else loaded.model.features.check(frame)
+        return loaded.model.check(frame)
 
 
 async def answer(

@@ -23,13 +23,12 @@ from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError
 from fin_pyfunc.model.features import FeatureSpec
+from fin_pyfunc.model.foreign.estimator import FLAVORS, classifier_of
 from fin_pyfunc.serving import served_pyfunc
-from fin_pyfunc.serving.foreign import from_estimator, is_classifier
+from fin_pyfunc.serving.foreign import from_foreign
 from fin_pyfunc.serving.model_folder import ModelFolder, drop_references
 from fin_pyfunc.serving.snapshot import folder_sha256
 
-#: Flavors whose raw model has scikit-learn's interface (when it was logged through it).
-_ESTIMATOR_FLAVORS = ("sklearn", "lightgbm", "xgboost")
 #: By top-level module that a model brought here, the digest of its files; a module stays imported for good.
 _BROUGHT: dict[str, str] = {}
 _LOCK = threading.Lock()
@@ -104,10 +103,10 @@ def _classifier(pyfunc: Any, signed: FeatureSpec | None, backend: str | None) ->
         raw = pyfunc.unwrap_python_model()
         if isinstance(raw, Classifier):
             return raw
-    if any(flavor in pyfunc.metadata.flavors for flavor in _ESTIMATOR_FLAVORS):
-        raw = pyfunc.get_raw_model()
-        if is_classifier(raw):
-            return from_estimator(raw, signed, backend)
+    if any(flavor in pyfunc.metadata.flavors for flavor in FLAVORS):
+        found = classifier_of(pyfunc.get_raw_model(), signed)
+        if found is not None:
+            return from_foreign(found, backend)
     from fin_pyfunc.model.backends.pyfunc import PyfuncBackend
 
     return Classifier.of(signed, Dispatch([PyfuncBackend(pyfunc, signed)], backend or "auto"))

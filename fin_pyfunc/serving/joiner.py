@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -134,11 +134,24 @@ def _decide(model: Classifier, rows: list[Table]) -> list[Decisions | Exception]
     """Each row's answer: from one call for all, or from one call each where that fails."""
     if len(rows) == 1 or model.features is None:  # rows of unknown features need not fit together
         return [_alone(model, row) for row in rows]
+    if model.features.is_untyped and len(kinds := _by_types(rows)) > 1:
+        answers: dict[int, Decisions | Exception] = {}
+        for alike in kinds:
+            answers |= zip(alike, _decide(model, [rows[i] for i in alike]), strict=True)
+        return [answers[i] for i in range(len(rows))]
     try:
-        all_of_them = model.decide_table(stacked(rows))
+        all_of_them = model.decide_table(stacked(rows), is_joined=True)
     except ScoringError:  # of one row's doing, perhaps
         return [_alone(model, row) for row in rows]
     return list(_apart(all_of_them))
+
+
+def _by_types(rows: list[Table]) -> list[list[int]]:
+    """Positions of rows by the types of their columns: stacked with others, an integer would become a float."""
+    found: dict[Any, list[int]] = {}
+    for i, row in enumerate(rows):
+        found.setdefault(tuple(row.dtypes) if isinstance(row, pd.DataFrame) else None, []).append(i)
+    return list(found.values())
 
 
 def _alone(model: Classifier, row: Table) -> Decisions | Exception:

@@ -16,17 +16,20 @@ from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
 from fin_pyfunc.model.errors import ArtifactError, ModelForbiddenError
 from fin_pyfunc.model.features import FeatureSpec
+from fin_pyfunc.model.foreign.estimator import is_classifier
+from fin_pyfunc.model.foreign.features import features_of_signature
 from fin_pyfunc.model.library_imports import import_libraries
 from fin_pyfunc.serving import in_process, served_pyfunc
 from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.example import check_example
-from fin_pyfunc.serving.foreign import features_of_signature, from_estimator, is_classifier
+from fin_pyfunc.serving.foreign import from_estimator
 from fin_pyfunc.serving.hosts.hosted_model import HostedModel
 from fin_pyfunc.serving.hosts.isolation import Isolation
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.model_folder import OWN_FOLDER, ModelFolder, classify
 from fin_pyfunc.serving.resolver import Resolved, Resolver
 from fin_pyfunc.serving.snapshot import Snapshot
+from fin_pyfunc.serving.trial_row import try_out
 
 logger = logging.getLogger("fin_pyfunc.server")
 
@@ -226,9 +229,15 @@ def _artifact_sha256(snapshot: Snapshot, folder: ModelFolder) -> str:
 def warm_up(loaded: LoadedModel) -> None:
     """Score rows such as clients may send, so that the first one does not pay for what is lazy in the model, and the
     server knows how long a row takes.
+
+    Raises
+    ------
+    ArtifactError
+        A model that was not logged by this project does not answer them.
     """
     if loaded.model.dispatch.plan is None:
         loaded.model.measure()
+    try_out(loaded)
     if sys.platform == "linux":
         # what parsing took and gave back, glibc would keep: 8 MB of each worker after a forest of 200 trees
         with contextlib.suppress(OSError, AttributeError):

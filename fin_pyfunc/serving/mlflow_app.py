@@ -6,6 +6,7 @@ JSON, and nothing bounds what is parsed. So bodies are checked first, and MLflow
 
 from __future__ import annotations
 
+import json
 import time
 from functools import partial
 
@@ -19,7 +20,7 @@ from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.http import header, read_body, require_method
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.memory import release_arrow
-from fin_pyfunc.serving.mlflow_bodies import check_csv, misread, plain_parquet, read_json
+from fin_pyfunc.serving.mlflow_bodies import check_csv, csv_as_json, misread, plain_parquet, read_json
 from fin_pyfunc.serving.mlflow_scoring import Times, score, score_hosted
 from fin_pyfunc.serving.prediction import Prediction, UnansweredError, Watchers
 from fin_pyfunc.serving.predictor import Predictor
@@ -71,6 +72,8 @@ class Invocations:
             if sent != JSON and len(body) > LARGE_BYTES:
                 release_arrow()
         data = body if sent != JSON else read_json(body, most, loaded.input_schema, self._limits)
+        if sent == CSV and (as_json := csv_as_json(body, loaded.input_schema)) is not None:
+            data, body, content_type = as_json, json.dumps(as_json).encode(), JSON
         if loaded.hosted is not None:
             encoded, prediction = score_hosted(loaded, loaded.hosted, content_type, body, data, times)
         else:

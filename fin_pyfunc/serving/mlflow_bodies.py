@@ -7,6 +7,7 @@ more than the header shifts every column, and a column named twice gets another 
 from __future__ import annotations
 
 import codecs
+import io
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -128,6 +129,40 @@ def check_csv(body: bytes, max_columns: int, limits: Limits) -> int:
                 n_rows += batch.num_rows
                 check_cells(n_rows, len(names), limits)
     return n_rows
+
+
+def csv_as_json(body: bytes, schema: Schema | None) -> dict[str, Any] | None:
+    """A CSV body as JSON, where MLflow has no type to read a column as: dates and times, of which it reads JSON.
+
+    Parameters
+    ----------
+    body : bytes
+        Checked by `check_csv`.
+    schema : mlflow.types.Schema or None
+
+    Returns
+    -------
+    dict or None
+        None where MLflow reads it.
+    """
+    if schema is None or schema.is_tensor_spec() or not schema.has_input_names():
+        return None
+    import pandas as pd
+    from mlflow.types import DataType
+
+    kinds = {str(column.name): column.type for column in schema.inputs}
+    texts = {name for name, kind in kinds.items() if kind == DataType.datetime or not isinstance(kind, DataType)}
+    if not texts:
+        return None
+    try:
+        frame = pd.read_csv(
+            io.BytesIO(body),
+            dtype={name: "object" if name in texts else kind.to_pandas() for name, kind in kinds.items()},
+        )
+    except (ValueError, TypeError):
+        raise unreadable(CSV) from None
+    rows = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+    return {"dataframe_split": {"columns": list(frame.columns), "data": rows}}
 
 
 def misread() -> RequestError:

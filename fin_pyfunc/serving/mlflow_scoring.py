@@ -16,6 +16,7 @@ from fin_pyfunc.model.backends.pyfunc import PyfuncBackend, rows_frame, scores_o
 from fin_pyfunc.model.decision import Decisions, Thresholds
 from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, HostedError, ScoringError
 from fin_pyfunc.model.features import Table
+from fin_pyfunc.model.foreign.features import numbered_as
 from fin_pyfunc.serving import served_pyfunc
 from fin_pyfunc.serving.content_types import CSV, PARQUET
 from fin_pyfunc.serving.errors import RequestError
@@ -184,7 +185,7 @@ class _Model:
         try:
             if is_own:
                 return PyFuncModel(self.metadata, _Implementation(self)).predict(data, params=params)
-            answered = self.loaded.pyfunc.predict(data, params=params)
+            answered = self.loaded.pyfunc.predict(numbered_as(self.metadata.get_input_schema(), data), params=params)
         except Exception as e:
             self.error = self._mended(e, data)
             if not is_own and not isinstance(self.error, RequestError | FeatureError):
@@ -240,7 +241,7 @@ class _Implementation:
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """As `Classifier.predict`."""
         classifier = self._model.loaded.model
-        table = model_input if classifier.features is None else classifier.features.check(model_input)
+        table = classifier.check(model_input)
         decoded = time.perf_counter()
         try:
             decisions = classifier.decide_table(table)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.model.errors import FeatureError, FinPyfuncError
 from fin_pyfunc.serving.cache import ModelCache
 from fin_pyfunc.serving.decode import Envelope, read_row
 from fin_pyfunc.serving.default_model import DefaultModel
@@ -122,6 +122,8 @@ class Predictor:
                 decoded = time.perf_counter()
                 try:
                     decisions, started = await self._joiner.decide(loaded.model, row)
+                except FeatureError:
+                    raise
                 except Exception as e:
                     raise UnansweredError(Failure(e, uri, loaded, row, found, decoded, sent)) from e
                 asked = (uri, loaded, row, decisions, found, decoded, sent)

@@ -24,9 +24,10 @@ ModelUri = Annotated[
     ),
 ]
 Features = Annotated[
-    dict[str, Value],
+    dict[str, Value] | list[Value],
     Meta(
-        description="One row: feature name to value, in any order. `fin-pyfunc inspect` lists a model's features.",
+        description="One row: feature name to value, in any order. `fin-pyfunc inspect` lists a model's features. Of a "
+        "model that knows no names of its features: a list of the values in training order.",
         examples=[{"bar_id": 12345, "bidPrice": 1.1, "askPrice": 1.1005, "spread": 0.0005}],
     ),
 ]

@@ -80,10 +80,10 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
     if not read.n_rows:
         raise RequestError(422, "The table must hold at least one row.")
     columns: dict[str, Any] = dict(read.columns)
-    for feature in spec.features if spec is not None else ():
-        held = columns.get(feature.name)
-        if held is not None and held.dtype == object and feature.kind != "any":
-            columns[feature.name] = pd.Series(held, dtype=object)  # else pandas looks at every text
+    for name, held in read.columns.items():
+        feature = None if spec is None else spec.feature_of(name)
+        if held.dtype == object and feature is not None and feature.kind != "any":
+            columns[name] = pd.Series(held, dtype=object)  # else pandas looks at every text
     if spec is not None and spec.extra == "forbid":
         unknown = [name for name in read.names if name not in {*spec.names, *spec.identifiers}]
         columns |= dict.fromkeys(unknown[:MAX_PROBLEMS])
@@ -258,10 +258,11 @@ def _csv(body: bytes, spec: FeatureSpec | None, limits: Limits) -> _Read:
             _check_size(n_rows, len(wanted), limits)
             batches.append(batch)
         table = pa.Table.from_batches(batches, stream.schema)
-    known = {feature.name: feature for feature in spec.features} if spec is not None else {}
-    untyped = (Feature(name=name, kind="any", dtype="object") for name in wanted)
-    features = [known.get(feature.name, feature) for feature in untyped]
-    return _Read(n_rows, names, {feature.name: csv_rows.read(table[feature.name], feature) for feature in features})
+    features = {name: None if spec is None else spec.feature_of(name) for name in wanted}
+    untyped = {name: Feature(name=name, kind="any", dtype="object") for name in wanted}
+    return _Read(
+        n_rows, names, {name: csv_rows.read(table[name], features[name] or untyped[name]) for name in wanted}
+    )  # fmt: skip
 
 
 _READERS = {ARROW: _arrow, PARQUET: _parquet, CSV: _csv}
@@ -278,23 +279,23 @@ def _once(names: Sequence[str], spec: FeatureSpec | None, limits: Limits) -> lis
     """The names that the model looks at, each of which must be there once."""
     if spec is None and len(names) > limits.max_row_keys:
         raise too_many_columns(limits.max_row_keys)
-    known = set(names) if spec is None else set(spec.names)
-    wanted = [name for name in names if name in known]
-    if len(set(wanted)) < len(wanted):
+    wanted = [name for name in names if spec is None or spec.feature_of(name) is not None]
+    meant = [name if spec is None else getattr(spec.feature_of(name), "name", name) for name in wanted]
+    if len(set(meant)) < len(meant):
         raise RequestError(422, "A column of the table is there more than once: send each feature once.")
     return wanted
 
 
 def _wanted(schema: Any, spec: FeatureSpec | None, limits: Limits) -> tuple[list[str], dict[str, Any]]:
     """Names of the columns to read, and the types of those that are wanted and no feature could hold."""
-    untyped = set(schema.names) if spec is None else {f.name for f in spec.features if f.kind == "any"}
     readable: list[str] = []
     odd: dict[str, Any] = {}
     for name in _once(schema.names, spec, limits):
         kind = schema.field(name).type
-        if is_readable(kind, name in untyped):
+        feature = None if spec is None else spec.feature_of(name)
+        if is_readable(kind, feature is None or feature.kind in ("any", "datetime")):
             readable.append(name)
-        elif name in untyped:
+        elif feature is None or feature.kind == "any":
             raise RequestError(
                 422, "A column of the table is of a type that no model takes: send numbers, booleans, text or times."
             )

@@ -80,9 +80,13 @@ SAMPLES: dict[str, tuple[Callable[[], Any], str]] = {
     "column twice": (lambda: pd.concat([bars(), bars()[["spread"]]], axis=1), "'spread' occurs twice in X: drop one"),
     "column named by a number": (lambda: bars().rename(columns={"spread": 2}), "2 is not text: rename"),
     "no rows": (lambda: bars().iloc[:0], "no rows: pass at least one"),
-    "date": (
+    "length of time": (
+        lambda: bars().assign(spread=pd.Timedelta("1s")),
+        "'spread' has dtype timedelta64.*convert it, or declare it",
+    ),
+    "date that it cannot take": (
         lambda: bars().assign(spread=pd.Timestamp("2012-02-01")),
-        "'spread' has dtype datetime64.*convert it, or declare it",
+        "fails on the sample itself",
     ),
     "objects": (lambda: bars().assign(spread=[[1]] * len(bars())), "'spread' has dtype object.*convert it"),
     "infinite": (lambda: bars().assign(spread=np.inf), "'spread' holds infinite values.*clip or drop"),

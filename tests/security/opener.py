@@ -29,7 +29,9 @@ def answers(resolver: Resolver, uri: str) -> dict[str, Any]:
         return {"refused": f"{type(e).__name__}: {e}"}
     try:
         loaded = load(resolver, resolved)
-        told = {"predict": repr(loaded.model.predict_one(ROW))}
+        features = loaded.model.features
+        is_matrix = features is not None and features.naming == "positions"
+        told = {"predict": repr(loaded.model.decide([list(ROW.values()) if is_matrix else ROW]).one())}
         if loaded.has_pyfunc:
             pyfunc = loaded.pyfunc
             frame = pd.DataFrame([ROW]).astype("float32")

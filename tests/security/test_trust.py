@@ -71,7 +71,8 @@ def opened(files: Path, name: str, trust: str, *, by_operator: bool = False) -> 
 def test_data_is_loaded_whatever_the_trust(files: Path, name: str, trust: str) -> None:
     loaded = opened(files, name, trust)
     expected = logistic().estimator.predict([list(ROW.values())]).tolist()
-    assert loaded.model.decide([ROW]).predictions == expected
+    row: Any = list(ROW.values()) if name.endswith("onnx") else ROW  # a matrix has no names
+    assert loaded.model.decide([row]).predictions == expected
 
 
 @pytest.mark.parametrize("name", CODE)

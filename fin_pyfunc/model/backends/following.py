@@ -18,6 +18,7 @@ CLEAR, CLEAR_IN_FLOAT32 = 1e-9, 1e-5
 #: `predict_proba`, by the source of scikit-learn 1.9, LightGBM 4 and XGBoost 3; 0 where `predict` is made of
 #: `predict_proba` itself. Any other class is asked (SVC's probabilities come from a model of their own).
 _GAPS: Mapping[str, float] = {
+    "fin_pyfunc.model.foreign.boosters.BoosterClassifier": 0.0,
     "lightgbm.sklearn.LGBMClassifier": 0.0,
     "sklearn.calibration.CalibratedClassifierCV": 0.0,
     "sklearn.discriminant_analysis.LinearDiscriminantAnalysis": CLEAR,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fin_pyfunc.model.backends import Backend
+from fin_pyfunc.model.backends.alike import score_alike
 from fin_pyfunc.model.backends.following import gap, unclear
 from fin_pyfunc.model.backends.nameless import nameless
 from fin_pyfunc.model.decision import Label, Probabilities, Scores
@@ -56,7 +57,12 @@ class NativeBackend:
         if not own and not any(i in self._position for i in range(len(self._classes))):
             self._position |= {i: i for i in range(len(self._classes))}  # an object without labels may count columns
         self._has_proba = has_proba(estimator)
-        self._wants_names = hasattr(estimator, "feature_names_in_") or not hasattr(estimator, "n_features_in_")
+        self._is_untyped = spec is None or spec.is_untyped
+        self._wants_names = (
+            hasattr(estimator, "feature_names_in_")
+            or not hasattr(estimator, "n_features_in_")
+            or (spec is not None and spec.has_numbers_for_names)
+        )
         self._gap = gap(estimator, self._wants_names) if self._has_proba else None
         for part in _parallel_parts(estimator):
             part.set_params(n_jobs=1)
@@ -68,6 +74,9 @@ class NativeBackend:
         if not len(table):  # estimators refuse to look at no rows at all
             none = np.empty((0, len(self._classes))) if self._has_proba else None
             return Scores(classes=self._classes, index=np.empty(0, dtype=np.intp), probabilities=none)
+        return score_alike(table, self._score) if self._is_untyped else self._score(table)
+
+    def _score(self, table: Table) -> Scores:
         X = self._estimator_input(table)
         probabilities = self._call("predict_proba", X) if self._has_proba else None
         checked = None if probabilities is None else self._check(probabilities, len(table))

@@ -15,6 +15,7 @@ from fin_pyfunc.model.decision import Label, Probabilities, Scores
 from fin_pyfunc.model.errors import ArtifactError, ScoringError
 from fin_pyfunc.model.feature import Feature, Kind
 from fin_pyfunc.model.features import FeatureSpec, Table
+from fin_pyfunc.model.foreign.features import features_by_position
 
 #: ONNX Runtime's input types -> what a client may send, and the dtype the graph gets. Its integers have no NaN.
 _INPUT_TYPES: dict[str, tuple[Kind, str]] = {
@@ -41,7 +42,8 @@ class OnnxFileBackend:
     Attributes
     ----------
     features : FeatureSpec or None
-        One feature an input where the graph has one a column; None where it takes one matrix.
+        One feature an input where the graph has one a column; features by position where it takes one matrix, and None
+        where that may be of any width.
     classes : list of Label
         Labels of the probabilities' columns; empty for a graph that answers no probabilities.
 
@@ -64,6 +66,7 @@ class OnnxFileBackend:
                 "the probabilities in one tensor or map, as skl2onnx writes them."
             )
         self.features = _features(self._session.get_inputs())
+        self._takes_matrix = self.features is None or self.features.naming == "positions"
         self.classes = _classes(content, outputs[0].type) if len(outputs) == 2 else []
         self._input = self._session.get_inputs()[0]
 
@@ -99,7 +102,7 @@ class OnnxFileBackend:
         return p.clip(0, 1)
 
     def _feed(self, table: Table) -> dict[str, Any]:
-        if self.features is None:
+        if self.features is None or self._takes_matrix:
             dtype = _INPUT_TYPES[self._input.type][1]
             return {self._input.name: np.ascontiguousarray(np.asarray(table), dtype=dtype)}
         frame = self.features.restore(table)
@@ -114,7 +117,8 @@ def _features(inputs: list[Any]) -> FeatureSpec | None:
         )
     widths = [i.shape[1] if len(i.shape or ()) == 2 else None for i in inputs]
     if len(inputs) == 1 and widths[0] != 1:
-        return None
+        kind, dtype = _INPUT_TYPES[inputs[0].type]
+        return features_by_position(widths[0], kind, dtype) if isinstance(widths[0], int) and widths[0] > 0 else None
     if not all(width == 1 for width in widths):
         raise ArtifactError(
             "The ONNX file takes several matrices: export it with one matrix of all features, or one input of width 1 "

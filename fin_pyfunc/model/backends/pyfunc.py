@@ -9,9 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from fin_pyfunc.model.backends.alike import score_alike
 from fin_pyfunc.model.decision import Label, Scores
 from fin_pyfunc.model.errors import ScoringError
 from fin_pyfunc.model.features import FeatureSpec, Table
+
+#: What is wrong with a model that answers anything but labels.
+NO_CLASSIFIER = "no class label: it is no classifier"
 
 
 class PyfuncBackend:
@@ -20,7 +24,8 @@ class PyfuncBackend:
     Parameters
     ----------
     pyfunc : mlflow.pyfunc.PyFuncModel
-        Answers one label a row: an array, a list, a Series, or a DataFrame with one column or one called `prediction`.
+        Answers one label a row: an array, a list, a Series, or a DataFrame or a dict of columns with one column or one
+        called `prediction`.
     spec : FeatureSpec or None
     """
 
@@ -34,15 +39,26 @@ class PyfuncBackend:
         """Class of each row; see `Backend.score`."""
         if not len(table):  # many models refuse to look at no rows at all
             return Scores(classes=[], index=np.empty(0, dtype=np.intp), probabilities=None)
-        frame = pd.DataFrame(table) if self._spec is None else self._spec.restore(table)
+        if self._spec is None or self._spec.is_untyped:
+            return score_alike(table, self._score)
+        return self._score(table)
+
+    def _score(self, table: Table) -> Scores:
         try:
-            answered = self._pyfunc.predict(frame)
+            answered = self._pyfunc.predict(self._model_input(table))
         except Exception as e:
             raise ScoringError(f"the model raised {type(e).__name__}") from e
         found = labels(answered)
         if len(found) != len(table):
             raise ScoringError(f"the model answered {len(found)} labels for {len(table)} rows")
         return scores(found)
+
+    def _model_input(self, table: Table) -> Any:
+        if self._spec is None:
+            return pd.DataFrame(table)
+        frame = self._spec.restore(table)
+        is_tensor = self._spec.naming == "positions" and not self._spec.has_numbers_for_names
+        return frame.to_numpy() if is_tensor else frame
 
 
 def scores(found: Sequence[Label]) -> Scores:
@@ -60,6 +76,8 @@ def labels(answered: Any) -> list[Label]:
     ScoringError
         It is something else.
     """
+    if isinstance(answered, dict):
+        answered = _columns(answered)
     if isinstance(answered, pd.DataFrame):
         if "prediction" not in answered and answered.shape[1] != 1:
             raise ScoringError(
@@ -77,8 +95,19 @@ def labels(answered: Any) -> list[Label]:
     if not all(isinstance(label, str | int | float | bool) and label == label for label in found):
         raise ScoringError("the model answered a label that is neither text nor a number nor a boolean")
     if any(isinstance(label, float) and not label.is_integer() for label in found):
-        raise ScoringError("the model answered a fraction, which is no class label: it is no classifier")
+        raise ScoringError(f"the model answered a fraction, which is {NO_CLASSIFIER}")
     return found
+
+
+def _columns(answered: dict[Any, Any]) -> pd.DataFrame:
+    """A dict of columns; values that are no columns are those of a single row."""
+    if "prediction" in answered:
+        answered = {"prediction": answered["prediction"]}
+    try:
+        columns = {name: values for name, values in answered.items() if np.ndim(values) == 1}
+        return pd.DataFrame(columns or {name: [value] for name, value in answered.items()})
+    except (ValueError, TypeError):
+        raise ScoringError("the model answered a dict whose columns are of different lengths") from None
 
 
 def scores_of_any(answered: Any, max_bytes: int | None = None) -> Scores:

@@ -148,7 +148,8 @@ def _rows(record: Record, features: Path | None) -> list[msgspec.Raw]:
         raise RecordError(f"{features} is not JSON: it is to hold a row, a list of rows, or a request's body.") from e
     if isinstance(given, dict):
         given = given.get("features_list", given.get("features", given))
-    listed = given if isinstance(given, list) else [given]
+    is_rows = isinstance(given, list) and isinstance(next(iter(given), None), dict | list)
+    listed = given if is_rows else [given]
     if len(listed) != record.n_rows:
         raise RecordError(f"{features} holds {len(listed)} rows, and the request had {record.n_rows}.")
     return [msgspec.Raw(json.dumps(row).encode()) for row in listed]

@@ -96,7 +96,7 @@ class Seen(NamedTuple):
             return self.tables
         if isinstance(self.tables[0], bytes):
             sent = map(msgspec.json.decode, self.tables)
-            return model.table(list(chain.from_iterable(each if isinstance(each, list) else [each] for each in sent)))
+            return model.table(list(chain.from_iterable(each if _is_rows(each) else [each] for each in sent)))
         table = _stacked(self.tables)
         if ours is None or (theirs is not None and ours.features == theirs.features):
             return table
@@ -134,6 +134,11 @@ def joined(parts: Sequence[Seen]) -> Seen:
         scores,
         np.concatenate(tables) if isinstance(first.tables, np.ndarray) else list(chain.from_iterable(tables)),
     )
+
+
+def _is_rows(sent: Any) -> bool:
+    """Whether it is a list of rows; a row may be a list itself."""
+    return isinstance(sent, list) and isinstance(next(iter(sent), None), list | dict)
 
 
 def _stacked(tables: Sequence[Table]) -> Table:
