@@ -7,13 +7,15 @@ no value that a caller sent and no path of the machine. The server side maps the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 #: How many problems an error lists; the rest are counted (the HTTP contract's bound).
 MAX_PROBLEMS = 100
 #: How many of them the sentence itself tells.
 SHOWN_PROBLEMS = 5
+#: Problems of a name rather than of a value.
+MISSING, UNKNOWN = "missing", "unknown to this model"
 
 
 class FinPyfuncError(Exception):
@@ -51,23 +53,45 @@ class FeatureError(FinPyfuncError):
         How many there were in all; default ``len(problems)``.
     rows : iterable of int, optional
         Index of every bad row; default those of `problems`.
+    misspelt : mapping of str to str, optional
+        Name that was sent to the missing feature that it probably means.
+
+    Attributes
+    ----------
+    summary : str
+        The message without its last part, which says where to find what the model takes: that depends on who asks.
     """
 
     def __init__(
-        self, problems: Sequence[Problem], total: int | None = None, rows: Iterable[int] | None = None
+        self,
+        problems: Sequence[Problem],
+        total: int | None = None,
+        rows: Iterable[int] | None = None,
+        misspelt: Mapping[str, str] | None = None,
     ) -> None:
         self.problems = tuple(problems[:MAX_PROBLEMS])
         self.total = len(problems) if total is None else total
         self.rows = tuple(sorted({p.row for p in problems} if rows is None else set(rows)))
-        super().__init__(self._sentence())
+        self.misspelt = dict(misspelt or {})
+        self.summary = self._summary()
+        super().__init__(f"{self.summary}; 'fin-pyfunc inspect' shows what the model takes.")
 
-    def _sentence(self) -> str:
+    def _summary(self) -> str:
         # the same problem in many rows is said once
         kinds = list(dict.fromkeys((p.feature, p.problem) for p in self.problems))
-        said = "; ".join(f"feature {feature!r} {_verb(problem)}" for feature, problem in kinds[:SHOWN_PROBLEMS])
+        said = []
+        for sent, meant in list(self.misspelt.items())[:SHOWN_PROBLEMS]:
+            said.append(f"{sent!r} is not a feature of the model (did you mean {meant!r}?)")
+            kinds = [kind for kind in kinds if kind not in ((meant, MISSING), (sent, UNKNOWN))]
+        shown = kinds[: SHOWN_PROBLEMS - len(said)]
+        said += [f"feature {feature!r} {_verb(problem)}" for feature, problem in shown]
         rows = "" if self.rows == (0,) else f" in {_rows(self.rows)}"
-        count = "" if self.total == len(kinds[:SHOWN_PROBLEMS]) else f" ({self.total} problems in all)"
-        return f"Refused{rows}: {said}{count}; 'fin-pyfunc inspect' shows what the model takes."
+        count = f" ({self.total} problems in all)" if len(shown) < len(kinds) or self._is_repeated() else ""
+        return f"Refused{rows}: {'; '.join(said)}{count}"
+
+    def _is_repeated(self) -> bool:
+        """Whether there are more problems than kinds of them: in several rows, or beyond those that are kept."""
+        return self.total > len({(p.feature, p.problem) for p in self.problems})
 
 
 class ModelUriError(FinPyfuncError):

@@ -108,12 +108,16 @@ class ModelList(msgspec.Struct, kw_only=True, frozen=True):
     count: int
 
 
-class FeatureProblem(msgspec.Struct, kw_only=True, frozen=True):
+class FeatureProblem(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """One feature of one row that was refused."""
 
     row: int
     feature: str
     problem: str
+    sent: (
+        Annotated[str, Meta(description="A name in the request that probably means this missing feature.")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 class Error(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):

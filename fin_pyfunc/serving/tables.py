@@ -63,7 +63,7 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
     -------
     DataFrame of shape (n_rows, n_columns)
         Not checked yet. A column that no feature could hold (a list, a time) has one odd object a row, by which the
-        check names it; one that is there although the spec forbids it has no values.
+        check names it; one that the spec does not know has no values, and is there only where it matters to the check.
 
     Raises
     ------
@@ -84,9 +84,10 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
         held = columns.get(feature.name)
         if held is not None and held.dtype == object and feature.kind != "any":
             columns[feature.name] = pd.Series(held, dtype=object)  # else pandas looks at every text
-    if spec is not None and spec.extra == "forbid":
-        unknown = [name for name in read.names if name not in {*spec.names, *spec.identifiers}]
-        columns |= dict.fromkeys(unknown[:MAX_PROBLEMS])
+    if spec is not None and (spec.extra == "forbid" or not set(spec.names) <= set(read.names)):
+        # for the check to name them: as unknown, or as a missing feature that is misspelt
+        known = {*spec.names, *spec.identifiers}
+        columns |= dict.fromkeys([name for name in read.names if name not in known][:MAX_PROBLEMS])
     # a model that says nothing may write into what it gets, and Arrow's memory is read-only
     return pd.DataFrame(columns, index=pd.RangeIndex(read.n_rows), copy=spec is None)
 
