@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from fin_pyfunc.serving import openapi_examples as examples
 from fin_pyfunc.serving.motion.openapi import ADMIN_OPERATIONS, ADMIN_TYPES
+from fin_pyfunc.serving.openapi_model import show_model
 from fin_pyfunc.serving.openapi_parts import (
     ANY,
     GUARDED,
@@ -26,13 +29,15 @@ from fin_pyfunc.serving.schemas import (
     BatchResponse,
     Error,
     Health,
+    ModelInfo,
     ModelList,
     PredictRequest,
     PredictResponse,
     Root,
 )
 
-TYPES = (PredictRequest, PredictResponse, BatchRequest, BatchResponse, Health, ModelList, Error, Root, *ADMIN_TYPES)
+BODIES = (PredictRequest, PredictResponse, BatchRequest, BatchResponse, Health, ModelList, ModelInfo, Error, Root)
+TYPES = (*BODIES, *ADMIN_TYPES)
 
 #: With authentication on; without it, no route asks for one.
 SECURITY = {
@@ -76,13 +81,15 @@ HEADERS = {
         "The request's id: the caller's own, if it was sent and well formed.",
         "4f1c2d3e5b6a47988f0e1d2c3b4a5968",
     ),
-    "X-Model-URI": ("The model that was asked.", "models:/eurusd_rf@champion"),
+    "X-Model-URI": ("The model that was asked.", examples.RUN["model_uri"]),
     "X-Model-ID": ("The immutable thing that the URI resolved to.", "models:/m-0123456789abcdef0123456789abcdef"),
     "X-Model-Backend": ("What computed the answer.", "native"),
     "Retry-After": ("Seconds to wait before asking again.", 1),
 }
 LINEAGE = ("X-Request-ID", "X-Model-URI", "X-Model-ID", "X-Model-Backend")
 
+
+MODEL_URI_SCHEMA: Json = {"type": "string", "examples": [examples.RUN["model_uri"]]}
 
 #: MLflow's own bodies, which MLflow decodes and encodes.
 INVOCATIONS_SCHEMA: Json = {
@@ -135,7 +142,7 @@ OPERATIONS = (
             query(
                 "model_uri",
                 "The model to ask, where the body is a table. Default: the server's default model.",
-                {"type": "string", "examples": ["models:/eurusd_rf@champion"]},
+                MODEL_URI_SCHEMA,
             ),
             query(
                 "return_proba",
@@ -166,6 +173,20 @@ OPERATIONS = (
                 {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
             ),
         ),
+    ),
+    Operation(
+        "get",
+        "/models/info",
+        "Models",
+        "Describe a model",
+        "What the model takes (features in training order, their types, nulls, ranges and categories), what it answers "
+        "(classes, thresholds of the confidence), what computes it, and where it came from. For those who may ask the "
+        "model: it is loaded as `/predict` loads it.",
+        "The model.",
+        json_content(ModelInfo, {"The model of a run": examples.INFO}),
+        errors=(*GUARDED, 404, 422, 500, 504),
+        parameters=(query("model_uri", "The model. Default: the server's default model.", MODEL_URI_SCHEMA),),
+        headers=LINEAGE[:3],
     ),
     Operation(
         "get",
@@ -273,13 +294,25 @@ OPERATIONS = (
 )
 
 
-def openapi(version: str) -> Json:
+def document(version: str, info: ModelInfo | None) -> bytes:
+    """The document of `openapi` as JSON, made once for the same model."""
+    return _encoded(version, None if info is None else msgspec.json.encode(info))
+
+
+@lru_cache(maxsize=2)
+def _encoded(version: str, info: bytes | None) -> bytes:
+    return msgspec.json.encode(openapi(version, None if info is None else msgspec.json.decode(info, type=ModelInfo)))
+
+
+def openapi(version: str, info: ModelInfo | None = None) -> Json:
     """Describe the HTTP API.
 
     Parameters
     ----------
     version : str
         Version of the server, for ``info.version``.
+    info : ModelInfo, optional
+        The default model, whose examples are shown; default the deployment guide's.
 
     Returns
     -------
@@ -289,7 +322,7 @@ def openapi(version: str) -> Json:
     paths: dict[str, Json] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
-    return {
+    made: Json = {
         "openapi": "3.1.0",
         "info": {
             "title": "fin-pyfunc",
@@ -311,6 +344,10 @@ def openapi(version: str) -> Json:
             "securitySchemes": SECURITY,
         },
     }
+    made = deepcopy(made)  # some of its parts are shared by all documents, or stand in it twice
+    if info is not None:
+        show_model(made, info)
+    return made
 
 
 def _operation(op: Operation) -> Json:

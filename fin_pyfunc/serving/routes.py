@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -12,8 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fin_pyfunc._version import __version__
+from fin_pyfunc.serving.callers.principal import Scope, require_model
+from fin_pyfunc.serving.endpoints import identity
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.http import encode
+from fin_pyfunc.serving.model_info import describe
+from fin_pyfunc.serving.openapi import document
 from fin_pyfunc.serving.patterns import allows
 from fin_pyfunc.serving.places import Places
 from fin_pyfunc.serving.schemas import ModelList, Root
@@ -74,6 +79,28 @@ class Routes:
             found = ModelList(models=shown, count=len(shown))
         return _json(found)
 
+    async def model_info(self, request: Request) -> Response:
+        """`GET /models/info?model_uri=`: what a model takes, for those who may ask it; it is loaded as for a row."""
+        sent = request.query_params.multi_items()
+        if [name for name, _ in sent] not in ([], ["model_uri"]):
+            raise RequestError(422, "This route takes the query parameter 'model_uri' only, at most once.")
+        uri, predictor = request.query_params.get("model_uri"), self._server.predictor
+        require_model(request.scope, uri, predictor.default_uri)
+        async with predictor.place():
+            loaded = await predictor.find(uri)
+        return _json(describe(loaded, uri), headers=identity(uri, loaded))
+
+    async def openapi(self, request: Request) -> Response:
+        """`GET /openapi.json`, with examples of the default model for those who may ask it."""
+        default, state = self._server.default, request.scope["state"]
+        loaded = default.loaded
+        if self._server.settings.auth.is_on and Scope.PREDICT not in state.get("scopes", ()):
+            loaded = None
+        if "models" in state and not (default.uri and allows(state["models"], default.uri)):
+            loaded = None
+        info = None if loaded is None else describe(loaded, None)
+        return Response(document(__version__, info), 200, {"Cache-Control": "no-store"}, "application/json")
+
     async def ping(self, _: Request) -> Response:
         """`GET /ping`: MLflow's liveness check, as MLflow answers it; 503 while the default model is not there yet."""
         self._require_ready()
@@ -103,5 +130,5 @@ class Routes:
             raise RequestError(503, reason, RETRY_AFTER)
 
 
-def _json(body: Any, status: int = 200) -> Response:
-    return Response(encode(body), status, {"Cache-Control": "no-store"}, "application/json")
+def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(encode(body), status, {"Cache-Control": "no-store", **(headers or {})}, "application/json")

@@ -25,8 +25,8 @@ logger = logging.getLogger("fin_pyfunc.server")
 class Authenticate:
     """Refuses a request without a valid credential, or whose credential lacks the route's scope.
 
-    The caller's id goes to ``scope["state"]["principal"]``, on an open route too, if a valid credential was sent; the
-    patterns of its models go to ``scope["state"]["models"]``, if it has any.
+    The caller's id and scopes go to ``scope["state"]``, as ``principal`` and ``scopes``, on an open route too, if a
+    valid credential was sent; the patterns of its models go there as ``models``, if it has any.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Authenticate:
                     )
             if caller is not None:
                 state = scope.setdefault("state", {})
-                state["principal"] = caller.id
+                state["principal"], state["scopes"] = caller.id, caller.scopes
                 if caller.models:
                     state["models"] = caller.models
         await self._app(scope, receive, send)
