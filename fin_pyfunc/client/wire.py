@@ -154,7 +154,9 @@ def frame_of(reply: Reply, index: pd.Index, return_proba: bool) -> pd.DataFrame:
         import pyarrow as pa
 
         with pa.ipc.open_stream(io.BytesIO(reply.body)) as stream:
-            frame: pd.DataFrame = stream.read_all().to_pandas()
+            table = stream.read_all()
+        names = table.column_names  # before the answers are identifiers, which the caller has
+        frame: pd.DataFrame = table.select(names[names.index("prediction") :]).to_pandas()
         return frame.set_axis(index)
     body = _known(reply)
     distributions = body["probabilities"] if return_proba else None

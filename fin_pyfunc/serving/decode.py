@@ -6,7 +6,7 @@ import json
 import math
 import re
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -42,6 +42,7 @@ class BatchEnvelope(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
 _envelope = msgspec.json.Decoder(Envelope).decode
 _batch_envelope = msgspec.json.Decoder(BatchEnvelope).decode
 _raw_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_dicts = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 _PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
 _KEY = re.compile(r"`(?P<key>[^`]*)`")
@@ -150,6 +151,13 @@ def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int, max_key
         raise too_many_rows(max_rows)
     require_unique_rows(map(bytes, raw), most_keys(model, max_keys))
     return model.table(_decode(_rebuilt(b"features_list", body), _batch_decoder).features_list)
+
+
+def read_row_identifiers(rows: msgspec.Raw, model: Classifier) -> dict[str, list[Any]]:
+    """The identifiers of rows that `read_rows` has taken: name to one JSON value a row, of those that any row has."""
+    names = [] if model.features is None else model.features.identifiers
+    listed = _dicts(rows) if names else []
+    return {name: [row.get(name) for row in listed] for name in names if any(name in row for row in listed)}
 
 
 def most_keys(model: Classifier, max_keys: int) -> int:

@@ -133,8 +133,9 @@ OPERATIONS = (
         "never depends on the rows beside it. Rows come as JSON, or, faster, as a table with a column a feature: "
         "an Arrow IPC stream, Parquet, or CSV (UTF-8, a header line, an empty cell is null). Then `model_uri` and "
         "`return_proba` go in the query string. `Accept` says what to answer in, whichever the rows came as.",
-        "The predicted class of each row, in the order of the request. A table has the columns `prediction` and "
-        "`confidence`, and with `return_proba` also `probability` and one `probability_<label>` a class.",
+        "The predicted class of each row, in the order of the request. A table has the identifiers that were sent, "
+        "`prediction` and `confidence`, and with `return_proba` also `probability` and one `probability_<label>` a "
+        "class.",
         {**json_content(BatchResponse, examples.BATCHED), **table_content(examples.BATCHED_CSV)},
         errors=(*SCORING, 406),
         body={**json_content(BatchRequest, examples.BATCH), **table_content(examples.CSV)},

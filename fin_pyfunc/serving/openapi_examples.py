@@ -44,8 +44,8 @@ BATCHED = {
     },
 }
 BATCHED_CSV = (
-    "prediction,probability,confidence,probability_-1,probability_0,probability_1\n"
-    "1,0.85,high,0.05,0.1,0.85\n-1,0.62,medium,0.62,0.2,0.18\n"
+    "bar_id,prediction,probability,confidence,probability_-1,probability_0,probability_1\n"
+    "12345,1,0.85,high,0.05,0.1,0.85\n12346,-1,0.62,medium,0.62,0.2,0.18\n"
 )
 UP = {"status": "healthy", "mlflow_connected": True, "gpu_available": False, "cached_models": 2}
 HEALTH_EXAMPLES = {
