@@ -96,7 +96,6 @@ REFUSALS: dict[int, dict[str, Json]] = {
     401: {"No credential": {"detail": "This request has no credential; send an API key."}},
     403: {"Not allowed": {"detail": "This server does not load models of this kind; ask its operator to allow it."}},
     404: {"No such model": {"detail": "There is no such model version; list the models with GET /models."}},
-    405: {"Wrong method": {"detail": "This route does not take this method; it takes POST."}},
     406: {"Accept": {"detail": "None of the content types in 'Accept' is one of this route's; ask for text/csv."}},
     413: {"Too large": {"detail": "The batch has more rows than this server takes; send it in parts."}},
     415: {"Content type": {"detail": "The content type is not one of this route; send application/json."}},
