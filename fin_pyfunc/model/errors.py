@@ -14,6 +14,8 @@ from typing import NamedTuple
 MAX_PROBLEMS = 100
 #: How many of them the sentence itself tells.
 SHOWN_PROBLEMS = 5
+#: What to do about a refused feature, for whoever has the command line.
+SEE_FEATURES = "'fin-pyfunc inspect' shows what the model takes"
 #: Problems of a name rather than of a value.
 MISSING, UNKNOWN = "missing", "unknown to this model"
 
@@ -53,13 +55,10 @@ class FeatureError(FinPyfuncError):
         How many there were in all; default ``len(problems)``.
     rows : iterable of int, optional
         Index of every bad row; default those of `problems`.
+    hint : str, optional
+        What to do; default where the model's features can be seen.
     misspelt : mapping of str to str, optional
         Name that was sent to the missing feature that it probably means.
-
-    Attributes
-    ----------
-    summary : str
-        The message without its last part, which says where to find what the model takes: that depends on who asks.
     """
 
     def __init__(
@@ -67,16 +66,18 @@ class FeatureError(FinPyfuncError):
         problems: Sequence[Problem],
         total: int | None = None,
         rows: Iterable[int] | None = None,
+        hint: str = SEE_FEATURES,
         misspelt: Mapping[str, str] | None = None,
     ) -> None:
+        self.hint = hint
         self.problems = tuple(problems[:MAX_PROBLEMS])
         self.total = len(problems) if total is None else total
         self.rows = tuple(sorted({p.row for p in problems} if rows is None else set(rows)))
         self.misspelt = dict(misspelt or {})
-        self.summary = self._summary()
-        super().__init__(f"{self.summary}; 'fin-pyfunc inspect' shows what the model takes.")
+        super().__init__(self.sentence(hint))
 
-    def _summary(self) -> str:
+    def sentence(self, hint: str) -> str:
+        """The message, with another hint at its end: where features can be seen depends on who asks."""
         # the same problem in many rows is said once
         kinds = list(dict.fromkeys((p.feature, p.problem) for p in self.problems))
         said = []
@@ -87,7 +88,7 @@ class FeatureError(FinPyfuncError):
         said += [f"feature {feature!r} {_verb(problem)}" for feature, problem in shown]
         rows = "" if self.rows == (0,) else f" in {_rows(self.rows)}"
         count = f" ({self.total} problems in all)" if len(shown) < len(kinds) or self._is_repeated() else ""
-        return f"Refused{rows}: {'; '.join(said)}{count}"
+        return f"Refused{rows}: {'; '.join([*said[:-1], f'{said[-1]}{count}', hint] if said else [hint])}."
 
     def _is_repeated(self) -> bool:
         """Whether there are more problems than kinds of them: in several rows, or beyond those that are kept."""

@@ -274,4 +274,4 @@ class _Problems:
         if missing and unknown is not None:
             row = missing[0].row
             misspelt = near_names([problem.feature for problem in missing if problem.row == row], unknown(row))
-        raise FeatureError(self.kept, self.total, self.rows, misspelt)
+        raise FeatureError(self.kept, self.total, self.rows, misspelt=misspelt)

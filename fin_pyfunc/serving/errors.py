@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from fin_pyfunc.model.errors import (
     MISSING,
+    SEE_FEATURES,
     ArtifactError,
     BackendError,
     DeviceError,
@@ -59,7 +60,7 @@ class Answer(NamedTuple):
 RETRY_AFTER = {"Retry-After": "1"}
 
 #: Where a caller finds the names and types of features.
-_WHAT_IT_TAKES = "GET /models/info?model_uri=… shows what the model takes."
+_SEE_FEATURES = "GET /models/info?model_uri=… shows what the model takes"
 
 _STATUS: tuple[tuple[type[FinPyfuncError], int], ...] = (
     (FeatureError, 422),
@@ -101,7 +102,8 @@ def answer(error: Exception, request_id: str) -> Answer:
     if isinstance(error, ModelUnavailableError):
         headers = {"Retry-After": str(max(1, math.ceil(error.retry_seconds)))}
     if isinstance(error, FeatureError):
-        return Answer(status, Error(detail=f"{error.summary}; {_WHAT_IT_TAKES}", errors=_problems(error)), headers)
+        said = error.sentence(_SEE_FEATURES if error.hint == SEE_FEATURES else error.hint)
+        return Answer(status, Error(detail=said, errors=_problems(error)), headers)
     return Answer(status, Error(detail=str(error)), headers)
 
 

@@ -12,6 +12,7 @@ from fin_pyfunc.serving.schemas import ExampleInfo, FeatureInfo, ModelInfo
 
 #: A value that a feature of each type takes, where the model has no example.
 _VALUES: dict[str, Any] = {"number": 0.0, "integer": 0, "boolean": False, "string": "text", "any": 0.0}
+_VALUES |= {"datetime": "2026-03-02T09:30:00"}
 
 
 def show_model(document: Json, info: ModelInfo) -> None:

@@ -113,7 +113,11 @@ class FeatureInfo(msgspec.Struct, kw_only=True, frozen=True):
 
     name: str
     type: Annotated[
-        str, Meta(description="`number`, `integer`, `boolean`, `string`, `category` or `any`, which is not checked.")
+        str,
+        Meta(
+            description="`number`, `integer`, `boolean`, `string`, `category`, `datetime` (ISO 8601) or `any`, which "
+            "is not checked."
+        ),
     ]
     dtype: Annotated[str, Meta(description="Type of the column in the training data, as pandas names it.")]
     nullable: Annotated[bool, Meta(description="Whether null is taken: there were nulls in the training data.")]
