@@ -42,7 +42,7 @@ class BatchEnvelope(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
 _envelope = msgspec.json.Decoder(Envelope).decode
 _batch_envelope = msgspec.json.Decoder(BatchEnvelope).decode
 _raw_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_dicts = msgspec.json.Decoder(list[dict[str, Any]]).decode
+_any_rows = msgspec.json.Decoder(list[Any]).decode
 
 _PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
 _KEY = re.compile(r"`(?P<key>[^`]*)`")
@@ -156,7 +156,8 @@ def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int, max_key
 def read_row_identifiers(rows: msgspec.Raw, model: Classifier) -> dict[str, list[Any]]:
     """The identifiers of rows that `read_rows` has taken: name to one JSON value a row, of those that any row has."""
     names = [] if model.features is None else model.features.identifiers
-    listed = _dicts(rows) if names else []
+    # a row that is no object has no identifiers
+    listed = [row if isinstance(row, dict) else {} for row in _any_rows(rows)] if names else []
     return {name: [row.get(name) for row in listed] for name in names if any(name in row for row in listed)}
 
 
