@@ -144,7 +144,7 @@ async def version(_: Request) -> Response:
 
 
 async def described(_: Request) -> Response:
-    return Response(document.document(__version__, None), media_type="application/json")
+    return Response(msgspec.json.encode(document.openapi(__version__)), media_type="application/json")
 
 
 class Marking:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -264,16 +263,6 @@ OPERATIONS = (
     ),
     *ADMIN_OPERATIONS,
 )
-
-
-def document(version: str, info: ModelInfo | None) -> bytes:
-    """The document of `openapi` as JSON, made once for the same model."""
-    return _encoded(version, None if info is None else msgspec.json.encode(info))
-
-
-@lru_cache(maxsize=2)
-def _encoded(version: str, info: bytes | None) -> bytes:
-    return msgspec.json.encode(openapi(version, None if info is None else msgspec.json.decode(info, type=ModelInfo)))
 
 
 def openapi(version: str, info: ModelInfo | None = None) -> Json:

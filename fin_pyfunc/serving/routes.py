@@ -17,8 +17,9 @@ from fin_pyfunc.serving.callers.principal import Scope, require_model
 from fin_pyfunc.serving.endpoints import identity
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.http import encode
+from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.model_info import describe
-from fin_pyfunc.serving.openapi import document
+from fin_pyfunc.serving.openapi import openapi
 from fin_pyfunc.serving.patterns import allows
 from fin_pyfunc.serving.places import Places
 from fin_pyfunc.serving.schemas import ModelList, Root
@@ -42,6 +43,7 @@ class Routes:
         self._server = server
         self._threads = ThreadPoolExecutor(LIST_THREADS, thread_name_prefix="list")
         self._lists = Places(MAX_LISTS, server.settings.limits.request_seconds)
+        self._documents: dict[str, bytes] = {}
 
     async def root(self, _: Request) -> Response:
         """`GET /`: where to go from here."""
@@ -98,8 +100,7 @@ class Routes:
             loaded = None
         if "models" in state and not (default.uri and allows(state["models"], default.uri)):
             loaded = None
-        info = None if loaded is None else describe(loaded, None)
-        return Response(document(__version__, info), 200, {"Cache-Control": "no-store"}, "application/json")
+        return Response(self._document(loaded), 200, {"Cache-Control": "no-store"}, "application/json")
 
     async def ping(self, _: Request) -> Response:
         """`GET /ping`: MLflow's liveness check, as MLflow answers it; 503 while the default model is not there yet."""
@@ -116,6 +117,15 @@ class Routes:
         """`GET /metrics`: what all workers counted, for Prometheus."""
         body, content_type = await self._server.metrics.expose(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
+
+    def _document(self, loaded: LoadedModel | None) -> bytes:
+        """The OpenAPI document with a model's examples, made once for the same model and backend."""
+        key = "" if loaded is None else f"{loaded.resolved.model_id} {loaded.model.dispatch.choose(1).name}"
+        if key not in self._documents:
+            if len(self._documents) > 1:  # of the model before
+                self._documents.clear()
+            self._documents[key] = encode(openapi(__version__, None if loaded is None else describe(loaded, None)))
+        return self._documents[key]
 
     def _health(self, request: Request) -> dict[str, Any]:
         """What is known; where callers are asked who they are, one that is not known is told the status only."""
