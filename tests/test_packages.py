@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from fin_pyfunc.authoring.requirements import installed_version
 from tests.models import bars
 from tests.servers import clean_environment, serving
 
@@ -36,6 +37,18 @@ def test_every_package_is_installed() -> None:
     installed = settings()["options"]["packages"].split()
     found = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "fin_pyfunc").rglob("__init__.py")}
     assert sorted({*found, "fin_pyfunc_cli"}) == sorted(installed)
+
+
+def test_mlflow_has_the_version_of_whichever_of_its_distributions_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tmp_path / "mlflow_skinny-3.99.dist-info"
+    found.mkdir()
+    (found / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow-skinny\nVersion: 3.99\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert installed_version("mlflow") == "3.99"
+    with pytest.raises(PackageNotFoundError):
+        installed_version("pandas")
 
 
 def closure(names: set[str]) -> set[str]:
