@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from fin_pyfunc.authoring.requirements import installed_version
 from fin_pyfunc.model import artifact, requirements_file
 from fin_pyfunc.model.artifact import FileDigest, Manifest
 from fin_pyfunc.model.backends.native import LazyNative, NativeBackend, labels_of
@@ -322,6 +323,6 @@ def _installed(name: str) -> str | None:
     if name == "python":
         return platform.python_version()
     try:
-        return version(name)
+        return installed_version(name)
     except (PackageNotFoundError, ValueError):
         return None

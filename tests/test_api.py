@@ -11,6 +11,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import requests
 import skops.io
@@ -18,6 +19,7 @@ import skops.io
 from tests.models import OF_FORESTS, bars, bars_with_gaps
 from tests.servers import Serving, serving
 from tests.shelf import Shelf
+from tests.tables import WRITERS, read_back
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,21 @@ def test_thresholds_belong_to_the_logged_model(served: Serving, shelf: Shelf) ->
     body = served.predict_batch(rows, shelf.uris["words"], return_proba=True).json()
     chosen = [max(p.values()) for p in body["probabilities"]]
     assert body["confidences"] == ["high" if p >= 0.5 else "medium" if p >= 0.4 else "low" for p in chosen]
+
+
+@pytest.mark.parametrize("sent_as", ["json", *WRITERS])
+@pytest.mark.parametrize("wanted", list(WRITERS))
+def test_a_table_answers_with_the_identifiers_that_were_sent(served: Serving, sent_as: str, wanted: str) -> None:
+    frame = bars().head(7).assign(bar_id=range(2**53 + 1, 2**53 + 8), note="not an identifier")
+    body = json.dumps({"features_list": frame.to_dict("records")}).encode()
+    if sent_as in WRITERS:
+        body = WRITERS[sent_as](pa.Table.from_pandas(frame, preserve_index=False))
+    headers = {"Content-Type": sent_as if sent_as in WRITERS else "application/json", "Accept": wanted}
+    answered = requests.post(served.url + "/predict/batch", data=body, headers=headers, timeout=60)
+    assert answered.status_code == 200, answered.text
+    read = read_back(wanted, answered.content)
+    assert list(read.columns) == ["bar_id", "prediction", "confidence"]
+    assert read["bar_id"].astype(int).tolist() == frame["bar_id"].tolist()
 
 
 def test_string_labels_come_back_as_strings(served: Serving, shelf: Shelf) -> None:

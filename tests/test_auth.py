@@ -24,6 +24,7 @@ CLOSED = [
     ("POST", "/predict/batch"),
     ("POST", "/invocations"),
     ("GET", "/models"),
+    ("GET", "/models/info"),
     ("GET", "/version"),
     ("GET", "/no/such/route"),
     ("OPTIONS", "/predict"),

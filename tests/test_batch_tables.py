@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import math
 from collections.abc import Callable
 from typing import Any
@@ -293,6 +294,35 @@ def test_a_model_without_probabilities_answers_unknown(content_type: str) -> Non
     read = read_back(content_type, write_table(content_type, decisions([0, 1], with_proba=False), True))
     assert list(read.columns) == ["prediction", "confidence"]
     assert set(read["confidence"]) == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ([12345, None], [12345, None]),
+        (["007", 'a, "b"\nc'], ["007", 'a, "b"\nc']),
+        ([2**53 + 1, 2**60], [2**53 + 1, 2**60]),
+        ([2**64, 1], [str(2**64), "1"]),
+        ([1, 2.5], ["1", "2.5"]),
+        ([True, "x"], ["true", "x"]),
+        ([{"a": [1]}, None], ['{"a":[1]}', None]),
+        ([None, None], [None, None]),
+    ],
+)
+@pytest.mark.parametrize("content_type", TABLE_TYPES)
+def test_identifiers_come_first_each_with_its_value_or_its_text(
+    content_type: str, held: list[Any], expected: list[Any]
+) -> None:
+    kept = {"bar_id": held, "prediction": [8, 9]}  # an answer's column is the answer's
+    body = write_table(content_type, decisions([0, 1], 2), False, kept)
+    if content_type == CSV:
+        read = pd.read_csv(io.BytesIO(body), dtype=str, keep_default_na=False, na_values=[""])
+        expected = [None if value is None else str(value) for value in expected]
+    else:
+        read = read_back(content_type, body).astype({"bar_id": object})
+    assert list(read.columns) == ["bar_id", "prediction", "confidence"]
+    assert [None if pd.isna(value) else value for value in read["bar_id"]] == expected
+    assert read["prediction"].astype(int).tolist() == decisions([0, 1], 2).predictions
 
 
 @pytest.mark.parametrize("content_type", TABLE_TYPES)

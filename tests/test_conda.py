@@ -46,7 +46,8 @@ def declared() -> dict[str, SpecifierSet]:
     config = configparser.ConfigParser(interpolation=None)
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = config["options.extras_require"]
-    lines = "\n".join([config["options"]["install_requires"], extras["boosting"], extras["notebooks"]]).split("\n")
+    wanted = [extras[name] for name in ("boosting", "mlflow", "notebooks")]
+    lines = "\n".join([config["options"]["install_requires"], *wanted]).split("\n")
     return {asked.name: asked.specifier for asked in map(Requirement, filter(None, lines))}
 
 

@@ -18,6 +18,7 @@ from fin_pyfunc.serving.callers.principal import Scope
 from tests.servers import Serving, serving
 
 LIMITED = [("POST", "/predict"), ("POST", "/predict/batch"), ("POST", "/invocations"), ("GET", "/models")]
+LIMITED.append(("GET", "/models/info"))
 FREE = ["/", "/health", "/health/live", "/health/ready", "/ping", "/version", "/openapi.json"]
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def refuse_local_modules(modules: set[str], code_paths: Sequence[str]) -> None:
 def library_versions(modules: set[str]) -> dict[str, str]:
     """Versions of Python, of this project and of what the estimator is made of."""
     names = sorted({"fin_pyfunc", *BASE, *_distributions(modules)})
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {"python": platform.python_version(), **{name: installed_version(name) for name in names}}
 
 
 def pip_arguments(
@@ -58,11 +58,27 @@ def pip_arguments(
     The wheel is found through ``--find-links``, the one path in a requirements file that pip and uv read from that
     file's folder; a path to the wheel itself they read from the folder they run in, which in MLflow's image is another.
     """
-    pinned = [f"{name}=={version(name)}" for name in sorted({*BASE, *_distributions(modules)})]
+    pinned = [f"{name}=={installed_version(name)}" for name in sorted({*BASE, *_distributions(modules)})]
     listed = pinned if given is None else _requirements(given)
     return {
         "pip_requirements": ["--find-links code", f"fin_pyfunc=={__version__}", *listed, *_requirements(extra or ())]
     }
+
+
+def installed_version(name: str) -> str:
+    """Version of a distribution here; of MLflow that of ``mlflow-skinny``, which has all of its code, where there is
+    no other.
+
+    Raises
+    ------
+    PackageNotFoundError
+    """
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        if name != "mlflow":
+            raise
+        return version("mlflow-skinny")
 
 
 def _requirements(given: Sequence[str] | str) -> list[str]:

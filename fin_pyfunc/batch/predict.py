@@ -36,7 +36,8 @@ class RowError(FileError):
 
     def __init__(self, name: str, error: FeatureError, offset: int) -> None:
         problems = [problem._replace(row=problem.row + offset) for problem in error.problems]
-        shifted = FeatureError(problems, error.total, [row + offset for row in error.rows], error.hint)
+        rows = [row + offset for row in error.rows]
+        shifted = FeatureError(problems, error.total, rows, error.hint, error.misspelt)
         self.problems = shifted.problems
         super().__init__(f"{name}, row {problems[0].row} (data rows are counted from 0): {shifted}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fin_pyfunc.client.answers import Health, ModelEntry, Prediction
+from fin_pyfunc.client.answers import FeatureInfo, Health, ModelEntry, ModelInfo, Prediction
 from fin_pyfunc.client.client import Client
 from fin_pyfunc.client.errors import (
     AnswerError,
@@ -32,9 +32,11 @@ __all__ = [
     "Client",
     "ClientError",
     "ConnectError",
+    "FeatureInfo",
     "ForbiddenError",
     "Health",
     "ModelEntry",
+    "ModelInfo",
     "NotFoundError",
     "Prediction",
     "PredictionFailedError",

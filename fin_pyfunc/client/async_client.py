@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fin_pyfunc.client import wire
-from fin_pyfunc.client.answers import Health, ModelEntry, Prediction
+from fin_pyfunc.client.answers import Health, ModelEntry, ModelInfo, Prediction
 from fin_pyfunc.client.client import CHUNK_ROWS, TIMEOUT
 from fin_pyfunc.client.errors import AnswerError, ClientError, ConnectError, TimedOutError
 from fin_pyfunc.client.retry import STATUSES, Retry
+from fin_pyfunc.client.rows import Unnamed, all_rows, one_row, part_of
 
 try:
     import httpx
@@ -74,32 +75,33 @@ class AsyncClient:
         """Close its connections."""
         await self._http.aclose()
 
-    async def predict(
-        self, features: Mapping[str, Any], *, model_uri: str | None = None, return_proba: bool = True
-    ) -> Prediction:
+    async def predict(self, features: Any, *, model_uri: str | None = None, return_proba: bool = True) -> Prediction:
         """Classify one row, as `Client.predict` does."""
-        call = wire.one(features, model_uri or self.model_uri, return_proba)
+        uri, row = model_uri or self.model_uri, one_row(features)
+        named = row.named((await self.info(uri)).names)[0] if isinstance(row, Unnamed) else row
+        call = wire.one(named, uri, return_proba)
         return wire.prediction(wire.checked(await self._send(call), call))
 
     async def predict_batch(
         self,
-        frame: pd.DataFrame,
+        frame: Any,
         *,
         model_uri: str | None = None,
         return_proba: bool = True,
         chunk_rows: int = CHUNK_ROWS,
     ) -> pd.DataFrame:
-        """Classify the rows of a DataFrame, as `Client.predict_batch` does."""
-        if not len(frame) or chunk_rows < 1:
-            raise ValueError("a batch takes a DataFrame of at least one row, and chunk_rows of at least 1.")
-        uri = model_uri or self.model_uri
+        """Classify many rows, as `Client.predict_batch` does."""
+        uri, given = model_uri or self.model_uri, all_rows(frame)
+        rows = given.named((await self.info(uri)).names) if isinstance(given, Unnamed) else given
+        if not len(rows) or chunk_rows < 1:
+            raise ValueError("A batch takes at least one row, and chunk_rows of at least 1.")
         pieces: list[pd.DataFrame] = []
         replies: list[wire.Reply] = []
         try:
-            for first in range(0, len(frame), chunk_rows):
-                rows = frame.iloc[first : first + chunk_rows]
-                reply = await self._send_batch(rows, first, uri, return_proba)
-                pieces.append(wire.frame_of(reply, rows.index, return_proba))
+            for first in range(0, len(rows), chunk_rows):
+                part = part_of(rows, first, chunk_rows)
+                reply = await self._send_batch(part, first, uri, return_proba)
+                pieces.append(wire.frame_of(reply, wire.index_of(part, first), return_proba))
                 replies.append(reply)
         except ClientError as e:
             e.answered = wire.joined(pieces, replies) if pieces else None
@@ -117,7 +119,14 @@ class AsyncClient:
         call = wire.models_call(experiment_name, limit)
         return wire.models(wire.checked(await self._send(call), call))
 
-    async def _send_batch(self, rows: pd.DataFrame, first: int, uri: str | None, return_proba: bool) -> wire.Reply:
+    async def info(self, model_uri: str | None = None) -> ModelInfo:
+        """Describe a model, as `Client.info` does."""
+        call = wire.info_call(model_uri or self.model_uri)
+        return wire.info(wire.checked(await self._send(call), call))
+
+    async def _send_batch(
+        self, rows: pd.DataFrame | Sequence[Mapping[str, Any]], first: int, uri: str | None, return_proba: bool
+    ) -> wire.Reply:
         call = wire.batch(rows, first, uri, return_proba, self._arrow)
         try:
             return wire.checked(await self._send(call), call)

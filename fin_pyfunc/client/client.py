@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,9 +12,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError
 
 from fin_pyfunc.client import wire
-from fin_pyfunc.client.answers import Health, ModelEntry, Prediction
+from fin_pyfunc.client.answers import Health, ModelEntry, ModelInfo, Prediction
 from fin_pyfunc.client.errors import AnswerError, ClientError, ConnectError, TimedOutError
 from fin_pyfunc.client.retry import STATUSES, Retry
+from fin_pyfunc.client.rows import Unnamed, all_rows, one_row, part_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,15 +91,15 @@ class Client:
         """Close its connections."""
         self._session.close()
 
-    def predict(
-        self, features: Mapping[str, Any], *, model_uri: str | None = None, return_proba: bool = True
-    ) -> Prediction:
+    def predict(self, features: Any, *, model_uri: str | None = None, return_proba: bool = True) -> Prediction:
         """Classify one row.
 
         Parameters
         ----------
         features : mapping of str to number, str, bool or None
-            In any order; numpy's numbers count as numbers, NaN as missing.
+            In any order; numpy's numbers and Decimal count as numbers, NaN as missing. Or a Series, a namedtuple, a
+            DataFrame of one row, a list of one dict; or a list or array of values in the model's order of features,
+            which is asked for with `info` first.
         model_uri : str, optional
             Default: the client's.
         return_proba : bool, default True
@@ -111,23 +112,29 @@ class Client:
         ------
         ClientError
             Any of its kinds.
+        TypeError, ValueError
+            It is no row, or several; a value is none that a feature can have.
         """
-        call = wire.one(features, model_uri or self.model_uri, return_proba)
+        uri, row = model_uri or self.model_uri, one_row(features)
+        named = row.named(self.info(uri).names)[0] if isinstance(row, Unnamed) else row
+        call = wire.one(named, uri, return_proba)
         return wire.prediction(wire.checked(self._send(call), call))
 
     def predict_batch(
         self,
-        frame: pd.DataFrame,
+        frame: Any,
         *,
         model_uri: str | None = None,
         return_proba: bool = True,
         chunk_rows: int = CHUNK_ROWS,
     ) -> pd.DataFrame:
-        """Classify the rows of a DataFrame, as Arrow where both sides have it, else as JSON.
+        """Classify many rows: a DataFrame as Arrow where both sides have it, all else as JSON.
 
         Parameters
         ----------
         frame : DataFrame of shape (n_rows, n_features)
+            Of pandas, Polars or Arrow. Or a list of dicts, Series or namedtuples; a dict of columns; or a list of lists
+            or an array of values in the model's order of features, which is asked for with `info` first.
         model_uri : str, optional
             Default: the client's. Rows that are sent while an alias moves may meet two models: ``attrs["model_ids"]``
             of the answer says so; an immutable URI rules it out.
@@ -139,27 +146,28 @@ class Client:
         Returns
         -------
         DataFrame of shape (n_rows, n_columns)
-            ``prediction``, ``confidence`` and the probabilities, with the index of `frame`. ``attrs`` has
-            ``model_ids`` and ``request_ids``.
+            ``prediction``, ``confidence`` and the probabilities, with the index of a DataFrame, else numbered.
+            ``attrs`` has ``model_ids`` and ``request_ids``.
 
         Raises
         ------
         ClientError
             Any of its kinds; ``answered`` holds the answers to the rows before the request that failed, and a
             `RejectedError` counts rows in the whole of `frame`.
-        ValueError
-            `frame` has no rows, or `chunk_rows` is below 1.
+        TypeError, ValueError
+            These are no rows, or none; `chunk_rows` is below 1.
         """
-        if not len(frame) or chunk_rows < 1:
-            raise ValueError("a batch takes a DataFrame of at least one row, and chunk_rows of at least 1.")
-        uri = model_uri or self.model_uri
+        uri, given = model_uri or self.model_uri, all_rows(frame)
+        rows = given.named(self.info(uri).names) if isinstance(given, Unnamed) else given
+        if not len(rows) or chunk_rows < 1:
+            raise ValueError("A batch takes at least one row, and chunk_rows of at least 1.")
         pieces: list[pd.DataFrame] = []
         replies: list[wire.Reply] = []
         try:
-            for first in range(0, len(frame), chunk_rows):
-                rows = frame.iloc[first : first + chunk_rows]
-                reply = self._send_batch(rows, first, uri, return_proba)
-                pieces.append(wire.frame_of(reply, rows.index, return_proba))
+            for first in range(0, len(rows), chunk_rows):
+                part = part_of(rows, first, chunk_rows)
+                reply = self._send_batch(part, first, uri, return_proba)
+                pieces.append(wire.frame_of(reply, wire.index_of(part, first), return_proba))
                 replies.append(reply)
         except ClientError as e:
             e.answered = wire.joined(pieces, replies) if pieces else None
@@ -196,7 +204,25 @@ class Client:
         call = wire.models_call(experiment_name, limit)
         return wire.models(wire.checked(self._send(call), call))
 
-    def _send_batch(self, rows: pd.DataFrame, first: int, uri: str | None, return_proba: bool) -> wire.Reply:
+    def info(self, model_uri: str | None = None) -> ModelInfo:
+        """Describe a model: its features in training order, their types and ranges, its classes and thresholds.
+
+        Parameters
+        ----------
+        model_uri : str, optional
+            Default: the client's, else the server's default model.
+
+        Raises
+        ------
+        ClientError
+            Any of its kinds.
+        """
+        call = wire.info_call(model_uri or self.model_uri)
+        return wire.info(wire.checked(self._send(call), call))
+
+    def _send_batch(
+        self, rows: pd.DataFrame | Sequence[Mapping[str, Any]], first: int, uri: str | None, return_proba: bool
+    ) -> wire.Reply:
         call = wire.batch(rows, first, uri, return_proba, self._arrow)
         try:
             return wire.checked(self._send(call), call)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import io
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from fin_pyfunc.client.answers import Health, ModelEntry, Prediction
+from fin_pyfunc.client.answers import FeatureInfo, Health, ModelEntry, ModelInfo, Prediction
 from fin_pyfunc.client.errors import AnswerError, RejectedError, of_answer
+from fin_pyfunc.client.rows import frame_rows, plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
-_Answer = TypeVar("_Answer", Prediction, Health, ModelEntry)
+_Answer = TypeVar("_Answer", Prediction, Health, ModelEntry, ModelInfo, FeatureInfo)
 
 
 class Call(NamedTuple):
@@ -64,21 +65,25 @@ def get(path: str, params: Mapping[str, str] | None = None) -> Call:
 
 def one(features: Mapping[str, Any], model_uri: str | None, return_proba: bool) -> Call:
     """`/predict` of one row."""
-    body = {"features": {name: _plain(value) for name, value in features.items()}, "return_proba": return_proba}
+    body = {"features": {name: plain(name, value) for name, value in features.items()}, "return_proba": return_proba}
     return _json("/predict", body, model_uri)
 
 
-def batch(rows: pd.DataFrame, first: int, model_uri: str | None, return_proba: bool, arrow: bool) -> Call:
-    """`/predict/batch` of some rows of a DataFrame, which begin at its row `first`; as Arrow or as JSON."""
-    if not arrow:
-        cells = rows.astype(object).where(rows.notna(), None).to_dict("records")
-        listed = [{str(name): _plain(value) for name, value in row.items()} for row in cells]
-        # without probabilities JSON has no confidences either
-        call = _json("/predict/batch", {"features_list": listed, "return_proba": True}, model_uri)
-        return call._replace(first_row=first)
+def batch(
+    rows: pd.DataFrame | Sequence[Mapping[str, Any]], first: int, model_uri: str | None, return_proba: bool, arrow: bool
+) -> Call:
+    """`/predict/batch` of some rows, which begin at row `first` of the caller's: a DataFrame as Arrow, if that is
+    asked for and Arrow has a type for each column; all else as JSON.
+    """
+    if not arrow or not hasattr(rows, "iloc"):
+        return _batch_of_json(rows, first, model_uri)
     import pyarrow as pa
 
-    table, sink = pa.Table.from_pandas(rows, preserve_index=False), pa.BufferOutputStream()
+    sink = pa.BufferOutputStream()
+    try:
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+    except (pa.ArrowException, TypeError, ValueError):  # a column of several types: the server names what is wrong
+        return _batch_of_json(rows, first, model_uri)
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     params = {"return_proba": "true" if return_proba else "false"}
@@ -86,6 +91,13 @@ def batch(rows: pd.DataFrame, first: int, model_uri: str | None, return_proba: b
         params["model_uri"] = model_uri
     headers = {**_headers(ARROW), "Content-Type": ARROW}
     return Call("POST", "/predict/batch", headers, params, sink.getvalue().to_pybytes(), first)
+
+
+def _batch_of_json(rows: Any, first: int, model_uri: str | None) -> Call:
+    listed = frame_rows(rows) if hasattr(rows, "iloc") else rows
+    cells = [{name: plain(name, value) for name, value in row.items()} for row in listed]
+    # without probabilities JSON has no confidences either
+    return _json("/predict/batch", {"features_list": cells, "return_proba": True}, model_uri)._replace(first_row=first)
 
 
 def has_arrow() -> bool:
@@ -146,6 +158,27 @@ def models(reply: Reply) -> list[ModelEntry]:
     return [_read(ModelEntry, entry) for entry in _known(reply)["models"]]
 
 
+def info_call(model_uri: str | None) -> Call:
+    """`/models/info` of one model."""
+    return get("/models/info", {} if model_uri is None else {"model_uri": model_uri})
+
+
+def info(reply: Reply) -> ModelInfo:
+    """The answer of `/models/info`."""
+    body = _known(reply)
+    if body.get("features") is not None:
+        body["features"] = [_read(FeatureInfo, each) for each in body["features"]]
+    return _read(ModelInfo, body)
+
+
+def index_of(rows: pd.DataFrame | Sequence[Mapping[str, Any]], first: int) -> pd.Index:
+    """The index of the answers to some rows: a DataFrame's own, else their numbers."""
+    import pandas as pd
+
+    own: pd.Index | None = getattr(rows, "index", None) if hasattr(rows, "iloc") else None
+    return pd.RangeIndex(first, first + len(rows)) if own is None else own
+
+
 def frame_of(reply: Reply, index: pd.Index, return_proba: bool) -> pd.DataFrame:
     """The answer of `/predict/batch`, the same columns whether it came as Arrow or as JSON."""
     import pandas as pd
@@ -154,7 +187,9 @@ def frame_of(reply: Reply, index: pd.Index, return_proba: bool) -> pd.DataFrame:
         import pyarrow as pa
 
         with pa.ipc.open_stream(io.BytesIO(reply.body)) as stream:
-            frame: pd.DataFrame = stream.read_all().to_pandas()
+            table = stream.read_all()
+        names = table.column_names  # before the answers are identifiers, which the caller has
+        frame: pd.DataFrame = table.select(names[names.index("prediction") :]).to_pandas()
         return frame.set_axis(index)
     body = _known(reply)
     distributions = body["probabilities"] if return_proba else None
@@ -187,14 +222,6 @@ def _json(path: str, body: dict[str, Any], model_uri: str | None) -> Call:
 
 def _headers(accept: str) -> dict[str, str]:
     return {"Accept": accept, "X-Request-ID": uuid.uuid4().hex}
-
-
-def _plain(value: Any) -> Any:
-    """A number of numpy as one of Python, NaN as None, a time as text."""
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, float) and value != value:
-        return None
-    return value if value is None or isinstance(value, int | float | str | bool) else str(value)
 
 
 def _parsed(body: bytes) -> Any:

@@ -7,13 +7,17 @@ no value that a caller sent and no path of the machine. The server side maps the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 #: How many problems an error lists; the rest are counted (the HTTP contract's bound).
 MAX_PROBLEMS = 100
 #: How many of them the sentence itself tells.
 SHOWN_PROBLEMS = 5
+#: What to do about a refused feature, for whoever has the command line.
+SEE_FEATURES = "'fin-pyfunc inspect' shows what the model takes"
+#: Problems of a name rather than of a value.
+MISSING, UNKNOWN = "missing", "unknown to this model"
 
 
 class FinPyfuncError(Exception):
@@ -53,6 +57,8 @@ class FeatureError(FinPyfuncError):
         Index of every bad row; default those of `problems`.
     hint : str, optional
         What to do; default where the model's features can be seen.
+    misspelt : mapping of str to str, optional
+        Name that was sent to the missing feature that it probably means.
     """
 
     def __init__(
@@ -60,21 +66,33 @@ class FeatureError(FinPyfuncError):
         problems: Sequence[Problem],
         total: int | None = None,
         rows: Iterable[int] | None = None,
-        hint: str = "'fin-pyfunc inspect' shows what the model takes",
+        hint: str = SEE_FEATURES,
+        misspelt: Mapping[str, str] | None = None,
     ) -> None:
         self.hint = hint
         self.problems = tuple(problems[:MAX_PROBLEMS])
         self.total = len(problems) if total is None else total
         self.rows = tuple(sorted({p.row for p in problems} if rows is None else set(rows)))
-        super().__init__(self._sentence())
+        self.misspelt = dict(misspelt or {})
+        super().__init__(self.sentence(hint))
 
-    def _sentence(self) -> str:
+    def sentence(self, hint: str) -> str:
+        """The message, with another hint at its end: where features can be seen depends on who asks."""
         # the same problem in many rows is said once
         kinds = list(dict.fromkeys((p.feature, p.problem) for p in self.problems))
-        said = "; ".join(f"feature {feature!r} {_verb(problem)}" for feature, problem in kinds[:SHOWN_PROBLEMS])
+        said = []
+        for sent, meant in list(self.misspelt.items())[:SHOWN_PROBLEMS]:
+            said.append(f"{sent!r} is not a feature of the model (did you mean {meant!r}?)")
+            kinds = [kind for kind in kinds if kind not in ((meant, MISSING), (sent, UNKNOWN))]
+        shown = kinds[: SHOWN_PROBLEMS - len(said)]
+        said += [f"feature {feature!r} {_verb(problem)}" for feature, problem in shown]
         rows = "" if self.rows == (0,) else f" in {_rows(self.rows)}"
-        count = "" if self.total == len(kinds[:SHOWN_PROBLEMS]) else f" ({self.total} problems in all)"
-        return f"Refused{rows}: {said}{count}; {self.hint}." if said else f"Refused{rows}: {self.hint}."
+        count = f" ({self.total} problems in all)" if len(shown) < len(kinds) or self._is_repeated() else ""
+        return f"Refused{rows}: {'; '.join([*said[:-1], f'{said[-1]}{count}', hint] if said else [hint])}."
+
+    def _is_repeated(self) -> bool:
+        """Whether there are more problems than kinds of them: in several rows, or beyond those that are kept."""
+        return self.total > len({(p.feature, p.problem) for p in self.problems})
 
 
 class ModelUriError(FinPyfuncError):

@@ -7,7 +7,7 @@ that names every feature of every row that was refused.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, cast
 
@@ -15,8 +15,10 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from fin_pyfunc.model import errors
 from fin_pyfunc.model.errors import MAX_PROBLEMS, FeatureError, Problem
 from fin_pyfunc.model.feature import MISSING, NUMERIC, Feature, Refused, infer_feature
+from fin_pyfunc.model.near_names import near_names
 from fin_pyfunc.model.rows import RowReader, reads
 
 #: One row as a client sends it: by name, or in training order.
@@ -100,7 +102,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         rows = self._keyed(rows)
         found = _Problems()
         values = [self._row(i, row, found) for i, row in enumerate(rows)]
-        found.raise_if_any()
+        found.raise_if_any(lambda i: self._unknown(rows[i]))
         if self.is_numeric:
             return np.array(values, dtype=np.float64).reshape(len(rows), len(self.features))
         columns = zip(*values, strict=True) if values else ([] for _ in self.features)
@@ -128,14 +130,14 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.extra == "forbid":
             for name in frame.columns:
                 if name not in self._known:
-                    found.add_all(every_row, str(name), "unknown to this model")
+                    found.add_all(every_row, str(name), errors.UNKNOWN)
         columns: dict[str, Any] = {}
         for feature in self.features:
             if feature.name not in frame.columns:
                 if feature.optional:
                     columns[feature.name] = [feature.read(MISSING)] * len(frame)
                 else:
-                    found.add_all(every_row, feature.name, "missing")
+                    found.add_all(every_row, feature.name, errors.MISSING)
                 continue
             column: Any = frame[feature.name]
             if isinstance(column, pd.DataFrame):
@@ -146,7 +148,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             except Refused:
                 values = feature.values(column)
                 columns[feature.name] = [_read(feature, value, i, found) for i, value in enumerate(values)]
-        found.raise_if_any()
+        found.raise_if_any(lambda _: self._unknown(frame.columns))
         if self.is_numeric:
             stacked = [np.asarray(columns[name], dtype=np.float64) for name in self.names]
             return np.column_stack(stacked) if stacked else np.empty((len(frame), 0))
@@ -292,11 +294,15 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             'training order (columns of a table as "0", "1", …), or log the model again with named columns'
         )
 
+    def _unknown(self, names: Iterable[Any]) -> Iterator[Any]:
+        """Names that are neither a feature nor an identifier."""
+        return (name for name in names if name not in self._known)
+
     def _row(self, i: int, row: Mapping[str, Any], found: _Problems) -> list[Any]:
         if self.extra == "forbid":
             for name in row:
                 if name not in self._known:
-                    found.add(i, str(name), "unknown to this model")
+                    found.add(i, str(name), errors.UNKNOWN)
         return [_read(feature, row.get(feature.name, MISSING), i, found) for feature in self.features]
 
 
@@ -365,6 +371,13 @@ class _Problems:
                 insort(self.kept, found, key=_row_of)
                 del self.kept[MAX_PROBLEMS:]
 
-    def raise_if_any(self) -> None:
-        if self.kept:
-            raise FeatureError(self.kept, self.total, self.rows, **self._hint)
+    def raise_if_any(self, unknown: Callable[[int], Iterable[Any]] | None = None) -> None:
+        """Raise what was found; `unknown` gives the names in a row that mean nothing, to look for misspelt ones."""
+        if not self.kept:
+            return
+        missing = [problem for problem in self.kept if problem.problem == errors.MISSING]
+        misspelt = {}
+        if missing and unknown is not None:
+            row = missing[0].row
+            misspelt = near_names([problem.feature for problem in missing if problem.row == row], unknown(row))
+        raise FeatureError(self.kept, self.total, self.rows, misspelt=misspelt, **self._hint)

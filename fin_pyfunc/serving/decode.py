@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -43,6 +43,7 @@ class BatchEnvelope(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
 _envelope = msgspec.json.Decoder(Envelope).decode
 _batch_envelope = msgspec.json.Decoder(BatchEnvelope).decode
 _raw_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_any_rows = msgspec.json.Decoder(list[Any]).decode
 
 _PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
 _KEY = re.compile(r"`(?P<key>[^`]*)`")
@@ -160,6 +161,14 @@ def _bounded(model: Classifier, rows: Sequence[Row], max_keys: int) -> Sequence[
     if model.features is None and len(rows[0]) > max_keys:
         raise too_many_columns(max_keys)
     return rows
+
+
+def read_row_identifiers(rows: msgspec.Raw, model: Classifier) -> dict[str, list[Any]]:
+    """The identifiers of rows that `read_rows` has taken: name to one JSON value a row, of those that any row has."""
+    names = [] if model.features is None else model.features.identifiers
+    # a row that is no object has no identifiers
+    listed = [row if isinstance(row, dict) else {} for row in _any_rows(rows)] if names else []
+    return {name: [row.get(name) for row in listed] for name in names if any(name in row for row in listed)}
 
 
 def most_keys(model: Classifier, max_keys: int) -> int:

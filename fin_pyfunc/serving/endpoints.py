@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -14,7 +16,7 @@ from fin_pyfunc.model.errors import FeatureError
 from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving import content_types, tables
 from fin_pyfunc.serving.callers.principal import require_model
-from fin_pyfunc.serving.decode import BatchEnvelope, open_batch_envelope, open_envelope, read_rows
+from fin_pyfunc.serving.decode import BatchEnvelope, open_batch_envelope, open_envelope, read_row_identifiers, read_rows
 from fin_pyfunc.serving.http import Headers, encode, read_body, require_json, require_method, send_body
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.motion.stops import Stops
@@ -81,7 +83,8 @@ class PredictBatch:
         else:
             uri, return_proba = content_types.query(scope)
             rows, read = None, partial(self._read_table, sent, body)
-        with_identifiers = bool(self._watchers) and sent != content_types.JSON
+        is_table = sent != content_types.JSON
+        with_identifiers = is_table and (bool(self._watchers) or wanted != content_types.JSON)
         require_model(scope, uri, self._predictor.default_uri)
 
         entered = time.perf_counter()
@@ -102,7 +105,10 @@ class PredictBatch:
             prediction = Prediction(
                 uri, loaded, table, decisions, began, decoded, rows, held, entered=entered, found=found
             )
-            encoded = _encoded(wanted, decisions, return_proba)
+            kept = held
+            if rows is not None and wanted != content_types.JSON:
+                kept = read_row_identifiers(rows, loaded.model)
+            encoded = _encoded(wanted, decisions, return_proba, kept)
             prediction.encoded = time.perf_counter()
             return encoded, prediction
 
@@ -141,9 +147,11 @@ async def unanswered(scope: Scope, failure: Failure, watchers: Watchers) -> Exce
     return failure.error
 
 
-def _encoded(wanted: str, decisions: Decisions, return_proba: bool) -> bytes:
+def _encoded(
+    wanted: str, decisions: Decisions, return_proba: bool, identifiers: Mapping[str, Sequence[Any]] | None
+) -> bytes:
     if wanted != content_types.JSON:
-        return tables.write_table(wanted, decisions, return_proba)
+        return tables.write_table(wanted, decisions, return_proba, identifiers)
     return encode(
         BatchResponse(
             predictions=decisions.predictions,

@@ -10,6 +10,8 @@ import msgspec
 from starlette.exceptions import HTTPException
 
 from fin_pyfunc.model.errors import (
+    MISSING,
+    SEE_FEATURES,
     ArtifactError,
     BackendError,
     DeviceError,
@@ -57,6 +59,9 @@ class Answer(NamedTuple):
 #: Seconds after which it is worth asking again, where waiting helps.
 RETRY_AFTER = {"Retry-After": "1"}
 
+#: Where a caller finds the names and types of features.
+_SEE_FEATURES = "GET /models/info?model_uri=… shows what the model takes"
+
 _STATUS: tuple[tuple[type[FinPyfuncError], int], ...] = (
     (FeatureError, 422),
     (ModelUriError, 422),
@@ -96,7 +101,10 @@ def answer(error: Exception, request_id: str) -> Answer:
     headers = RETRY_AFTER if status == 503 else {}
     if isinstance(error, ModelUnavailableError):
         headers = {"Retry-After": str(max(1, math.ceil(error.retry_seconds)))}
-    return Answer(status, Error(detail=str(error), errors=_problems(error)), headers)
+    if isinstance(error, FeatureError):
+        said = error.sentence(_SEE_FEATURES if error.hint == SEE_FEATURES else error.hint)
+        return Answer(status, Error(detail=said, errors=_problems(error)), headers)
+    return Answer(status, Error(detail=str(error)), headers)
 
 
 def _routing(error: HTTPException) -> Answer:
@@ -108,7 +116,9 @@ def _routing(error: HTTPException) -> Answer:
     return Answer(error.status_code, Error(detail="There is no such route: see /docs for those there are."), headers)
 
 
-def _problems(error: Exception) -> list[FeatureProblem] | msgspec.UnsetType:
-    if not isinstance(error, FeatureError):
-        return msgspec.UNSET
-    return [FeatureProblem(row=p.row, feature=p.feature, problem=p.problem) for p in error.problems]
+def _problems(error: FeatureError) -> list[FeatureProblem]:
+    sent = {(meant, MISSING): name for name, meant in error.misspelt.items()}
+    return [
+        FeatureProblem(row=p.row, feature=p.feature, problem=p.problem, sent=sent.get(p[1:], msgspec.UNSET))
+        for p in error.problems
+    ]

@@ -29,7 +29,7 @@ from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError
 if TYPE_CHECKING:
     import pandas as pd
 
-_NO_FIT = "The rows do not fit the model's signature: see its features and types with 'fin-pyfunc inspect'."
+_NO_FIT = "The rows do not fit the model's signature: GET /models/info shows its features and types."
 
 
 class Times(NamedTuple):

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
 from typing import Any
 
 import msgspec
 
 from fin_pyfunc.serving import openapi_examples as examples
+from fin_pyfunc.serving.content_types import CSV, PARQUET
 from fin_pyfunc.serving.motion.openapi import ADMIN_OPERATIONS, ADMIN_TYPES
+from fin_pyfunc.serving.openapi_model import show_model
 from fin_pyfunc.serving.openapi_parts import (
     ANY,
+    BINARY,
+    ERRORS,
     GUARDED,
+    HEADERS,
+    LINEAGE,
     REF,
     SCORING,
+    SECURITY,
     Content,
     Json,
     Operation,
@@ -26,24 +35,15 @@ from fin_pyfunc.serving.schemas import (
     BatchResponse,
     Error,
     Health,
+    ModelInfo,
     ModelList,
     PredictRequest,
     PredictResponse,
     Root,
 )
 
-TYPES = (PredictRequest, PredictResponse, BatchRequest, BatchResponse, Health, ModelList, Error, Root, *ADMIN_TYPES)
-
-#: With authentication on; without it, no route asks for one.
-SECURITY = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key or a JWT as `Authorization: Bearer …`."},
-    "api-key": {
-        "type": "apiKey",
-        "in": "header",
-        "name": "X-API-Key",
-        "description": "An API key in a header of its own.",
-    },
-}
+BODIES = (PredictRequest, PredictResponse, BatchRequest, BatchResponse, Health, ModelList, ModelInfo, Error, Root)
+TYPES = (*BODIES, *ADMIN_TYPES)
 
 TAGS = {
     "Prediction": "The class of one row or of many, with its probability and confidence.",
@@ -55,34 +55,7 @@ TAGS = {
     "About": "Where to go from here.",
 }
 
-ERRORS = {
-    401: "No credential, or a wrong one.",
-    403: "A model URI or an action that the policy does not allow.",
-    404: "No such model, version, alias, run, experiment or route.",
-    405: "The route does not take this method.",
-    406: "None of the content types in `Accept` is one that the route answers in.",
-    413: "The body or the batch is too large.",
-    415: "The content type is not one that the route takes.",
-    422: "Malformed JSON; a missing, unknown or mistyped key; a parameter out of its range; a feature that is missing, "
-    "null where training had none, of the wrong type, NaN or infinite.",
-    429: "The rate limit is reached; `Retry-After` says for how long.",
-    500: "The estimator itself raised; the id in `X-Request-ID` finds the trace in the log.",
-    503: "Not ready, draining, overloaded (with `Retry-After`), or MLflow is needed and does not answer.",
-    504: "The request's time limit passed.",
-}
-
-HEADERS = {
-    "X-Request-ID": (
-        "The request's id: the caller's own, if it was sent and well formed.",
-        "4f1c2d3e5b6a47988f0e1d2c3b4a5968",
-    ),
-    "X-Model-URI": ("The model that was asked.", "models:/eurusd_rf@champion"),
-    "X-Model-ID": ("The immutable thing that the URI resolved to.", "models:/m-0123456789abcdef0123456789abcdef"),
-    "X-Model-Backend": ("What computed the answer.", "native"),
-    "Retry-After": ("Seconds to wait before asking again.", 1),
-}
-LINEAGE = ("X-Request-ID", "X-Model-URI", "X-Model-ID", "X-Model-Backend")
-
+MODEL_URI_SCHEMA: Json = {"type": "string", "examples": [examples.RUN["model_uri"]]}
 
 #: MLflow's own bodies, which MLflow decodes and encodes.
 INVOCATIONS_SCHEMA: Json = {
@@ -96,7 +69,11 @@ INVOCATIONS_SCHEMA: Json = {
     },
     "oneOf": [{"required": [key]} for key in ("dataframe_split", "dataframe_records", "instances", "inputs")],
 }
-ANSWER_SCHEMA: Json = {"type": "object", "properties": {"predictions": {"type": "array"}}, "required": ["predictions"]}
+ANSWER_SCHEMA: Json = {
+    "type": "object",
+    "properties": {"predictions": {"type": "array", "items": {}}},
+    "required": ["predictions"],
+}
 
 HEALTH = json_content(Health, examples.HEALTH_EXAMPLES)
 UNHEALTHY = {503: "Nothing can be scored."}
@@ -126,8 +103,9 @@ OPERATIONS = (
         "never depends on the rows beside it. Rows come as JSON, or, faster, as a table with a column a feature: "
         "an Arrow IPC stream, Parquet, or CSV (UTF-8, a header line, an empty cell is null). Then `model_uri` and "
         "`return_proba` go in the query string. `Accept` says what to answer in, whichever the rows came as.",
-        "The predicted class of each row, in the order of the request. A table has the columns `prediction` and "
-        "`confidence`, and with `return_proba` also `probability` and one `probability_<label>` a class.",
+        "The predicted class of each row, in the order of the request. A table has the identifiers that were sent, "
+        "`prediction` and `confidence`, and with `return_proba` also `probability` and one `probability_<label>` a "
+        "class.",
         {**json_content(BatchResponse, examples.BATCHED), **table_content(examples.BATCHED_CSV)},
         errors=(*SCORING, 406),
         body={**json_content(BatchRequest, examples.BATCH), **table_content(examples.CSV)},
@@ -135,7 +113,7 @@ OPERATIONS = (
             query(
                 "model_uri",
                 "The model to ask, where the body is a table. Default: the server's default model.",
-                {"type": "string", "examples": ["models:/eurusd_rf@champion"]},
+                MODEL_URI_SCHEMA,
             ),
             query(
                 "return_proba",
@@ -171,6 +149,20 @@ OPERATIONS = (
                 {"type": "boolean", "default": False},
             ),
         ),
+    ),
+    Operation(
+        "get",
+        "/models/info",
+        "Models",
+        "Describe a model",
+        "What the model takes (features in training order, their types, nulls, ranges and categories), what it answers "
+        "(classes, thresholds of the confidence), what computes it, and where it came from. For those who may ask the "
+        "model: it is loaded as `/predict` loads it.",
+        "The model.",
+        json_content(ModelInfo, {"The model of a run": examples.INFO}),
+        errors=(*GUARDED, 404, 422, 500, 504),
+        parameters=(query("model_uri", "The model. Default: the server's default model.", MODEL_URI_SCHEMA),),
+        headers=LINEAGE[:3],
     ),
     Operation(
         "get",
@@ -215,8 +207,8 @@ OPERATIONS = (
         errors=SCORING,
         body={
             "application/json": {"schema": INVOCATIONS_SCHEMA} | examples_of(examples.INVOCATIONS),
-            "text/csv": {"schema": {"type": "string"}, "example": examples.CSV},
-            "application/vnd.apache.parquet": {},
+            CSV: {"schema": {"type": "string"}, "example": examples.CSV},
+            PARQUET: BINARY,
         },
     ),
     Operation(
@@ -278,13 +270,15 @@ OPERATIONS = (
 )
 
 
-def openapi(version: str) -> Json:
+def openapi(version: str, info: ModelInfo | None = None) -> Json:
     """Describe the HTTP API.
 
     Parameters
     ----------
     version : str
         Version of the server, for ``info.version``.
+    info : ModelInfo, optional
+        The default model, whose examples are shown; default the deployment guide's.
 
     Returns
     -------
@@ -294,7 +288,7 @@ def openapi(version: str) -> Json:
     paths: dict[str, Json] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
-    return {
+    made: Json = {
         "openapi": "3.1.0",
         "info": {
             "title": "fin-pyfunc",
@@ -309,13 +303,27 @@ def openapi(version: str) -> Json:
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": msgspec.json.schema_components(TYPES, ref_template=REF)[1],
+            "schemas": _schemas(),
             "responses": {str(status): _error(status) for status in ERRORS},
             "headers": {name: _header(*about) for name, about in HEADERS.items()},
             "parameters": {"X-Request-ID": _request_id()},
             "securitySchemes": SECURITY,
         },
     }
+    made = deepcopy(made)  # some of its parts are shared by all documents, or stand in it twice
+    if info is not None:
+        show_model(made, info)
+    return made
+
+
+def _schemas() -> Json:
+    """The types' schemas, with defaults in words: generators take a key that has a default for one that is required."""
+    schemas = msgspec.json.schema_components(TYPES, ref_template=REF)[1]
+    for schema in schemas.values():
+        for about in schema["properties"].values():
+            if (default := about.pop("default", None)) is not None:
+                about["description"] = f"{about.get('description', '')} Default: {json.dumps(default)}.".strip()
+    return schemas
 
 
 def _operation(op: Operation) -> Json:
@@ -330,8 +338,8 @@ def _operation(op: Operation) -> Json:
         "description": op.description,
         "parameters": [*op.parameters, _ref("parameters", "X-Request-ID")],
     }
-    if 401 in op.errors:
-        described["security"] = [{}, *({name: []} for name in SECURITY)]  # none, where authentication is off
+    # where authentication is off, no route wants a credential
+    described["security"] = [{}, *({name: []} for name in SECURITY)] if 401 in op.errors else []
     if op.body is not None:
         described["requestBody"] = {"required": True, "content": dict(op.body)}
     return described | {"responses": dict(sorted(responses.items()))}

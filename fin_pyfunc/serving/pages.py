@@ -1,4 +1,4 @@
-"""/docs, /redoc and /openapi.json, from files of the package ``fastapi-offline``; nothing is asked of the internet."""
+"""/docs and /redoc, from files of the package ``fastapi-offline``; nothing is asked of the internet."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-
-from fin_pyfunc._version import __version__
-from fin_pyfunc.serving.openapi import openapi
 
 # every address is relative, so that the pages work behind a proxy's prefix too
 STATIC = "docs/static"
@@ -59,7 +55,7 @@ $style
 
 
 def routes() -> list[BaseRoute]:
-    """Routes of the API's documentation, for the app to include."""
+    """Routes of the pages that show /openapi.json, for the app to include."""
     swagger = _page(
         "fin-pyfunc API",
         "swagger-ui-bundle.js",
@@ -72,11 +68,9 @@ def routes() -> list[BaseRoute]:
         f'Redoc.init("{SPEC}", {json.dumps(REDOC_OPTIONS)}, document.getElementById("ui"))',
         style="<style>body { margin: 0 }</style>",
     )
-    spec = msgspec.json.encode(openapi(__version__))
     return [
         _route("/docs", *swagger),
         _route("/redoc", *redoc),
-        _route("/openapi.json", spec, {"Content-Type": "application/json"}),
         Route(f"/{STATIC}/redoc.standalone.js", _redoc_library),
         Mount(f"/{STATIC}", StaticFiles(directory=_static_files())),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -13,8 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fin_pyfunc._version import __version__
+from fin_pyfunc.serving.callers.principal import Scope, require_model
+from fin_pyfunc.serving.endpoints import identity
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError
 from fin_pyfunc.serving.http import encode
+from fin_pyfunc.serving.loaded_model import LoadedModel
+from fin_pyfunc.serving.model_info import describe
+from fin_pyfunc.serving.openapi import openapi
 from fin_pyfunc.serving.patterns import allows
 from fin_pyfunc.serving.places import Places
 from fin_pyfunc.serving.schemas import ModelEntry, ModelList, Root
@@ -38,6 +43,7 @@ class Routes:
         self._server = server
         self._threads = ThreadPoolExecutor(LIST_THREADS, thread_name_prefix="list")
         self._lists = Places(MAX_LISTS, server.settings.limits.request_seconds)
+        self._documents: dict[str, bytes] = {}
 
     async def root(self, _: Request) -> Response:
         """`GET /`: where to go from here."""
@@ -82,6 +88,27 @@ class Routes:
             found = ModelList(models=shown, count=len(shown))
         return _json(found)
 
+    async def model_info(self, request: Request) -> Response:
+        """`GET /models/info?model_uri=`: what a model takes, for those who may ask it; it is loaded as for a row."""
+        sent = request.query_params.multi_items()
+        if [name for name, _ in sent] not in ([], ["model_uri"]):
+            raise RequestError(422, "This route takes the query parameter 'model_uri' only, at most once.")
+        uri, predictor = request.query_params.get("model_uri"), self._server.predictor
+        require_model(request.scope, uri, predictor.default_uri)
+        async with predictor.place():
+            loaded = await predictor.find(uri)
+        return _json(describe(loaded, uri), headers=identity(uri, loaded))
+
+    async def openapi(self, request: Request) -> Response:
+        """`GET /openapi.json`, with examples of the default model for those who may ask it."""
+        default, state = self._server.default, request.scope["state"]
+        loaded = default.loaded
+        if self._server.settings.auth.is_on and Scope.PREDICT not in state.get("scopes", ()):
+            loaded = None
+        if "models" in state and not (default.uri and allows(state["models"], default.uri)):
+            loaded = None
+        return Response(self._document(loaded), 200, {"Cache-Control": "no-store"}, "application/json")
+
     async def ping(self, _: Request) -> Response:
         """`GET /ping`: MLflow's liveness check, as MLflow answers it; 503 while the default model is not there yet."""
         self._require_ready()
@@ -97,6 +124,15 @@ class Routes:
         """`GET /metrics`: what all workers counted, for Prometheus."""
         body, content_type = await self._server.metrics.expose(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
+
+    def _document(self, loaded: LoadedModel | None) -> bytes:
+        """The OpenAPI document with a model's examples, made once for the same model and backend."""
+        key = "" if loaded is None else f"{loaded.resolved.model_id} {loaded.model.dispatch.choose(1).name}"
+        if key not in self._documents:
+            if len(self._documents) > 1:  # of the model before
+                self._documents.clear()
+            self._documents[key] = encode(openapi(__version__, None if loaded is None else describe(loaded, None)))
+        return self._documents[key]
 
     def _health(self, request: Request) -> dict[str, Any]:
         """What is known; where callers are asked who they are, one that is not known is told the status only."""
@@ -124,5 +160,5 @@ def _as_allowed(entry: ModelEntry, patterns: Sequence[str]) -> ModelEntry | None
     return msgspec.structs.replace(entry, registered=registered) if is_allowed else None
 
 
-def _json(body: Any, status: int = 200) -> Response:
-    return Response(encode(body), status, {"Cache-Control": "no-store"}, "application/json")
+def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(encode(body), status, {"Cache-Control": "no-store", **(headers or {})}, "application/json")

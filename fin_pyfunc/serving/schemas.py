@@ -20,13 +20,13 @@ ModelUri = Annotated[
     Meta(
         description="The model to ask: `runs:/<run_id>/<name>`, `models:/<name>/<version>`, `models:/<name>@<alias>`, "
         "`models:/<name>/latest`, `models:/m-<id>` or `file:///…`. Default: the server's default model.",
-        examples=["models:/eurusd_rf@champion"],
+        examples=["runs:/abc123def456/model"],
     ),
 ]
 Features = Annotated[
     dict[str, Value] | list[Value],
     Meta(
-        description="One row: feature name to value, in any order. `fin-pyfunc inspect` lists a model's features. Of a "
+        description="One row: feature name to value, in any order. `GET /models/info` lists a model's features. Of a "
         "model that knows no names of its features: a list of the values in training order.",
         examples=[{"bar_id": 12345, "bidPrice": 1.1, "askPrice": 1.1005, "spread": 0.0005}],
     ),
@@ -121,12 +121,77 @@ class ModelList(msgspec.Struct, kw_only=True, frozen=True):
     count: int
 
 
-class FeatureProblem(msgspec.Struct, kw_only=True, frozen=True):
+class FeatureInfo(msgspec.Struct, kw_only=True, frozen=True):
+    """One feature that a model takes."""
+
+    name: str
+    type: Annotated[
+        str,
+        Meta(
+            description="`number`, `integer`, `boolean`, `string`, `category`, `datetime` (ISO 8601) or `any`, which "
+            "is not checked."
+        ),
+    ]
+    dtype: Annotated[str, Meta(description="Type of the column in the training data, as pandas names it.")]
+    nullable: Annotated[bool, Meta(description="Whether null is taken: there were nulls in the training data.")]
+    optional: Annotated[bool, Meta(description="Whether it may be left out, and is null then.")]
+    training_min: Annotated[float | None, Meta(description="Least value in the training sample; not enforced.")]
+    training_max: Annotated[float | None, Meta(description="Greatest value in the training sample; not enforced.")]
+    categories: Annotated[
+        list[Label] | None, Meta(description="The values that a `category` takes; null for other types.")
+    ]
+
+
+class ThresholdsInfo(msgspec.Struct, kw_only=True, frozen=True):
+    """From which probability of the predicted class its confidence is `high` or `medium`; below it is `low`."""
+
+    high: Probability
+    medium: Probability
+
+
+class ExampleInfo(msgspec.Struct, kw_only=True, frozen=True):
+    """A row of medians and most frequent values of the training sample, and what the model answered when logged."""
+
+    features: dict[str, Value]
+    prediction: Label
+    probabilities: dict[str, Probability] | None
+
+
+class ModelInfo(msgspec.Struct, kw_only=True, frozen=True):
+    """What a model takes, what it answers, and where it came from; null is what is not known of it."""
+
+    model_uri: Annotated[str, Meta(description="What was asked for, or the URI of the default model.")]
+    model_id: Annotated[str, Meta(description="The immutable thing that the URI leads to now.")]
+    run_id: Annotated[str | None, Meta(description="The MLflow run that logged it.")]
+    artifact_sha256: Annotated[str, Meta(description="Digest of its files, hexadecimal.")]
+    created: Annotated[str | None, Meta(description="When it was logged with fin_pyfunc: ISO 8601, UTC.")]
+    estimator: Annotated[str | None, Meta(description="Name of the estimator's class.")]
+    features: Annotated[
+        list[FeatureInfo] | None,
+        Meta(description="In training order; null for a model that was logged without a word on its features."),
+    ]
+    identifiers: Annotated[list[str], Meta(description="Names that are accepted and never scored.")]
+    extra: Annotated[
+        str | None, Meta(description="What becomes of any other name: `ignore` or `forbid`; null where none is known.")
+    ]
+    classes: Annotated[list[Label] | None, Meta(description="Labels, in the order of `probabilities`.")]
+    has_probabilities: bool | None
+    thresholds: ThresholdsInfo
+    backend: Annotated[str, Meta(description="What computes one row now.")]
+    backends: Annotated[list[str], Meta(description="What can compute it here, the one to prefer first.")]
+    example: ExampleInfo | None
+
+
+class FeatureProblem(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """One feature of one row that was refused."""
 
     row: int
     feature: str
     problem: str
+    sent: (
+        Annotated[str, Meta(description="A name in the request that probably means this missing feature.")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 class Error(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):

@@ -22,6 +22,7 @@ from fin_pyfunc.serving.content_types import ARROW, CSV, PARQUET
 from fin_pyfunc.serving.decode import too_many_columns, too_many_rows
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.expansion import TooLargeError, check_footer, check_pages, check_stream
+from fin_pyfunc.serving.http import encode
 from fin_pyfunc.serving.json_values import json_values
 from fin_pyfunc.serving.settings import Limits
 
@@ -63,7 +64,7 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
     -------
     DataFrame of shape (n_rows, n_columns)
         Not checked yet. A column that no feature could hold (a list, a time) has one odd object a row, by which the
-        check names it; one that is there although the spec forbids it has no values.
+        check names it; one that the spec does not know has no values, and is there only where it matters to the check.
 
     Raises
     ------
@@ -84,9 +85,10 @@ def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits:
         feature = None if spec is None else spec.feature_of(name)
         if held.dtype == object and feature is not None and feature.kind != "any":
             columns[name] = pd.Series(held, dtype=object)  # else pandas looks at every text
-    if spec is not None and spec.extra == "forbid":
-        unknown = [name for name in read.names if name not in {*spec.names, *spec.identifiers}]
-        columns |= dict.fromkeys(unknown[:MAX_PROBLEMS])
+    if spec is not None and (spec.extra == "forbid" or not set(spec.names) <= set(read.names)):
+        # for the check to name them: as unknown, or as a missing feature that is misspelt
+        known = {*spec.names, *spec.identifiers}
+        columns |= dict.fromkeys([name for name in read.names if name not in known][:MAX_PROBLEMS])
     # a model that says nothing may write into what it gets, and Arrow's memory is read-only
     return pd.DataFrame(columns, index=pd.RangeIndex(read.n_rows), copy=spec is None)
 
@@ -110,7 +112,7 @@ def refusing(content_type: str, limits: Limits) -> Iterator[None]:
 
 
 def read_identifiers(content_type: str, body: bytes, spec: FeatureSpec | None, limits: Limits) -> dict[str, list[Any]]:
-    """The columns that the model accepts and never scores, for those who keep them.
+    """The columns that the model accepts and never scores, for a table that answers, and for those who record them.
 
     Parameters
     ----------
@@ -141,7 +143,9 @@ def _untouched(content_type: str, body: bytes, names: Sequence[str], limits: Lim
     return {name: json_values(held) for name, held in _READERS[content_type](body, spec, limits).columns.items()}
 
 
-def write_table(content_type: str, decisions: Decisions, return_proba: bool) -> bytes:
+def write_table(
+    content_type: str, decisions: Decisions, return_proba: bool, identifiers: Mapping[str, Sequence[Any]] | None = None
+) -> bytes:
     """The answer for each row, in the order of the request.
 
     Parameters
@@ -151,6 +155,9 @@ def write_table(content_type: str, decisions: Decisions, return_proba: bool) -> 
     decisions : Decisions
     return_proba : bool
         Whether there are columns `probability` and `probability_<label>` beside `prediction` and `confidence`.
+    identifiers : mapping of str to sequence, optional
+        As `read_identifiers` returns them; these columns come first. One that has the name of an answer's column is
+        left out.
 
     Returns
     -------
@@ -158,7 +165,9 @@ def write_table(content_type: str, decisions: Decisions, return_proba: bool) -> 
     """
     import pyarrow as pa
 
-    table, sink = _answers(decisions, return_proba), pa.BufferOutputStream()
+    answers = _answers(decisions, return_proba)
+    kept = {name: _identifier(held) for name, held in (identifiers or {}).items() if name not in answers}
+    table, sink = pa.table({**kept, **answers}), pa.BufferOutputStream()
     if content_type == ARROW:
         with pa.ipc.new_stream(sink, table.schema) as stream:
             stream.write_table(table)
@@ -171,8 +180,20 @@ def write_table(content_type: str, decisions: Decisions, return_proba: bool) -> 
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return] # pyarrow has no types
 
 
-def _answers(decisions: Decisions, return_proba: bool) -> Any:
-    """The columns of `Decisions.frame` as a pyarrow.Table, without a Python object a number."""
+def _identifier(held: Sequence[Any]) -> Any:
+    """JSON values as an Arrow column: of their own type where all are of one, else as text."""
+    import pyarrow as pa
+
+    kinds = {type(value) for value in held if value is not None}
+    if len(kinds) == 1 and kinds <= {str, int, float, bool}:
+        with suppress(pa.ArrowException, OverflowError):  # an integer beyond 64 bits
+            return pa.array(held)
+    texts = [value if value is None or isinstance(value, str) else encode(value).decode() for value in held]
+    return pa.array(texts, pa.string())
+
+
+def _answers(decisions: Decisions, return_proba: bool) -> dict[str, Any]:
+    """The columns of `Decisions.frame` as Arrow takes them, without a Python object a number."""
     import pyarrow as pa
 
     scores = decisions.scores
@@ -186,7 +207,7 @@ def _answers(decisions: Decisions, return_proba: bool) -> Any:
     columns["confidence"] = pa.array(decisions.confidences, pa.string())
     if p is not None:
         columns |= {f"probability_{name}": p[:, i] for i, name in enumerate(names)}
-    return pa.table(columns)
+    return columns
 
 
 def _arrow(body: bytes, spec: FeatureSpec | None, limits: Limits) -> _Read:

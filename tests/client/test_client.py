@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import requests
 
@@ -21,9 +25,11 @@ from fin_pyfunc.client import (
     AsyncClient,
     Client,
     ConnectError,
+    FeatureInfo,
     ForbiddenError,
     Health,
     ModelEntry,
+    ModelInfo,
     NotFoundError,
     Prediction,
     PredictionFailedError,
@@ -34,6 +40,29 @@ from tests.models import bars
 from tests.servers import Serving, serving
 from tests.shelf import EXPERIMENT, Shelf
 
+#: By what holds them, some rows of `bars`.
+FORMS: dict[str, Callable[[pd.DataFrame], Any]] = {
+    "frame": lambda frame: frame,
+    "columns in another order": lambda frame: frame[frame.columns[::-1]],
+    "dicts": lambda frame: frame.to_dict("records"),
+    "a generator": lambda frame: (row for row in frame.to_dict("records")),
+    "series": lambda frame: [row for _, row in frame.iterrows()],
+    "namedtuples": lambda frame: list(frame.itertuples(index=False)),
+    "numpy": lambda frame: frame.to_numpy(),
+    "lists": lambda frame: frame.to_numpy().tolist(),
+    "structured": lambda frame: frame.to_records(index=False),
+    "arrow": pa.Table.from_pandas,
+    "columns": lambda frame: frame.to_dict("list") if len(frame) > 1 else frame.to_dict("records"),
+    "series of columns": lambda frame: dict(frame.items()) if len(frame) > 1 else frame,
+}
+ROWS: dict[str, Callable[[pd.Series[Any]], Any]] = {
+    "series": lambda row: row,
+    "list": lambda row: row.tolist(),
+    "tuple": lambda row: tuple(row),
+    "numpy": lambda row: row.to_numpy(),
+    "decimals": lambda row: {name: Decimal(repr(value)) for name, value in row.items()},
+    "arrays of one": lambda row: {name: np.array([value]) for name, value in row.items()},
+}
 LINEAGE = {"request_id", "model_id", "backend"}
 
 
@@ -133,6 +162,79 @@ def test_models_and_health(client: Both, shelf: Shelf) -> None:
     assert listed[0].run_id in shelf.run_ids.values()
 
 
+@pytest.mark.parametrize("of", FORMS.values(), ids=list(FORMS))
+def test_rows_are_taken_in_whatever_holds_them(
+    served: Serving, client: Both, of: Callable[[pd.DataFrame], Any]
+) -> None:
+    frame = bars().head(3)
+    expected = Both("requests", served.url).predict_batch(frame)
+    answered = client.predict_batch(of(frame))
+    pd.testing.assert_frame_equal(answered, expected)
+    one = client.predict(of(frame.head(1)))
+    assert (one.prediction, one.probability) == tuple(expected[["prediction", "probability"]].iloc[0])
+
+
+@pytest.mark.parametrize("of", ROWS.values(), ids=list(ROWS))
+def test_a_row_is_taken_in_whatever_holds_it(client: Both, of: Callable[[pd.Series[Any]], Any]) -> None:
+    row = bars().iloc[0]
+    assert client.predict(of(row)).prediction == client.predict(row.to_dict()).prediction
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "sentence"),
+    [
+        ("predict", "spread", "Rows are a DataFrame"),
+        ("predict", 1.5, "Rows are a DataFrame"),
+        ("predict", None, "Rows are a DataFrame"),
+        ("predict", [], "predict takes one row, and these are 0"),
+        ("predict", [1.1, 1.2], "Row 0 has 2 values and no names, and the model takes 5 features: bidPrice, askPrice"),
+        ("predict", bars().head(2), "predict takes one row, and these are 2: call predict_batch"),
+        ("predict", [{"spread": 1.0}, {"spread": 2.0}], "predict takes one row, and these are 2"),
+        ("predict", {"spread": math.inf}, "Feature 'spread' is infinite"),
+        ("predict", {"spread": [1, 2]}, "Feature 'spread' is a list"),
+        ("predict", {"spread": np.array([1.0, 2.0])}, "Feature 'spread' is a ndarray"),
+        ("predict_batch", [1.1, 1.2], "These are values of one row, or of one column"),
+        ("predict_batch", np.zeros(5), "These are values of one row, or of one column"),
+        ("predict_batch", np.zeros((2, 4)), "Row 0 has 4 values and no names"),
+        ("predict_batch", [{"spread": 1.0}, [1.0]], "The rows are not all of one kind"),
+        ("predict_batch", {"spread": [1.0], "return_1": [1.0, 2.0]}, "The columns are not of one length"),
+        ("predict_batch", pd.DataFrame([[1, 2]], columns=["spread", "spread"]), "'spread' is there more than once"),
+        ("predict_batch", [], "A batch takes at least one row"),
+        ("predict_batch", bars().head(0), "A batch takes at least one row"),
+        ("predict_batch", ["a", "b"], "These are values of one row"),
+    ],
+)
+def test_what_are_no_rows_is_said_in_a_sentence(client: Both, method: str, data: Any, sentence: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(sentence)) as refused:
+        getattr(client, method)(data)
+    assert str(refused.value).endswith((".", "null."))
+
+
+def test_values_that_arrow_has_no_type_for_are_refused_by_the_server_with_their_name(client: Both) -> None:
+    frame = bars().head(2).astype(object)
+    frame.iloc[1, 2] = "wide"
+    with pytest.raises(RejectedError, match="feature 'spread' must be a number, not text") as refused:
+        client.predict_batch(frame)
+    assert [each["row"] for each in refused.value.errors] == [1]
+
+
+def test_a_null_of_any_library_is_missing(client: Both) -> None:
+    for null in (None, np.nan, np.float32("nan"), pd.NA, pd.NaT, Decimal("nan")):
+        with pytest.raises(RejectedError, match="null"):
+            client.predict({**bars().iloc[0].to_dict(), "spread": null})
+
+
+def test_info_describes_a_model(client: Both, shelf: Shelf) -> None:
+    info = client.info()
+    assert info.names == list(bars().columns)
+    assert info.features[2].training_max == bars()["spread"].max()
+    assert (info.classes, info.thresholds) == ([-1, 0, 1], {"high": 0.8, "medium": 0.6})
+    assert client.info(shelf.uris["words"]).classes == ["down", "flat", "up"]
+    assert client.info(shelf.uris["echo"]).names is None
+    with pytest.raises(ValueError, match="says nothing of its features"):
+        client.predict(np.zeros(5), model_uri=shelf.uris["echo"])
+
+
 def test_errors_hold_the_servers_own_sentence_and_the_id_that_finds_it(client: Both, shelf: Shelf) -> None:
     with pytest.raises(NotFoundError, match="alias") as missing:
         client.predict(bars().iloc[0].to_dict(), model_uri="models:/nothing@champion")
@@ -176,11 +278,14 @@ def test_no_server_is_one_sentence(kind: str) -> None:
 
 def test_the_answers_have_the_fields_and_types_that_the_server_publishes(served: Serving) -> None:
     schemas = requests.get(f"{served.url}/openapi.json", timeout=30).json()["components"]["schemas"]
-    for kind, name in ((Prediction, "PredictResponse"), (Health, "Health"), (ModelEntry, "ModelEntry")):
-        published = schemas[name]["properties"]
-        assert {field.name for field in fields(kind)} - LINEAGE == set(published)
+    kinds = {Prediction: "PredictResponse"} | {
+        kind: kind.__name__ for kind in (Health, ModelEntry, ModelInfo, FeatureInfo)
+    }
+    for kind, name in kinds.items():
+        published, headers = schemas[name]["properties"], LINEAGE if kind is Prediction else set()
+        assert {field.name for field in fields(kind)} - headers == set(published)
         for field, hint in get_type_hints(kind).items():
-            if field not in LINEAGE:
+            if field not in headers:
                 assert json_types(published[field], schemas) == python_types(hint), (name, field)
 
 
@@ -198,8 +303,10 @@ def python_types(hint: Any) -> set[str]:
     known = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
     if hint in known:
         return {known[hint]}
-    if getattr(hint, "__origin__", None) is dict:
+    if getattr(hint, "__origin__", None) is dict or is_dataclass(hint):
         return {"object"}
+    if getattr(hint, "__origin__", None) is list:
+        return {"array"}
     return set().union(*(python_types(part) for part in get_args(hint)))
 
 

@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from tests.market import FILE
+from tests.models import OF_FORESTS
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
@@ -54,3 +55,11 @@ def test_what_is_kept_was_run_in_order_and_names_no_place(name: str) -> None:
         assert not re.search(r"/(root|home|work|tmp|Users|var|opt)/|Traceback", text), text
     assert "bars to train on" in " ".join(texts)
     assert "17,995 bars" in " ".join(texts) or "9,595 bars" in " ".join(texts), "kept on the demo's bars"
+
+
+@pytest.mark.skipif(OF_FORESTS != "forest", reason="no compiler built the module that computes forests")
+def test_what_is_kept_names_what_computes_a_forest_now_and_the_route_that_errors_name() -> None:
+    kept = (FOLDER / "01_log_serve_predict.ipynb").read_text(encoding="utf-8")
+    assert re.findall(r"computed by (\w+);", kept) == [OF_FORESTS]
+    assert "fin-pyfunc inspect" not in kept
+    assert kept.count("GET /models/info") >= 3

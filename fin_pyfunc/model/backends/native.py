@@ -96,6 +96,11 @@ class NativeBackend:
         return self._classes
 
     @property
+    def has_proba(self) -> bool:
+        """Whether its scores have probabilities."""
+        return self._has_proba
+
+    @property
     def type_name(self) -> str:
         """Name of the estimator's class."""
         return type(self.estimator).__name__

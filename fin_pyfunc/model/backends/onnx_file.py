@@ -70,6 +70,11 @@ class OnnxFileBackend:
         self.classes = _classes(content, outputs[0].type) if len(outputs) == 2 else []
         self._input = self._session.get_inputs()[0]
 
+    @property
+    def has_proba(self) -> bool:
+        """Whether its scores have probabilities."""
+        return bool(self.classes)
+
     def score(self, table: Table) -> Scores:
         """Class and probabilities of each row; see `Backend.score`."""
         if not len(table):  # some graphs cannot look at no rows at all

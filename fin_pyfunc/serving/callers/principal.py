@@ -77,4 +77,4 @@ def may_list(scope: AsgiScope, uri: str) -> bool:
     """Whether the caller may be told of a model: one that ``GET /models`` would show."""
     state = scope["state"]
     patterns = state.get("models")
-    return state.get("may_list", True) and (patterns is None or allows(patterns, uri))
+    return Scope.MODELS in state.get("scopes", (Scope.MODELS,)) and (patterns is None or allows(patterns, uri))

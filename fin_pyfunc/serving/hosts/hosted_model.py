@@ -109,6 +109,11 @@ class HostedBackend:
         return self.model.described.classes
 
     @property
+    def has_proba(self) -> bool:
+        """Whether its scores have probabilities."""
+        return self.model.described.has_proba
+
+    @property
     def type_name(self) -> str:
         """Name of the estimator's class."""
         return self.model.described.type_name

@@ -25,9 +25,8 @@ logger = logging.getLogger("fin_pyfunc.server")
 class Authenticate:
     """Refuses a request without a valid credential, or whose credential lacks the route's scope.
 
-    The caller's id goes to ``scope["state"]["principal"]``, on an open route too, if a valid credential was sent; the
-    patterns of its models go to ``scope["state"]["models"]``, if it has any, and whether it may list models to
-    ``scope["state"]["may_list"]``.
+    The caller's id and scopes go to ``scope["state"]``, as ``principal`` and ``scopes``, on an open route too, if a
+    valid credential was sent; the patterns of its models go there as ``models``, if it has any.
 
     Parameters
     ----------
@@ -59,8 +58,7 @@ class Authenticate:
                     )
             if caller is not None:
                 state = scope.setdefault("state", {})
-                state["principal"] = caller.id
-                state["may_list"] = Scope.MODELS in caller.scopes
+                state["principal"], state["scopes"] = caller.id, caller.scopes
                 if caller.models:
                     state["models"] = caller.models
         await self._app(scope, receive, send)

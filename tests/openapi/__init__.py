@@ -1,0 +1,1 @@
+"""The OpenAPI document as linters and generators of clients take it."""
