@@ -96,16 +96,17 @@ def _rows(entry: Entry) -> Iterator[dict[str, Any]]:
     if process is not None:
         of_all |= {"host": process.host, "pid": process.pid, "machine": process.machine}
         of_all["libraries"] = list(process.libraries.items())
-    for i in range(record.n_rows):
+    answers = record.answers or []
+    for i in range(max(record.n_rows, len(answers))):  # a model of other people's may answer more or fewer
         row = {**of_all, "row": i}
-        if record.features is not None:
+        if i < len(record.features or ()):
             row["features"] = bytes(record.features[i]).decode()
-        if record.features_hmac_sha256 is not None:
+        if i < len(record.features_hmac_sha256 or ()):
             row["features_hmac_sha256"] = record.features_hmac_sha256[i]
-        if record.identifiers:
+        if i < len(record.identifiers or ()):
             row["identifiers"] = msgspec.json.encode(record.identifiers[i]).decode()
-        if record.answers is not None:
-            answer = record.answers[i]
+        if i < len(answers):
+            answer = answers[i]
             # a column has one type, and labels of several models have several: their JSON tells them apart
             row["prediction"] = msgspec.json.encode(answer.prediction).decode()
             row["probability"], row["confidence"] = answer.probability, answer.confidence
