@@ -177,9 +177,7 @@ def test_a_malformed_csv_body_is_422(mirror: Pair, wrong: str) -> None:
     refused(mirror.ask(MALFORMED[wrong].encode(), CSV))
 
 
-@pytest.mark.parametrize(
-    "body", [b"a,b\n\xff,1\n", "a,b\n1,2\n".encode("utf-16"), b"a,b\n1,\xc3", "ä,b\n1,2\n".encode("latin-1")]
-)
+@pytest.mark.parametrize("body", [b"a,b\n\xff,1\n", b"a,b\n1,\xc3", "ä,b\n1,2\n".encode("latin-1")])
 def test_csv_that_is_not_utf_8_is_422(mirror: Pair, body: bytes) -> None:
     refused(mirror.ask(body, CSV))
 
@@ -307,16 +305,12 @@ def test_a_malformed_json_table_is_422(mirror: Pair, body: Any) -> None:
     refused(mirror.ask(json.dumps(body).encode(), JSON))
 
 
-def test_the_content_type_is_read_as_mlflow_reads_it(own: Pair) -> None:
+def test_the_parameters_of_a_content_type_are_those_that_mlflow_takes(own: Pair) -> None:
     body = json.dumps({"dataframe_split": bars().head(2).to_dict("split", index=False)}).encode()
     for content_type in (JSON, "application/json; charset=utf-8", "application/json;charset=UTF-8"):
         assert own.require_same(body, content_type).status_code == 200
-    for content_type in (
-        "application/json; charset=latin-1",
-        "application/json; format=pandas-split",
-        "APPLICATION/JSON",
-    ):
-        refused(own.require_same(body, content_type))
+    for content_type in ("application/json; charset=latin-1", "application/json; format=pandas-split"):
+        assert "UTF-8" in refused(own.require_same(body, content_type), 415).upper()
 
 
 def test_parquet_is_answered_as_mlflow_answers_it(mirror: Pair, own: Pair) -> None:

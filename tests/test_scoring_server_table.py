@@ -28,6 +28,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 import fin_pyfunc
+from fin_pyfunc.serving.record.export import export_parquet
+from fin_pyfunc.serving.record.reading import entries
 from tests.models import bars, labels
 from tests.scoring_pair import CSV, JSON, PARQUET, Pair, pair
 
@@ -308,13 +310,16 @@ class Pairs:
 
     def of(self, model: str, isolation: str = "process") -> Pair:
         if (model, isolation) not in self._pairs:
-            folder = self._folder / isolation / model
+            folder = self.folder_of(model, isolation)
             folder.mkdir(parents=True)
             MODELS[model](folder / "model")
             record = {"FIN_PYFUNC__RECORD__FOLDER": str(folder / "record"), "FIN_PYFUNC__RECORD__SYNC": "always"}
             env = {"FIN_PYFUNC__MODELS__ISOLATION": isolation, **record}
             self._pairs[model, isolation] = self._stack.enter_context(contextlib.contextmanager(pair)(folder, env))
         return self._pairs[model, isolation]
+
+    def folder_of(self, model: str, isolation: str = "process") -> Path:
+        return self._folder / isolation / model
 
     def close(self) -> None:
         self._stack.close()
@@ -359,6 +364,17 @@ def test_what_mlflow_answers_is_what_we_answer(pairs: Pairs, isolation: str, nam
         assert ours.content == one.ask_mlflow(body, JSON).content
     else:
         assert "Traceback" not in ours.json()["detail"]
+
+
+@pytest.mark.parametrize("answer", ["a number", "no rows", "a row too many", "a dict", "a set"])
+def test_answers_that_are_not_one_a_row_are_recorded_and_exported(pairs: Pairs, tmp_path: Path, answer: str) -> None:
+    body = json.dumps(split(pd.DataFrame({"do": [answer] * 2, "x": [1.0, 2.0]}))).encode()
+    answered = pairs.of("told").ask(body, JSON)
+    record = pairs.folder_of("told") / "record"
+    (entry,) = [each for each in entries(record) if each.record.request_id == answered.headers["X-Request-ID"]]
+    assert entry.record.n_rows == 2
+    assert (entry.record.answers is None) == (answered.status_code == 500)
+    assert export_parquet(record, tmp_path / "all.parquet") >= max(2, len(entry.record.answers or ()))
 
 
 def test_mlflows_own_client_is_answered(pairs: Pairs) -> None:
