@@ -127,7 +127,7 @@ class Protocol(HttpToolsProtocol):
             self._read = len(head)
             self.parser.feed_data(head)
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio's own type; the parent always closes
         """Answer what was asked in full; a client may close its half of the connection once it has asked.
 
         Returns

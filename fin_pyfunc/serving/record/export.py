@@ -96,15 +96,16 @@ def _rows(entry: Entry) -> Iterator[dict[str, Any]]:
     if process is not None:
         of_all |= {"host": process.host, "pid": process.pid, "machine": process.machine}
         of_all["libraries"] = list(process.libraries.items())
-    answers = record.answers or []
+    answers, features = record.answers or [], record.features or []
+    digests, identifiers = record.features_hmac_sha256 or [], record.identifiers or []
     for i in range(max(record.n_rows, len(answers))):  # a model of other people's may answer more or fewer
         row = {**of_all, "row": i}
-        if i < len(record.features or ()):
-            row["features"] = bytes(record.features[i]).decode()
-        if i < len(record.features_hmac_sha256 or ()):
-            row["features_hmac_sha256"] = record.features_hmac_sha256[i]
-        if i < len(record.identifiers or ()):
-            row["identifiers"] = msgspec.json.encode(record.identifiers[i]).decode()
+        if i < len(features):
+            row["features"] = bytes(features[i]).decode()
+        if i < len(digests):
+            row["features_hmac_sha256"] = digests[i]
+        if i < len(identifiers):
+            row["identifiers"] = msgspec.json.encode(identifiers[i]).decode()
         if i < len(answers):
             answer = answers[i]
             # a column has one type, and labels of several models have several: their JSON tells them apart
