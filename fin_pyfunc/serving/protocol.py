@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import httptools
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from fin_pyfunc.serving.http import Headers, encode, new_id
 from fin_pyfunc.serving.schemas import Error
@@ -79,6 +79,8 @@ class Protocol(HttpToolsProtocol):
         self._refusal = (400, INVALID)
         #: what is refused once the requests before it are answered
         self._due: tuple[int, str] | None = None
+        #: the request that is worked on, or was last; the parent's `cycle` is the one that came last
+        self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Refuse a connection beyond those there may be."""
@@ -86,6 +88,18 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(self._answers)
         if self._is_one_too_many():
             self._refuse(503, TOO_MANY)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let the request that is worked on know, too, where others wait behind it."""
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless it makes a head too large that has not ended yet."""
