@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from urllib.parse import parse_qsl
 
@@ -19,12 +20,51 @@ TABLE_TYPES = (ARROW, PARQUET, CSV)
 BATCH_TYPES = (JSON, *TABLE_TYPES)
 #: RFC 9110, 12.4.2: a weight from 0 to 1 with at most three decimals.
 _WEIGHT = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+#: How UTF-8 is called, and its part that has one byte a character.
+_UTF_8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+NOT_UTF_8 = "The body is not UTF-8, the one encoding that text is read in here: encode it as UTF-8."
 _BOOLEANS = {"true": True, "false": False}
 
 
 def media_type(scope: Scope) -> str:
-    """The content type of a request in lower case, without parameters such as `charset`; empty where it has none."""
-    return (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
+    """The content type of a request in lower case, without parameters; empty where it has none.
+
+    Raises
+    ------
+    RequestError
+        415: its parameter `charset` is not UTF-8.
+    """
+    sent = header(scope, b"content-type") or b""
+    if sent == b"application/json":
+        return JSON
+    if any(name == "charset" and value not in _UTF_8 for name, value in parameters(scope)):
+        raise RequestError(415, NOT_UTF_8)
+    return sent.partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def parameters(scope: Scope) -> list[tuple[str, str]]:
+    """Names and values of the parameters of a request's content type, in lower case."""
+    _, *parts = (header(scope, b"content-type") or b"").decode("latin-1").lower().split(";")
+    pairs = (part.partition("=") for part in parts if part.strip())
+    return [(name.strip(), value.strip().strip('"')) for name, _, value in pairs]
+
+
+def require_json(scope: Scope) -> None:
+    """Refuse a body that does not say it is JSON."""
+    if media_type(scope) != JSON:
+        raise RequestError(415, "The body must be JSON: send it with the header 'Content-Type: application/json'.")
+
+
+def refuse_utf_16(body: bytes) -> None:
+    """Refuse a text in UTF-16 or UTF-32, as far as its first characters tell.
+
+    Raises
+    ------
+    RequestError
+        415.
+    """
+    if b"\0" in body[:4] or body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise RequestError(415, NOT_UTF_8)
 
 
 def accepted(scope: Scope) -> str:

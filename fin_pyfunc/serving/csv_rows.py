@@ -17,6 +17,7 @@ import numpy as np
 
 from fin_pyfunc.model.errors import FeatureError, Problem
 from fin_pyfunc.model.feature import Feature
+from fin_pyfunc.serving.content_types import refuse_utf_16
 from fin_pyfunc.serving.errors import RequestError
 
 #: Bytes that are parsed at a time, and so the longest row.
@@ -38,7 +39,10 @@ def columns(body: bytes) -> list[str]:
     ------
     ValueError
         There is no header, or it is not UTF-8.
+    RequestError
+        415: it is UTF-16 or UTF-32.
     """
+    refuse_utf_16(body)
     text = codecs.getincrementaldecoder("utf-8-sig")().decode(body[:BLOCK_BYTES])  # it may end within a character
     try:
         found = next((row for row in csv.reader(io.StringIO(text, newline="")) if row), None)

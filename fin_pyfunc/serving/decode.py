@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -14,6 +15,7 @@ import msgspec
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.errors import FeatureError, Problem
 from fin_pyfunc.model.features import Row, Table
+from fin_pyfunc.serving.content_types import NOT_UTF_8, refuse_utf_16
 from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.json_keys import require_unique, require_unique_rows
 from fin_pyfunc.serving.schemas import BatchRequest, PredictRequest
@@ -62,6 +64,7 @@ def open_envelope(body: bytes) -> Envelope:
     RequestError, FeatureError
         As `_decode`.
     """
+    body = _without_mark(body)
     try:
         envelope = _envelope(body)
         if body.count(b":") - bytes(envelope.features).count(b":") != _separators(envelope):
@@ -78,6 +81,7 @@ def open_envelope(body: bytes) -> Envelope:
 
 def open_batch_envelope(body: bytes) -> BatchEnvelope:
     """Everything of a `/predict/batch` body but its rows; raises as `open_envelope`."""
+    body = _without_mark(body)
     try:
         envelope = _batch_envelope(body)
         if body.count(b":") - bytes(envelope.features_list).count(b":") != _separators(envelope):
@@ -90,6 +94,11 @@ def open_batch_envelope(body: bytes) -> BatchEnvelope:
             model_uri=request.model_uri,
             return_proba=request.return_proba,
         )
+
+
+def _without_mark(body: bytes) -> bytes:
+    """A text without the byte-order mark that some editors and .NET put before UTF-8; no JSON begins so."""
+    return body[3:] if body[:3] == codecs.BOM_UTF8 else body
 
 
 def _separators(envelope: Envelope | BatchEnvelope) -> int:
@@ -204,7 +213,7 @@ def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     Raises
     ------
     RequestError
-        422: malformed JSON, or a missing, unknown or mistyped key.
+        422: malformed JSON, or a missing, unknown or mistyped key. 415: it is UTF-16 or UTF-32.
     FeatureError
         422: a feature whose value is no number, text, boolean or null (a list, NaN, 1e999).
     """
@@ -214,7 +223,10 @@ def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         _refuse_features(body)
         raise RequestError(422, _sentence(str(e), decoder.type)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
+        refuse_utf_16(body)
         _refuse_features(body)  # Python's own json writes NaN and Infinity, which JSON does not have
+        if not _is_utf_8(body):
+            raise RequestError(422, NOT_UTF_8) from None
         raise RequestError(
             422, "The body is not valid JSON: send one JSON object, without NaN, Infinity, comments or trailing commas."
         ) from None
@@ -222,6 +234,14 @@ def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise RequestError(
             422, "The body is nested too deeply: features are numbers, text, booleans or null."
         ) from None
+
+
+def _is_utf_8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _refuse_features(body: bytes) -> None:

@@ -17,7 +17,7 @@ from fin_pyfunc.model.features import Table
 from fin_pyfunc.serving import content_types, tables
 from fin_pyfunc.serving.callers.principal import require_model
 from fin_pyfunc.serving.decode import BatchEnvelope, open_batch_envelope, open_envelope, read_row_identifiers, read_rows
-from fin_pyfunc.serving.http import Headers, encode, read_body, require_json, require_method, send_body
+from fin_pyfunc.serving.http import Headers, encode, read_body, require_method, send_body
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.motion.stops import Stops
 from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError, Watchers
@@ -44,7 +44,7 @@ class Predict:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         require_method(scope, "POST")
-        require_json(scope)
+        content_types.require_json(scope)
         content_types.refuse_model_in_query(scope, _IN_BODY)
         envelope = open_envelope(await read_body(scope, receive, self._most[0], self._predictor.held, self._most[1]))
         require_model(scope, envelope.model_uri, self._predictor.default_uri)

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from fin_pyfunc.model.errors import ModelNotFoundError
 from fin_pyfunc.serving.callers.principal import may_list
+from fin_pyfunc.serving.content_encoding import inflater_of
 from fin_pyfunc.serving.errors import RETRY_AFTER, RequestError, answer
 
 #: Header lines as ASGI carries them.
@@ -73,13 +74,6 @@ def require_method(scope: Scope, method: str) -> None:
         raise RequestError(405, f"This route takes {method} only: send the request as {method}.", {"Allow": method})
 
 
-def require_json(scope: Scope) -> None:
-    """Refuse a body that does not say it is JSON."""
-    sent = header(scope, b"content-type") or b""
-    if sent != b"application/json" and sent.partition(b";")[0].strip().lower() != b"application/json":
-        raise RequestError(415, "The body must be JSON: send it with the header 'Content-Type: application/json'.")
-
-
 class HeldBytes:
     """How much the bodies of one worker's requests may take together, from their first byte to their answer.
 
@@ -112,12 +106,13 @@ class HeldBytes:
 async def read_body(
     scope: Scope, receive: Receive, max_bytes: int, held: HeldBytes, setting: str = "max_body_bytes"
 ) -> bytes:
-    """The whole body.
+    """The whole body, inflated where it is compressed.
 
     Parameters
     ----------
     scope, receive
     max_bytes : int
+        Of what is sent, and of what it holds.
     held : HeldBytes
     setting : str, default "max_body_bytes"
         The setting below `limits` that `max_bytes` is.
@@ -125,28 +120,37 @@ async def read_body(
     Raises
     ------
     RequestError
-        413, before more than `max_bytes` are held; 503 where too much is held already.
+        413, before more than `max_bytes` are held; 503 where too much is held already; 415 and 422 as `Inflater`.
     ClientDisconnected
     """
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > max_bytes):
         raise _too_large(max_bytes, setting)
-    chunks: list[bytes] = []
-    size = 0
+    inflater = inflater_of(scope)
+    pieces: list[bytes] = []
+    size = received = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
         chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > max_bytes:
+        received += len(chunk)
+        if received > max_bytes:
             raise _too_large(max_bytes, setting)
-        chunks.append(chunk)
-        if size > FREE_BYTES:
-            held.add(len(chunk))
+        for piece in (chunk,) if inflater is None else inflater.inflate(chunk):
+            size += len(piece)
+            if size > max_bytes:
+                raise _too_large(max_bytes, setting)
+            pieces.append(piece)
+            if size > FREE_BYTES:
+                held.add(len(piece))
+            if size > received:
+                await asyncio.sleep(0)  # others come in between
         if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        scope["state"]["received"] = size  # for whoever watches how fast a client sends
+            if inflater is not None:
+                inflater.require_end()
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        scope["state"]["received"] = received  # for whoever watches how fast a client sends
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:

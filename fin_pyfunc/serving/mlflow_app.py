@@ -13,11 +13,11 @@ from functools import partial
 from starlette.types import Receive, Scope, Send
 
 from fin_pyfunc.serving.callers.principal import require_model
-from fin_pyfunc.serving.content_types import CSV, JSON, PARQUET, media_type, refuse_model_in_query
+from fin_pyfunc.serving.content_types import CSV, JSON, PARQUET, media_type, parameters, refuse_model_in_query
 from fin_pyfunc.serving.decode import most_keys
 from fin_pyfunc.serving.endpoints import LARGE_BYTES, answer, unanswered
 from fin_pyfunc.serving.errors import RequestError
-from fin_pyfunc.serving.http import header, read_body, require_method
+from fin_pyfunc.serving.http import read_body, require_method
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.memory import release_arrow
 from fin_pyfunc.serving.mlflow_bodies import check_csv, csv_as_json, misread, plain_parquet, read_json
@@ -38,13 +38,17 @@ class Invocations:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         require_method(scope, "POST")
-        if media_type(scope) not in CONTENT_TYPES:
-            raise RequestError(415, f"Send the rows with one of the content types {', '.join(CONTENT_TYPES)}.")
+        sent = media_type(scope)
+        if sent not in CONTENT_TYPES or any(name != "charset" for name, _ in parameters(scope)):
+            raise RequestError(
+                415,
+                f"Send the rows with one of the content types {', '.join(CONTENT_TYPES)}, and no parameters but "
+                "charset=utf-8.",
+            )
         refuse_model_in_query(scope, "/invocations is answered by the default model; use /predict for another")
         require_model(scope, None, self._predictor.default_uri)
-        content_type = (header(scope, b"content-type") or b"").decode("latin-1")
         body = await read_body(scope, receive, self._limits.max_body_bytes, self._predictor.held)
-        work = partial(self._score, media_type(scope), content_type, body, time.perf_counter())
+        work = partial(self._score, sent, body, time.perf_counter())
         try:
             encoded, prediction = await self._predictor.on_thread(None, work)
         except UnansweredError as e:
@@ -53,7 +57,7 @@ class Invocations:
         await answer(scope, send, prediction, encoded, JSON, self._predictor.stops, self._watchers)
 
     def _score(
-        self, sent: str, content_type: str, body: bytes, entered: float, loaded: LoadedModel, found: float
+        self, sent: str, body: bytes, entered: float, loaded: LoadedModel, found: float
     ) -> tuple[bytes, Prediction]:
         """Check a body and answer it, on a scoring thread."""
         if not loaded.has_pyfunc:
@@ -73,11 +77,11 @@ class Invocations:
                 release_arrow()
         data = body if sent != JSON else read_json(body, most, loaded.input_schema, self._limits)
         if sent == CSV and (as_json := csv_as_json(body, loaded.input_schema)) is not None:
-            data, body, content_type = as_json, json.dumps(as_json).encode(), JSON
+            data, body, sent = as_json, json.dumps(as_json).encode(), JSON
         if loaded.hosted is not None:
-            encoded, prediction = score_hosted(loaded, loaded.hosted, content_type, body, data, times)
+            encoded, prediction = score_hosted(loaded, loaded.hosted, sent, body, data, times)
         else:
-            encoded, prediction = score(loaded, content_type, data, times)
+            encoded, prediction = score(loaded, sent, data, times)
         if n_rows is not None and len(prediction.table) != n_rows:
             raise misread()
         return encoded, prediction

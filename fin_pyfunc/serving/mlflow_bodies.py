@@ -119,8 +119,8 @@ def check_csv(body: bytes, max_columns: int, limits: Limits) -> int:
         raise misread()
     n_rows = 0
     with refusing(CSV, limits):
-        _require_text(body)
         names = csv_rows.columns(body)
+        _require_text(body)
         if len(names) > max_columns:
             raise too_many_columns(max_columns)
         _require_once(name or f"Unnamed: {i}" for i, name in enumerate(names))  # as pandas names a column without one

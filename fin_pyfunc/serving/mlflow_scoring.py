@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -15,7 +16,7 @@ import numpy as np
 from fin_pyfunc.model.backends.pyfunc import PyfuncBackend, rows_frame, scores_of_any
 from fin_pyfunc.model.decision import Decisions, Thresholds
 from fin_pyfunc.model.errors import FeatureError, FinPyfuncError, HostedError, ScoringError
-from fin_pyfunc.model.features import Table
+from fin_pyfunc.model.features import FeatureSpec, Table
 from fin_pyfunc.model.foreign.features import numbered_as
 from fin_pyfunc.serving import served_pyfunc
 from fin_pyfunc.serving.content_types import CSV, PARQUET
@@ -28,6 +29,8 @@ from fin_pyfunc.serving.prediction import Failure, Prediction, UnansweredError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger("fin_pyfunc.server")
 
 _NO_FIT = "The rows do not fit the model's signature: GET /models/info shows its features and types."
 
@@ -50,7 +53,7 @@ def score(
     loaded : LoadedModel
         MLflow knows it (`has_pyfunc`).
     content_type : str
-        As the client sent it, parameters included.
+        In lower case and without parameters.
     data : bytes or dict
         The body; JSON may be decoded already.
     times : Times
@@ -77,12 +80,12 @@ def score(
         answered = scoring_server.invocations(data, content_type, model, model.metadata.get_input_schema())
     except MlflowException:  # its message quotes the rows
         if model.error is None:
-            raise unreadable(_media_type(content_type)) from None
+            raise unreadable(content_type) from None
         if model.failure is None:
             raise model.error from model.error.__cause__
         raise UnansweredError(model.failure) from None
     if answered.status >= 400 or model.prediction is None:  # parameters of the content type that it does not know
-        raise unreadable(_media_type(content_type))
+        raise unreadable(content_type)
     body = without_nan(answered.response.encode())
     model.prediction.encoded = time.perf_counter()
     return body, model.prediction
@@ -110,44 +113,50 @@ def score_hosted(
     ModelUnavailableError
         That process has ended, or does not answer.
     """
-    frame = rows_frame(_parsed(loaded, content_type, data))
-    decoded, held = time.perf_counter(), _identifiers(loaded, frame)
-    said, table = hosted.invocations(content_type, body), _table(loaded, frame)
-    features = loaded.model.features
-    if said.failure == "schema" and features is not None:
-        features.check(frame)  # names the features that do not fit
+    parsed, decoded = _parsed(loaded, content_type, data), time.perf_counter()
+    said, seen = hosted.invocations(content_type, body), _Seen.of(loaded, parsed)
     if said.failure == "schema":
-        raise RequestError(422, _NO_FIT)
+        raise _misfit(loaded, parsed)
     if said.failure == "body" or (said.failure is None and said.status >= 400):
-        raise unreadable(_media_type(content_type))
+        raise unreadable(content_type)
     try:
         if said.failure is not None:
             raise ScoringError(f"the model raised {said.error}") from HostedError(f"\n{said.trace}")
         answered = without_nan(said.body)
-        decisions = pyfunc_decisions(_predictions(answered), loaded.model.thresholds)
+        predictions = _predictions(answered)
     except ScoringError as e:
-        raise UnansweredError(Failure(e, None, loaded, table, times.began, decoded, None, held)) from None
-    prediction = Prediction(
-        *(None, loaded, table, decisions, times.began, decoded, None, held), entered=times.entered, found=times.found
-    )
+        raise UnansweredError(seen.failure(e, loaded, times, decoded)) from None
+    prediction = seen.prediction(_decided(loaded, predictions), loaded, times, decoded)
     prediction.encoded = time.perf_counter()
     return answered, prediction
 
 
 def _parsed(loaded: LoadedModel, content_type: str, data: bytes | dict[str, Any]) -> Any:
-    """A body as MLflow's scoring server reads it."""
-    from mlflow.exceptions import MlflowException
+    """A body as MLflow's scoring server reads it; None where at most the model's own process can read it."""
     from mlflow.pyfunc import scoring_server
 
-    schema, sent = loaded.input_schema, _media_type(content_type)
+    schema = loaded.input_schema
     try:
-        if sent == CSV and isinstance(data, bytes):
+        if content_type == CSV and isinstance(data, bytes):
             return scoring_server.parse_csv_input(StringIO(data.decode()), schema)
-        if sent == PARQUET and isinstance(data, bytes):
+        if content_type == PARQUET and isinstance(data, bytes):
             return scoring_server.parse_parquet_input(BytesIO(data))
         return scoring_server._parse_json_data(data, served_pyfunc.metadata_of(loaded.folder), schema).data
-    except MlflowException:
-        raise unreadable(sent) from None
+    except Exception:  # that process says whether it is wrong
+        return None
+
+
+def _misfit(loaded: LoadedModel, data: Any) -> Exception:
+    """What a client is told whose rows do not fit: MLflow's refusal quotes the rows, ours names the features."""
+    features = loaded.model.features
+    if features is not None and (isinstance(data, dict) or hasattr(data, "columns")):
+        try:
+            features.check(rows_frame(data))
+        except FeatureError as ours:
+            return ours
+        except Exception as e:
+            logger.debug("what was sent is no table at all (%s)", type(e).__name__)
+    return RequestError(422, _NO_FIT)
 
 
 def _predictions(answered: bytes) -> Any:
@@ -189,42 +198,21 @@ class _Model:
         except Exception as e:
             self.error = self._mended(e, data)
             if not is_own and not isinstance(self.error, RequestError | FeatureError):
-                self.fail(e, _table(self.loaded, rows_frame(data)), rows_frame(data), decoded)
+                self.failure = _Seen.of(self.loaded, data).failure(e, self.loaded, self.times, decoded)
             if self.failure is not None:
                 self.failure.error = self.error
             raise
-        decisions = pyfunc_decisions(answered, self.loaded.model.thresholds)
-        self.answer(decisions, _table(self.loaded, rows_frame(data)), rows_frame(data), decoded)
+        if not is_own:
+            decisions = _decided(self.loaded, answered)
+            self.prediction = _Seen.of(self.loaded, data).prediction(decisions, self.loaded, self.times, decoded)
         return answered
 
-    def fail(self, error: Exception, table: Table, frame: pd.DataFrame, decoded: float) -> None:
-        """Remember what the model raised."""
-        t = self.times
-        self.failure = Failure(
-            error, None, self.loaded, table, t.began, decoded, None, _identifiers(self.loaded, frame)
-        )
-
-    def answer(self, decisions: Decisions, table: Table, frame: pd.DataFrame, decoded: float) -> None:
-        """Remember what the model answered."""
-        t = self.times
-        self.prediction = Prediction(
-            *(None, self.loaded, table, decisions, t.began, decoded, None, _identifiers(self.loaded, frame)),
-            entered=t.entered,
-            found=t.found,
-        )
-
     def _mended(self, error: Exception, data: Any) -> Exception:
-        """What the client is told: MLflow's refusal of a table quotes the rows, ours names the features."""
+        """What the client is told."""
         from mlflow.exceptions import MlflowException
 
-        features = self.loaded.model.features
         if isinstance(error, MlflowException):
-            if features is not None and hasattr(data, "columns"):
-                try:
-                    features.check(data)
-                except FeatureError as ours:
-                    return ours
-            return RequestError(422, _NO_FIT)
+            return _misfit(self.loaded, data)
         if isinstance(error, FinPyfuncError):
             return error
         failed = ScoringError(f"the model raised {type(error).__name__}")
@@ -242,13 +230,14 @@ class _Implementation:
         """As `Classifier.predict`."""
         classifier = self._model.loaded.model
         table = classifier.check(model_input)
-        decoded = time.perf_counter()
+        decoded, asked = time.perf_counter(), self._model
+        seen = _Seen(table, _identifiers(asked.loaded, model_input))
         try:
             decisions = classifier.decide_table(table)
         except Exception as e:
-            self._model.fail(e, table, model_input, decoded)
+            asked.failure = seen.failure(e, asked.loaded, asked.times, decoded)
             raise
-        self._model.answer(decisions, table, model_input, decoded)
+        asked.prediction = seen.prediction(decisions, asked.loaded, asked.times, decoded)
         return decisions.frame(bool((params or {}).get("return_proba", True)), model_input.index)
 
 
@@ -277,11 +266,44 @@ def _nulled(value: Any) -> Any:
     return value
 
 
-def _table(loaded: LoadedModel, frame: pd.DataFrame) -> Table:
-    """Rows as `/predict` would score them, for the observers; MLflow's own where `/predict` would refuse them."""
-    features = loaded.model.features
-    if features is None:
-        return frame
+class _Seen(NamedTuple):
+    """What was sent to a model, as observers take it.
+
+    Parameters
+    ----------
+    table : ndarray of shape (n_rows, n_features) or DataFrame
+        Rows as `/predict` would score them; as MLflow read them, where `/predict` would refuse them.
+    identifiers : dict of str to sequence
+    """
+
+    table: Table
+    identifiers: dict[str, Sequence[Any]]
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, data: Any) -> _Seen:
+        """Whatever MLflow gave a model; of what is no table at all one empty row, since no observer fails a request."""
+        import pandas as pd
+
+        features = loaded.model.features
+        try:
+            frame = rows_frame(data)
+            return cls(frame if features is None else _checked(features, frame), _identifiers(loaded, frame))
+        except Exception as e:
+            logger.debug("observers do not see what was sent to the model (%s)", type(e).__name__)
+            names = ["input"] if features is None else features.names
+            return cls(pd.DataFrame(index=range(1), columns=names, dtype=object), {})
+
+    def prediction(self, decisions: Decisions, loaded: LoadedModel, times: Times, decoded: float) -> Prediction:
+        """What the model answered."""
+        asked = (None, loaded, self.table, decisions, times.began, decoded, None, self.identifiers)
+        return Prediction(*asked, entered=times.entered, found=times.found)
+
+    def failure(self, error: Exception, loaded: LoadedModel, times: Times, decoded: float) -> Failure:
+        """What the model raised."""
+        return Failure(error, None, loaded, self.table, times.began, decoded, None, self.identifiers)
+
+
+def _checked(features: FeatureSpec, frame: pd.DataFrame) -> Table:
     try:
         return features.check(frame)
     except FeatureError:
@@ -289,11 +311,16 @@ def _table(loaded: LoadedModel, frame: pd.DataFrame) -> Table:
         return named.astype(np.float64) if features.is_numeric else named
 
 
+def _decided(loaded: LoadedModel, answered: Any) -> Decisions:
+    """What a model answered, for observers; of what is no answer of a classifier at least its type."""
+    try:
+        return pyfunc_decisions(answered, loaded.model.thresholds)
+    except Exception as e:
+        logger.debug("observers do not see what the model answered (%s)", type(e).__name__)
+        return pyfunc_decisions([type(answered).__name__], loaded.model.thresholds)
+
+
 def _identifiers(loaded: LoadedModel, frame: pd.DataFrame) -> dict[str, Sequence[Any]]:
     features = loaded.model.features
     names = () if features is None else features.identifiers
     return {name: json_values(frame[name]) for name in names if name in frame}
-
-
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()

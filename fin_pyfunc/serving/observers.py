@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from fin_pyfunc.serving.gathering import Gathering
+from fin_pyfunc.serving.withheld import log_error
+
+logger = logging.getLogger("fin_pyfunc.server")
 
 #: When a request was answered, in seconds since the epoch; the seconds since its head was read; its status, 0 where the
 #: client went away before; its method and path; the ``state`` of its scope; and what it was answered instead of, if it
@@ -47,4 +51,9 @@ class Observers:
 
     def _tell(self, requests: list[Answered]) -> None:
         for observer in self._observers:
-            observer.answered(requests)
+            try:
+                observer.answered(requests)
+            except Exception as e:  # a defect of one may cost neither a request nor what the others see
+                log_error(
+                    logger, "%d requests could not be noted by %s", len(requests), type(observer).__name__, error=e
+                )

@@ -38,7 +38,8 @@ HTTPS_HEADERS = [("strict-transport-security", "max-age=31536000")]
 
 #: Seconds for which a thread may keep Python's lock from another that wants it.
 SWITCH_SECONDS = 0.0005
-#: Seconds that a worker which leaves goes on for clients that ask nothing, before it closes their connections.
+#: Seconds that a worker which leaves or stops waits for clients that are connected and ask nothing: the answer to their
+#: next request tells them to connect anew, and none of them asks while its connection is being closed.
 IDLE_SECONDS = 2.0
 
 
@@ -108,8 +109,9 @@ class Worker(UvicornWorker):  # type: ignore[misc] # no types
 class DrainingServer(uvicorn.Server):
     """Goes on listening after SIGTERM until the predictions under way are answered, and says 503 meanwhile.
 
-    Told to leave, it does neither: others listen, so it answers what comes over the connections it has, and ends once
-    there are none.
+    After that it answers what comes over the connections it has, with `Connection: close`, and ends once there are none
+    or `IDLE_SECONDS` have passed. Told to leave, it refuses nothing: others listen, so it answers what comes over the
+    connections it has, and ends once there are none.
 
     Parameters
     ----------
@@ -187,7 +189,7 @@ class DrainingServer(uvicorn.Server):
                     self._ours.predictor.drain()
                     self._ours.is_leaving = True
             left = self._drain_until - time.monotonic()
-            if self._ours is not None and not self._ours.predictor.is_idle and left > 0:
+            if self._ours is not None and left > 0 and not self._is_drained(self._ours):
                 return False
             self.config.timeout_graceful_shutdown = max(1, round(left))  # all of it is to be over by then
         return await super().on_tick(counter)
@@ -200,6 +202,16 @@ class DrainingServer(uvicorn.Server):
     @property
     def _drain_seconds(self) -> float:
         return self._worker.cfg.graceful_timeout or 0
+
+    def _is_drained(self, ours: Server) -> bool:
+        """Whether the predictions are answered, and the clients that are connected have had time to ask once more."""
+        if not ours.predictor.is_idle:
+            return False
+        if not self._idle_until:
+            self._idle_until = time.monotonic() + IDLE_SECONDS
+            for server in self.servers:
+                server.close()
+        return not self.server_state.connections or time.monotonic() > self._idle_until
 
     def _look_around(self) -> None:
         """Once a second: what the arbiter is to know, and whether there still is one."""

@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fin_pyfunc.model.errors import ArtifactError, BackendError, FinPyfuncError
+from fin_pyfunc.serving.content_types import require_json
 from fin_pyfunc.serving.errors import RequestError
-from fin_pyfunc.serving.http import encode, read_body, require_json
+from fin_pyfunc.serving.http import encode, read_body
 from fin_pyfunc.serving.loaded_model import LoadedModel
 from fin_pyfunc.serving.motion.schemas import (
     LoadedEntry,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,9 @@ from fin_pyfunc.serving.record.facts import members
 from fin_pyfunc.serving.record.features import Digests, as_rows, as_sent, identifiers_of
 from fin_pyfunc.serving.record.notes import Parts
 from fin_pyfunc.serving.timestamps import timestamp
+from fin_pyfunc.serving.withheld import log_error
+
+logger = logging.getLogger("fin_pyfunc.record")
 
 #: The route that one row is sent to, and answered by.
 ONE_ROW = "/predict"
@@ -95,7 +99,12 @@ class Entries:
             answers=None if decisions is None else answers(decisions),
             joined=decisions.joined._asdict() if isinstance(decisions, JoinedDecisions) else None,
         )
-        return b"".join((_encode(entry)[1:-1], b",", facts, b",", *self._features(asked, is_one)))
+        try:
+            features = self._features(asked, is_one)
+        except Exception as e:  # rows of an odd kind may not fail a request
+            log_error(logger, "the features of request %s could not be recorded", ours, error=e, request_id=ours)
+            features = (b'"features":null',)
+        return b"".join((_encode(entry)[1:-1], b",", facts, b",", *features))
 
     def _features(self, asked: Asked, is_one: bool) -> tuple[bytes, ...]:
         """The features' members, or the digests' in their place, in pieces."""

@@ -96,16 +96,18 @@ def _rows(entry: Entry) -> Iterator[dict[str, Any]]:
     if process is not None:
         of_all |= {"host": process.host, "pid": process.pid, "machine": process.machine}
         of_all["libraries"] = list(process.libraries.items())
-    for i in range(record.n_rows):
+    answers, features = record.answers or [], record.features or []
+    digests, identifiers = record.features_hmac_sha256 or [], record.identifiers or []
+    for i in range(max(record.n_rows, len(answers))):  # a model of other people's may answer more or fewer
         row = {**of_all, "row": i}
-        if record.features is not None:
-            row["features"] = bytes(record.features[i]).decode()
-        if record.features_hmac_sha256 is not None:
-            row["features_hmac_sha256"] = record.features_hmac_sha256[i]
-        if record.identifiers:
-            row["identifiers"] = msgspec.json.encode(record.identifiers[i]).decode()
-        if record.answers is not None:
-            answer = record.answers[i]
+        if i < len(features):
+            row["features"] = bytes(features[i]).decode()
+        if i < len(digests):
+            row["features_hmac_sha256"] = digests[i]
+        if i < len(identifiers):
+            row["identifiers"] = msgspec.json.encode(identifiers[i]).decode()
+        if i < len(answers):
+            answer = answers[i]
             # a column has one type, and labels of several models have several: their JSON tells them apart
             row["prediction"] = msgspec.json.encode(answer.prediction).decode()
             row["probability"], row["confidence"] = answer.probability, answer.confidence

@@ -208,6 +208,8 @@ def _differences(record: Record, score: Callable[[], Decisions]) -> list[str]:
         return [] if record.answers is None else [f"the model answered then, and fails now: {e}"]
     if record.answers is None:
         return ["the model failed then, and answers now"]
+    if len(record.answers) != len(decisions):
+        return [f"the model gave {len(record.answers)} answers then, and gives {len(decisions)} now"]
     found = []
     for i, (was, now) in enumerate(zip(record.answers, answers(decisions), strict=True)):
         for name, before in msgspec.structs.asdict(was).items():

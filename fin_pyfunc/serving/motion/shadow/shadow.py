@@ -188,7 +188,9 @@ class Shadow:
         if random.random() >= active.chosen.share:  # noqa: S311 - no secret
             return
         n = len(prediction.decisions)
-        if self._is_stopped(active):
+        if len(prediction.table) != n:  # answers to /invocations that are not one a row: nothing to compare
+            self._tally.add("shadow_failed", n=n)
+        elif self._is_stopped(active):
             self._tally.add("shadow_stopped", n=n)
         elif active.waiting + n > self._settings.shadow.max_rows:
             self._tally.add("shadow_dropped", n=n)
