@@ -19,8 +19,8 @@ from tests.servers import Serving, serving
 
 #: All checks (schemathesis' default) but these, each for a reason. What a features object has to hold is known to the
 #: model and not to the document, so a request that fits the document may be refused. MLflow's own routes answer as
-#: MLflow does: an empty line and a bare version that call themselves JSON; and any `params` is taken. A further key of a
-#: row is ignored whatever it holds, and so is what a query string says beside a JSON body.
+#: MLflow does: an empty line and a bare version that call themselves JSON; and any `params` is taken. A further key of
+#: a row is ignored whatever it holds, and so is what a query string says beside a JSON body.
 CONFIG = """
 [checks]
 positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 406, 413, 415, 422, 429, 503, 504]
