@@ -65,7 +65,7 @@ def _feature(feature: Feature, training_range: tuple[float, float] | None) -> Fe
         optional=feature.optional,
         training_min=least,
         training_max=greatest,
-        categories=feature.categories,
+        categories=feature.categories or feature.known,
     )
 
 

@@ -48,6 +48,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.parametrize("opened", ["here"], indirect=True)
 @pytest.mark.parametrize(("answer", "said"), REFUSED.values(), ids=REFUSED)
 def test_a_python_model_that_answers_no_row_is_not_ready(opened: Open, tmp_path: Path, answer: Any, said: str) -> None:
     mlflow.pyfunc.save_model(tmp_path / "m", python_model=Told(answer), signature=infer_signature(FRAME), **LIBRARY)
@@ -66,6 +67,7 @@ def test_a_regressor_is_refused_when_it_is_loaded(opened: Open, tmp_path: Path, 
         opened(tmp_path / "m")
 
 
+@pytest.mark.parametrize("opened", ["here"], indirect=True)
 @pytest.mark.parametrize("objective", ["regression", "binary", "lambdarank"])
 def test_a_raw_booster_answers_or_is_refused(opened: Open, tmp_path: Path, objective: str) -> None:
     lgb = pytest.importorskip("lightgbm")

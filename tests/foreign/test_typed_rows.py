@@ -182,10 +182,12 @@ SAVE: dict[str, Callable[..., Any]] = {
     "lightgbm": save_lightgbm, "raw lightgbm": save_raw_lightgbm, "xgboost": save_xgboost,
     "raw xgboost": save_raw_xgboost, "histogram": save_histogram,
 }  # fmt: skip
+HERE_AND_HOSTED = [pytest.param("here", save, id=name) for name, save in SAVE.items()]
+HERE_AND_HOSTED.append(pytest.param("host", save_raw_lightgbm, id="hosted"))
 
 
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
-@pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
+@pytest.mark.parametrize(("opened", "save"), HERE_AND_HOSTED, indirect=["opened"])
 def test_pandas_categories_are_those_of_the_model(opened: Open, tmp_path: Path, save: Any, signed: bool) -> None:
     expected = save(tmp_path / "m", signature=infer_signature(FRAME) if signed else None)
     model = opened(tmp_path / "m").model
@@ -246,6 +248,7 @@ AROUND: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
+@pytest.mark.parametrize("opened", ["here"], indirect=True)
 @pytest.mark.parametrize(("part", "around"), [(p, "pipeline") for p in PARTS] + [("one-hot", a) for a in AROUND][1:])
 def test_a_category_that_an_encoder_refuses_is_named(
     opened: Open, tmp_path: Path, part: str, around: str, signed: bool
@@ -267,6 +270,7 @@ def test_a_category_that_an_encoder_refuses_is_named(
             model.decide([{"bid": 1.0, "venue": None}])
 
 
+@pytest.mark.parametrize("opened", ["host"], indirect=True)
 def test_an_encoder_that_takes_anything_is_left_alone(opened: Open, tmp_path: Path) -> None:
     frame = FRAME[["bid price"]].assign(venue=FRAME["venue"].astype(object))
     encoder = OneHotEncoder(handle_unknown="ignore")
