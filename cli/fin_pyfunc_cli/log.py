@@ -19,6 +19,10 @@ _HERE = {
         "name its file or folder with --code-path"
     ),
     "in code_paths=": "with --code-path ",
+    "what it predicts, with classes=[…]": "what it predicts with --class, once a label, in column order",
+    "agrees with y": "agrees with the column of --label",
+    "leave y out": "leave the column out with --drop",
+    "y holds a label": "the column of --label holds a label",
     "with classes=[…], in column order": "with --class, once a label, in column order",
     "pass {'high': 0.8, 'medium': 0.6}, say": "set --confidence-high and --confidence-medium, from 0 to 1",
 }
@@ -33,8 +37,11 @@ _HERE = {
 @click.option(
     "--identifier", "identifiers", metavar="COL", multiple=True, help="Column to accept and never score. Repeatable."
 )
+@click.option("--drop", metavar="COL", multiple=True, help="Column of the sample to leave out. Repeatable.")
 @click.option(
-    "--drop", metavar="COL", multiple=True, help="Column of the sample to leave out, such as the label. Repeatable."
+    "--label",
+    metavar="COL",
+    help="Column of the sample with the labels: left out too, and compared with the estimator's answers.",
 )
 @click.option(
     "--text",
@@ -95,7 +102,7 @@ def log(
     you trust. SAMPLE_FILE holds training rows, as .csv or .parquet: its columns are the model's features, and a feature
     may be null in a request only where it is null there.
 
-    Example: fin-pyfunc log forest.skops train.csv --drop label --identifier bar_id --register eurusd_rf
+    Example: fin-pyfunc log forest.skops train.csv --label label --identifier bar_id --register eurusd_rf
     """
     if given["alias"] and not given["register"]:
         raise click.UsageError("--alias needs --register.", click.get_current_context())

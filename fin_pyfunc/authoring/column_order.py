@@ -130,7 +130,11 @@ def _index(labels: Sequence[Label]) -> dict[Label, int]:
 
 
 def _agreement(known: np.ndarray[Any, Any], answered: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """The share of rows that agree, and the share that would if the two knew nothing of each other."""
+    """The share of rows that agree, and the share that would if the two knew nothing of each other; 1 where that cannot
+    be told, since one of the two is always the same.
+    """
+    if min(len(set(of.tolist())) for of in (known, answered)) == 1:
+        return float((known == answered).mean()), 1.0
     n_classes = int(max(known.max(), answered.max())) + 1
     shares = [np.bincount(of, minlength=n_classes) / len(of) for of in (known, answered)]
     return float((known == answered).mean()), float(shares[0] @ shares[1])

@@ -48,6 +48,7 @@ def log_file(
     register: str | None = None,
     alias: str | None = None,
     drop: Sequence[str] = (),
+    label: str | None = None,
     text: Sequence[str] = (),
     **options: Unpack[ModelOptions],
 ) -> Logged:
@@ -67,6 +68,8 @@ def log_file(
         Registered model to make a version of, and the alias that then means it.
     drop : sequence of str, default ()
         Columns of the sample to leave out, such as the label.
+    label : str, optional
+        Column of the sample with the labels: left out too, and compared with the estimator's answers.
     text : sequence of str, default ()
         Columns of a CSV sample that hold text however it looks: "007" stays "007".
     **options
@@ -85,6 +88,9 @@ def log_file(
         raise NotLoggableError("an alias belongs to a registered model: name that too.")
     _check_names(register, alias)
     sample = read_sample(sample_file, drop, text)
+    if label is not None:
+        _refuse_unknown(sample_file, (label,), list(sample.columns))
+        options["y"] = sample.pop(label)
     estimator = read_estimator(estimator_file, options.get("code_paths") or ())
     client = MlflowClient()
     run = mlflow.start_run(experiment_id=experiment_id(client, experiment_name))

@@ -62,6 +62,7 @@ TRUSTED_TYPES = frozenset(
             f"sklearn.gaussian_process.kernels.{kernel}"
             for kernel in ("ConstantKernel", "Matern", "Product", "RBF", "RationalQuadratic", "Sum", "WhiteKernel")
         ),
+        "sklearn.impute._iterative.IterativeImputer",  # skops lists it only where scikit-learn was told to offer it
         "sklearn.impute._iterative._ImputerTriplet",
         "sklearn.metrics._scorer._PassthroughScorer",
         *(f"sklearn.model_selection._split.{name}" for name in ("KFold", "StratifiedKFold", "TimeSeriesSplit")),

@@ -72,6 +72,10 @@ def test_labels_that_the_estimator_agrees_with_by_chance_alone_are_refused(tmp_p
     refused(models.small_forest().estimator, models.small_forest().train, says, tmp_path, y=others)
 
 
+def test_labels_that_are_all_the_same_say_nothing(tmp_path: Path) -> None:
+    saved(models.small_forest(), tmp_path, y=np.zeros(160, dtype=int), backend="native")
+
+
 def test_labels_and_predictions_may_be_the_codes_that_classes_rename(tmp_path: Path) -> None:
     fitted = fit(sk("ensemble.ExtraTreesClassifier", n_estimators=5, random_state=0)(), bars(), labels(0, 1, 2))
     for i, given in enumerate((fitted.estimator.predict(fitted.train), np.array(labels(-1, 0, 1)[:160]))):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -224,6 +226,17 @@ def test_an_estimator_without_what_trained_it_is_data_and_answers_the_same(case:
     assert hasattr(read, "predict_proba") == hasattr(estimator, "predict_proba")
     if hasattr(estimator, "predict_proba"):
         assert np.array_equal(read.predict_proba(frame()), estimator.predict_proba(frame()))
+
+
+def test_an_iterative_imputer_is_read_where_nobody_enabled_it(tmp_path: Path) -> None:
+    estimator = piped(IterativeImputer(random_state=0, max_iter=2)).fit(bars_with_gaps(), labels(0, 1))
+    estimators.dump(without_training_parts(estimator), tmp_path / "m.skops", "skops")
+    code = (
+        "import sys; from pathlib import Path; from fin_pyfunc.model import estimators;"
+        "print(type(estimators.load(Path(sys.argv[1]), 'skops')[0]).__name__)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m.skops")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "IterativeImputer\n"
 
 
 def test_a_cache_of_training_is_left_out(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 import fin_pyfunc
 from tests.cli.commands import Answer, refused, run
-from tests.models import small_forest
+from tests.models import N_TRAIN, labels, small_forest
 
 
 def test_log_prints_every_uri_of_the_model_and_each_loads(logged: list[str]) -> None:
@@ -54,6 +54,19 @@ def test_log_takes_pickles_and_parquet(estimator: str, files: Path) -> None:
     assert len(answer.out.splitlines()) == 2
     experiment = MlflowClient().get_experiment_by_name("pickles")
     assert experiment.artifact_location == (files / "mlartifacts").as_uri()
+
+
+def test_the_labels_of_a_sample_are_no_feature_and_are_compared(files: Path) -> None:
+    known = labels(-1, 0, 1)[:N_TRAIN]
+    shuffled = np.random.default_rng(0).permutation(known)
+    pd.read_csv("train.csv").assign(label=known, swapped=shuffled).to_csv("both.csv", index=False)
+    base = ("log", "forest.skops", "both.csv", "--drop", "bar_id", "--backend", "native")
+    answer = run(*base, "--drop", "swapped", "--label", "label", "--mlflow-experiment-name", "labels")
+    assert answer.code == 0, answer
+    said = refused(*base, "--drop", "label", "--label", "swapped", "--mlflow-experiment-name", "labels")
+    assert "agrees with the column of --label on " in said
+    assert "leave the column out with --drop if the model is that weak" in said
+    assert "has no column 'nope'" in refused(*base, "--label", "nope")
 
 
 def test_a_custom_class_is_logged_with_cloudpickle_and_its_code(files: Path) -> None:
