@@ -270,6 +270,7 @@ def test_file_stores_and_the_guides_configuration_work(tmp_path: Path) -> None:
         'deployment:\n  api:\n    enabled: true\n    host: "127.0.0.1"\n    port: 8000\n    mlflow:\n'
         '      tracking_uri: "${MLFLOW_TRACKING_URI:file:./mlruns}"\n      experiment_name: "financial_ml"\n'
     )
+    (tmp_path / "mlruns").mkdir()  # reading makes no store
     with serving("--config", str(config), folder=tmp_path) as server:
         assert server.wait_for("/health").json()["mlflow_connected"] is True
         refused(requests.get(server.url + "/models", timeout=30), 404)
