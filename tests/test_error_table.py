@@ -270,7 +270,7 @@ def test_504_when_the_time_limit_passes_and_503_when_too_many_wait(served: Servi
         ("application/json", json.dumps({"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}})),
         ("application/json", json.dumps({"dataframe_records": [{**dict.fromkeys(("bidPrice", "askPrice"), SECRET)}]})),
         ("text/csv", "spread\n" + SECRET),
-        ("text/csv", "\xff\xfe"),
+        ("text/csv", "\xff\n1\n"),
         ("application/vnd.apache.parquet", "PAR1"),
     ],
 )  # fmt: skip
