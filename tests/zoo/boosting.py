@@ -151,7 +151,10 @@ def _xgboost_cases() -> Iterator[Case]:
     yield case("XGBClassifier(booster=dart)", classes=(0, 1), booster="dart", rate_drop=0.3)
     yield case("XGBClassifier(booster=gblinear)", classes=(0, 1), booster="gblinear")
     yield case("XGBClassifier(monotone_constraints=…)", classes=(0, 1), monotone_constraints=(0, 0, 1, 1, 0))
-    yield case("XGBClassifier(interaction_constraints=…)", interaction_constraints=[[0, 1], [2, 3, 4]])
+    yield case(
+        "XGBClassifier(interaction_constraints=…)",
+        interaction_constraints=[["bid", "spread"], ["imbalance", "volatility"]],
+    )
     yield case("XGBClassifier(scale_pos_weight=3)", classes=(0, 1), scale_pos_weight=3)
     yield case("XGBClassifier(base_score=0.3)", classes=(0, 1), base_score=0.3)
     yield case("XGBClassifier(enable_categorical=True)", "categories", enable_categorical=True)

@@ -31,7 +31,7 @@ BATCHES = ((64, 192), (7, 56))
 NATIVE_TOLERANCE = 1e-9
 #: How far beyond 0 or 1 a probability may be by rounding.
 _ROUNDING = 1e-6
-#: Beyond this a number is far out.
+#: Beyond this, or below one in so many, a number is far out.
 _FAR = 1e15
 #: Rows that the estimator refuses, of which every backend is asked.
 _REFUSED = 6
@@ -174,7 +174,8 @@ def _own(case: Case, estimator: Any, train: pd.DataFrame, spec: FeatureSpec, pos
     index = np.concatenate([a[0] for _, a in answered])
     p = np.vstack([a[1] for _, a in answered]) if has_proba else None
     if asked(frame) is None:  # a row that is far out spoils those beside it
-        near = (frame.select_dtypes("number").abs().max(axis=1) <= _FAR).to_numpy()
+        size = frame.select_dtypes("number").abs()
+        near = ~((size > _FAR) | ((size > 0) & (size < 1 / _FAR))).any(axis=1).to_numpy()
         frame, index, p = frame[near].reset_index(drop=True), index[near], None if p is None else p[near]
     answers, spread = [(index, p)], 0.0
     every, alone = [np.arange(len(frame))], _some(len(frame), ALONE_COMPILED)[: ALONE["native"], None]

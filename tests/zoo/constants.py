@@ -98,7 +98,10 @@ def _splits(part: Any) -> Iterator[tuple[int, Sequence[Any]]]:
         frame = frame[(frame["decision_type"] == "<=")]
         yield from _by_feature(np.array([known.index(n) for n in frame["split_feature"]]), frame["threshold"])
     elif kind == "xgboost.core.Booster" and "gblinear" not in part.save_config():
-        frame = part.trees_to_dataframe()
+        try:
+            frame = part.trees_to_dataframe()
+        except Exception:  # it has no words for some trees: `edges` finds where they split
+            return
         frame = frame[(frame["Feature"] != "Leaf") & frame["Split"].notna()]
         known = part.feature_names or [f"f{i}" for i in range(part.num_features())]
         yield from _by_feature(np.array([known.index(n) for n in frame["Feature"]]), frame["Split"])

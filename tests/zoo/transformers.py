@@ -26,6 +26,7 @@ NOT_FOR_FEATURES = {
     "PLSRegression": _TWO_TABLES,
     "PLSSVD": _TWO_TABLES,
     "PatchExtractor": "for images",
+    "TSNE": "transforms only what it was fitted to",
 }
 #: Classifiers that transform, too; they are in their own list.
 CLASSIFIERS = {"StackingClassifier", "VotingClassifier"}
