@@ -133,6 +133,8 @@ def _serve(
     if outcome.verdict == "served" and not outcome.is_pickled and not compiled:
         reasons = manifest.dropped
         outcome.says = reasons.get("onnx") or next(iter(reasons.values()), "")
+    if own.is_unsteady:
+        outcome.says = f"{outcome.says}; the estimator itself answers a row otherwise beside other rows".lstrip("; ")
 
 
 def _classes(estimator: Any, classes: Any) -> list[Any]:
@@ -239,6 +241,8 @@ def _compare(model: Any, own: Own, tolerance: float, n_alone: int) -> Compared:
     except ScoringError:
         if not own.is_unsteady:
             raise
+    if own.is_unsteady:
+        return Compared(answers=compared.answers)  # whatever it is held to would be no word of its own
     if compared.flips:
         compared.problem = f"{compared.flips} of {compared.answers} answers have another class or confidence"
     elif not compared.difference <= tolerance:
