@@ -15,7 +15,7 @@ import pandas as pd
 import fin_pyfunc
 from fin_pyfunc.model import dispatch
 from fin_pyfunc.model.backends.forest import can_run
-from fin_pyfunc.model.errors import FinPyfuncError, NotLoggableError
+from fin_pyfunc.model.errors import FinPyfuncError, NotLoggableError, ScoringError
 from fin_pyfunc.model.features import FeatureSpec
 from tests.authoring.checks import as_rows
 from tests.zoo.case import Case, Outcome, as_array
@@ -52,12 +52,15 @@ class Own:
         The rows that it does not answer.
     spread : float
         How far its own probabilities of a row differ, alone and among others.
+    is_unsteady : bool
+        Whether it refused, in a batch or alone, what it had answered beside other rows.
     """
 
     frame: pd.DataFrame
     answers: list[tuple[Array, Array | None]]
     refused: pd.DataFrame
     spread: float = 0.0
+    is_unsteady: bool = False
 
 
 def check(case: Case, folder: Path, say: Callable[[str], None]) -> Outcome:
@@ -130,6 +133,8 @@ def _serve(
     if outcome.verdict == "served" and not outcome.is_pickled and not compiled:
         reasons = manifest.dropped
         outcome.says = reasons.get("onnx") or next(iter(reasons.values()), "")
+    if own.is_unsteady:
+        outcome.says = f"{outcome.says}; the estimator itself answers a row otherwise beside other rows".lstrip("; ")
 
 
 def _classes(estimator: Any, classes: Any) -> list[Any]:
@@ -177,20 +182,22 @@ def _own(case: Case, estimator: Any, train: pd.DataFrame, spec: FeatureSpec, pos
         size = frame.select_dtypes("number").abs()
         near = ~((size > _FAR) | ((size > 0) & (size < 1 / _FAR))).any(axis=1).to_numpy()
         frame, index, p = frame[near].reset_index(drop=True), index[near], None if p is None else p[near]
-    answers, spread = [(index, p)], 0.0
+    answers, spread, is_unsteady = [(index, p)], 0.0, False
     every, alone = [np.arange(len(frame))], _some(len(frame), ALONE_COMPILED)[: ALONE["native"], None]
     restored = spec.restore(spec.check(frame))  # the same in another layout, which BLAS may add up in another order
     batches = [(frame, _batches(len(frame), size, most)) for size, most in BATCHES]
     for of, rows_of in [(frame, every), (restored, every), (frame, alone), *batches]:
         other, other_p = index.copy(), None if p is None else p.copy()
         for some in rows_of:
-            if (again := asked(of.iloc[some])) is not None:
+            if (again := asked(of.iloc[some])) is None:
+                is_unsteady = True
+            else:
                 other[some] = again[0]
                 if other_p is not None:
                     other_p[some] = again[1]
         answers.append((other, other_p))
         spread = spread if p is None else max(spread, float(np.abs(p - other_p).max()))
-    return Own(frame, answers, refused, spread)
+    return Own(frame, answers, refused, spread, is_unsteady)
 
 
 def _batches(n: int, size: int, most: int) -> list[Array]:
@@ -228,8 +235,14 @@ class Compared:
 
 def _compare(model: Any, own: Own, tolerance: float, n_alone: int) -> Compared:
     compared = Compared()
-    for rows, index, p, words in _answers(model, own, n_alone):
-        _hold(compared, model, own, rows, (index, p, words))
+    try:
+        for rows, index, p, words in _answers(model, own, n_alone):
+            _hold(compared, model, own, rows, (index, p, words))
+    except ScoringError:
+        if not own.is_unsteady:
+            raise
+    if own.is_unsteady:
+        return Compared(answers=compared.answers)  # whatever it is held to would be no word of its own
     if compared.flips:
         compared.problem = f"{compared.flips} of {compared.answers} answers have another class or confidence"
     elif not compared.difference <= tolerance:
