@@ -15,7 +15,7 @@ import fin_pyfunc
 from fin_pyfunc.serving.callers.keys import KeyFile
 from fin_pyfunc.serving.callers.principal import Scope
 from tests.models import bars, labels
-from tests.servers import Serving, serving
+from tests.servers import Serving, empty_store, serving
 
 #: All checks (schemathesis' default) but these, each for a reason. What a features object has to hold is known to the
 #: model and not to the document, so a request that fits the document may be refused. MLflow's own routes answer as
@@ -56,6 +56,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def server(made_up_for: str, keys: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("made-up")
     fin_pyfunc.save_model(LogisticRegression().fit(bars(), labels(-1, 0, 1)), bars(), folder / "model")
+    (folder / "m.db").write_bytes(empty_store())
     env = {"MLFLOW_TRACKING_URI": "sqlite:///m.db"}
     if made_up_for == "--include-path-regex":  # over TCP operators need a key
         env |= {"FIN_PYFUNC__AUTH__MODE": "keys", "FIN_PYFUNC__AUTH__KEYS_FILE": str(keys[0])}

@@ -49,11 +49,11 @@ def build(folder: Path) -> Path:
     )
     files[f"{info}/entry_points.txt"] = (installed.read_text("entry_points.txt") or "").encode()
     for license_file in installed.metadata.get_all("License-File") or ():
-        # where core metadata 2.4 (PEP 639) puts it, and where older setuptools does
-        for arcname in (f"licenses/{license_file}", license_file):
-            if (text := installed.read_text(arcname)) is not None:
-                files[f"{info}/{arcname}"] = text.encode()
-                break
+        # where core metadata 2.4 (PEP 639) puts it, where older setuptools does, and where it is in a checkout
+        inside = (installed.read_text(name) for name in (f"licenses/{license_file}", license_file))
+        source = Path(str(installed.locate_file(license_file)))
+        text = next(filter(None, inside), None) or (source.read_text("utf-8") if source.is_file() else "")
+        files[f"{info}/licenses/{license_file}"] = text.encode()
     record = "".join(f"{arcname},sha256={_digest(content)},{len(content)}\n" for arcname, content in files.items())
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

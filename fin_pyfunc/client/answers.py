@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 #: A class label as it was trained.
@@ -69,6 +69,9 @@ class ModelEntry:
     metrics : dict of str to float or None
     params : dict of str to object
     tags : dict of str to str
+    registered : list of dict, default empty
+        Versions that the run's models are registered as: ``name``, ``version`` and ``aliases``; only where the server
+        was asked for names.
     """
 
     model_uri: str
@@ -77,6 +80,7 @@ class ModelEntry:
     metrics: dict[str, float | None]
     params: dict[str, Any]
     tags: dict[str, str]
+    registered: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

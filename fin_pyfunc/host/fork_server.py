@@ -35,6 +35,9 @@ PRELOAD = (
     "sklearn.neural_network", "sklearn.pipeline", "sklearn.preprocessing", "sklearn.svm", "sklearn.tree",
     "threadpoolctl", "fin_pyfunc.host.program", "fin_pyfunc.model.wrapper",
 )  # fmt: skip
+#: What starts threads when it is imported, whose locks a child would find held for ever: MLflow imports it where it is
+#: installed, for the datasets of its runs.
+_STARTS_THREADS = ("polars",)
 #: What the converters of a job import, too.
 CONVERTERS = ("fin_pyfunc.compiling.forms", "fin_pyfunc.compiling.job", "onnx", "skl2onnx", "treelite")
 
@@ -141,8 +144,12 @@ def main(text: str) -> None:
     folder = Path(start.folder)
     shutil.rmtree(folder, ignore_errors=True)  # of one before this that was killed
     folder.mkdir()
+    missing = [name for name in _STARTS_THREADS if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(missing))  # type: ignore[arg-type] # None: importing it raises ImportError
     for name in start.preload:
         import_module(name)
+    for name in missing:  # a child may
+        del sys.modules[name]
     gc.collect()
     gc.freeze()  # a collection in a child would touch all of it, and make it that child's own memory
     try:

@@ -89,7 +89,7 @@ def test_inspect_says_what_is_known_of_models_of_others(foreign: Path, files: Pa
 
 
 def test_inspect_refuses_what_is_damaged_or_not_there(codes: tuple[str, pd.DataFrame], tmp_path: Path) -> None:
-    assert "No alias of the name asked for" in refused("inspect", "models:/rf@nope")
+    assert "no alias of the name asked for" in refused("inspect", "models:/rf@nope")
     assert "There is no run" in refused("inspect", f"runs:/{'0' * 32}/model")
     assert "There is no model at the path" in refused("inspect", tmp_path / "nope")
     for name, expected in (

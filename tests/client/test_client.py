@@ -236,7 +236,7 @@ def test_info_describes_a_model(client: Both, shelf: Shelf) -> None:
 
 
 def test_errors_hold_the_servers_own_sentence_and_the_id_that_finds_it(client: Both, shelf: Shelf) -> None:
-    with pytest.raises(NotFoundError, match="alias") as missing:
+    with pytest.raises(NotFoundError, match="No registered model has the name") as missing:
         client.predict(bars().iloc[0].to_dict(), model_uri="models:/nothing@champion")
     assert missing.value.status == 404
     assert len(missing.value.request_id) == 32

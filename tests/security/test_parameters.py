@@ -312,7 +312,8 @@ def test_a_foreign_function_is_refused_wherever_scikit_learn_takes_one() -> None
 OF_ANY_TEXT = {
     "constant": "a class", "encoding": "of bytes", "importance_getter": "an attribute's name, looked up",
     "memory": "a folder", "metric": "a distance's name", "outlier_label": "a class", "pos_label": "a class",
-    "pre_dispatch": "arithmetic", "refit": "a metric's name", "scoring": "a metric's name", "separator": "of names",
+    "pre_dispatch": "arithmetic", "refit": "a metric's name",
+    "resource": "a parameter's name", "scoring": "a metric's name", "separator": "of names",
     "threshold": "arithmetic of a mean or median", "token_pattern": "an expression over text",
     "verbose_feature_names_out": "a pattern of names",
 }  # fmt: skip

@@ -79,6 +79,8 @@ def gap(estimator: Any, is_given_frames: bool) -> float | None:
     if name == NEIGHBOURS:  # both count the same neighbours
         same_neighbours = counts_alike(last) or (last is estimator and is_given_frames)
         return 0.0 if last.weights == "uniform" and not last.outputs_2d_ and same_neighbours else None
+    if getattr(last, "out_activation_", "") == "logistic" and last.n_outputs_ > 1:
+        return None  # a network of several labels a row
     if name.startswith("lightgbm.") and callable(last._objective):
         return None
     if name.startswith("xgboost.") and last.objective not in ("binary:logistic", "multi:softprob"):
