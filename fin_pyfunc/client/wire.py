@@ -241,6 +241,6 @@ def _known(reply: Reply) -> dict[str, Any]:
 def _read(kind: type[_Answer], body: Mapping[str, Any]) -> _Answer:
     """What is known of an answer; a newer server may say more."""
     try:
-        return kind(**{field.name: body[field.name] for field in fields(kind)})
-    except KeyError as e:
+        return kind(**{field.name: body[field.name] for field in fields(kind) if field.name in body})
+    except TypeError as e:  # one is missing that has no default
         raise of_answer(200, None, request_id="", retry_after=None, first_row=0) from e
