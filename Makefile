@@ -85,7 +85,7 @@ $(VENV)/.serve: $(VENV)/bin/python pyproject.toml setup.cfg setup.py $(IN_C) con
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml setup.cfg setup.py $(IN_C) constraints.txt tests/gpu/requirements.txt
-	@echo "installing fin_pyfunc with its test and lint tools (1.7 GB; three or four minutes the first time)"
+	@echo "installing fin_pyfunc with its test and lint tools (1.9 GB; one to four minutes the first time)"
 	@$(PIP) -e '.[dev]' $(COUNTED)
 	@$(NVFOREST) || echo "  nvForest could not be installed here ($(VENV)/nvforest.log says why): its tests will skip"
 	@touch $@ $(VENV)/.serve
