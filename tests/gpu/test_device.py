@@ -14,7 +14,7 @@ from fin_pyfunc.model.backends import nvforest as own
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.device import gpu_refusal, probe
 from tests.compiling.checks import odd_rows
-from tests.compiling.test_families import BOTH, FAMILIES
+from tests.compiling.test_families import FAMILIES
 from tests.models import N_TRAIN, bars, labels, small_forest
 from tests.servers import serving
 
@@ -25,7 +25,7 @@ pytestmark = [
         os.environ.get("FIN_PYFUNC_TEST_NVFOREST") != "installed", reason="run by 'make test-gpu', which installs more"
     ),
 ]
-WITH_TREES = [family for family, (_, forms) in FAMILIES.items() if forms == BOTH]
+WITH_TREES = [family for family, (_, forms) in FAMILIES.items() if "treelite" in forms]
 
 
 def loaded(folder: Path, backend: str) -> Any:
