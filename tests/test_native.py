@@ -33,7 +33,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 from xgboost import XGBClassifier
 
-from fin_pyfunc.model.backends.native import NativeBackend
+from fin_pyfunc.model.backends.native import NativeBackend, single_threaded
 from fin_pyfunc.model.features import infer
 
 NAMES = ["a", "b", "c"]
@@ -111,6 +111,20 @@ def test_predict_is_not_asked_where_the_class_is_clear() -> None:
     backend = NativeBackend(estimator, infer(X))
     estimator.predict = lambda X: pytest.fail("it was asked for what is known already")
     assert len(backend.score(X.to_numpy()).index) == 200
+
+
+@pytest.mark.parametrize("options", [{"eval_metric": ["logloss", "auc"]}, {"monotone_constraints": {"a": 1}}])
+def test_an_xgboost_estimator_keeps_its_parameters(options: dict[str, Any]) -> None:
+    X = grid(60, 0)
+    estimator = XGBClassifier(n_estimators=2, n_jobs=2, **options).fit(X, (X["a"] > 1).astype(int))
+    own = estimator.predict_proba(X)
+    with single_threaded(estimator):
+        assert estimator.n_jobs == 1
+        np.testing.assert_array_equal(estimator.predict_proba(X), own)
+    assert estimator.n_jobs == 2
+    np.testing.assert_array_equal(estimator.predict_proba(X), own)
+    np.testing.assert_array_equal(NativeBackend(estimator, infer(X)).score(X.to_numpy()).probabilities, own)
+    np.testing.assert_array_equal(estimator.predict_proba(X), own)
 
 
 def test_nearest_neighbours_are_looked_for_once() -> None:

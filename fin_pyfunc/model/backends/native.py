@@ -65,7 +65,7 @@ class NativeBackend:
         )
         self._gap = gap(estimator, self._wants_names) if self._has_proba else None
         for part in _parallel_parts(estimator):
-            part.set_params(n_jobs=1)
+            _set_jobs(part, 1)
         #: what is asked instead of it where its features are a matrix
         self._nameless = nameless(estimator) if spec is not None and spec.is_float64 else None
 
@@ -219,17 +219,29 @@ def single_threaded(estimator: Any) -> Iterator[None]:
     """Set every `n_jobs` of an estimator to 1, and put the user's own back afterwards."""
     before = [(part, part.n_jobs) for part in _parallel_parts(estimator)]
     for part, _ in before:
-        part.set_params(n_jobs=1)
+        _set_jobs(part, 1)
     try:
         yield
     finally:
         for part, n_jobs in before:
-            part.set_params(n_jobs=n_jobs)
+            _set_jobs(part, n_jobs)
 
 
 def _parallel_parts(estimator: Any) -> list[Any]:
     """The estimator and what it holds, as far as it has `n_jobs`."""
     return [part for part in parts_of(estimator) if "n_jobs" in vars(part) and hasattr(part, "set_params")]
+
+
+def _set_jobs(part: Any, n_jobs: int | None) -> None:
+    """Set `n_jobs`, and of an XGBoost estimator nothing else: its `set_params` writes every parameter into the fitted
+    booster as text, which then knows no list of metrics and no dict of constraints.
+    """
+    if not any(of.__module__.startswith("xgboost.") for of in type(part).__mro__):
+        part.set_params(n_jobs=n_jobs)
+        return
+    part.n_jobs = n_jobs
+    if (booster := getattr(part, "_Booster", None)) is not None:
+        booster.set_param({"nthread": n_jobs or 0})
 
 
 def parts_of(estimator: Any) -> Iterator[Any]:
