@@ -120,6 +120,18 @@ def wait_healthy(container: str, seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
+def wait_for_log(container: str, words: str, seconds: float = 120) -> None:
+    """Wait until a running container has said something."""
+    deadline = time.monotonic() + seconds
+    while True:
+        done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
+        if words in (log := done.stdout + done.stderr):
+            return
+        assert inspect(container)["State"]["Running"], f"it ended: {log}"
+        assert time.monotonic() < deadline, f"it did not say {words!r}: {log}"
+        time.sleep(0.2)
+
+
 def ask(container: str, path: str, body: dict[str, Any] | None = None) -> Any:
     """A request from inside a container, which has a loopback even where it has no network: (answer, headers)."""
     code = (
