@@ -32,6 +32,7 @@ def test_a_thread_that_never_comes_back_is_replaced_and_then_its_worker_is(
     rows = bars().assign(spread=0.0)
     fin_pyfunc.save_model(shelf.Sleeps(), rows, tmp_path / "model", serialization="cloudpickle")
     env = {"FIN_PYFUNC__LIMITS__REQUEST_SECONDS": "1", "FIN_PYFUNC__LIMITS__SCORE_THREADS": "1"}
+    env |= {"FIN_PYFUNC__MODELS__ISOLATION": "none"}  # a model's own process would be ended, and no thread be lost
     quick, stuck = row | {"spread": 0.0}, row | {"spread": 10.0}
     with serving("-m", str(tmp_path / "model"), folder=tmp_path, env=env) as server:
         (first,) = psutil.Process(server.process.pid).children()
