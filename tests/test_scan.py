@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.scan import ROOT, Scan, caller_values
 
@@ -70,3 +72,18 @@ def test_what_must_not_be_in_a_log_is_found() -> None:
         "a value that was sent",
         "a value that was sent",
     ]
+
+
+def test_the_uri_that_a_caller_sent_may_come_back_in_the_answer_and_no_other_path() -> None:
+    scan = Scan()
+    for said, others in (("", 0), (f"see {ROOT}/b", 1)):
+        answered = requests.Response()
+        answered.status_code, answered.raw = 200, object()
+        answered.headers["X-Request-ID"] = "1"
+        asked = f"file://{ROOT}/a"
+        answered.request = requests.Request(
+            "GET", "http://127.0.0.1:1/models/info", params={"model_uri": asked}
+        ).prepare()
+        answered._content = json.dumps({"model_uri": asked, "note": said}).encode()
+        scan.answer(answered)
+        assert len(scan.found) == others
