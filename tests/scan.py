@@ -25,7 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 TRACE = re.compile(r'Traceback \(most recent call last\)|File "[^"]+", line \d+')
 #: A path of the server's machine, in a body: where the code, its libraries and the tests' files are.
 PATHS = tuple(
-    {str(ROOT), sys.prefix, os.path.realpath(sys.prefix), tempfile.gettempdir() + "/pytest-of-", "/site-packages/"}
+    {
+        str(ROOT),
+        sys.prefix,
+        os.path.realpath(sys.prefix),
+        os.environ.get("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir()) + "/pytest-of-",
+        "/site-packages/",
+    }
 )
 #: A key of ours or a JWT, wherever it stands; the documentation's examples have neither.
 CREDENTIAL = re.compile(r"fpk_[0-9a-f]{12}_[\w-]{20,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
