@@ -51,7 +51,7 @@ logger = logging.getLogger("fin_pyfunc")
 
 #: The code file of every artifact, copied from here.
 ENTRY = Path(artifact.__file__).with_name("entry.py")
-BACKENDS = ("native", "forest", "boosted", "onnx", "treelite", *NAMES)
+BACKENDS = ("native", "forest", "boosted", "program", "onnx", "treelite", *NAMES)
 #: How far, in probability, a compiled form may be from the estimator.
 TOLERANCE = 1e-6
 
@@ -111,8 +111,8 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
     extra : {"ignore", "forbid"}, default "ignore"
         Whether a request may carry columns that are neither features nor identifiers.
     backend : str, default "auto"
-        "auto", "cpu", "gpu" or a backend's name ("native", "forest", "boosted", "onnx", "treelite", "nvforest",
-        "cuml"); the default for whoever loads the model.
+        "auto", "cpu", "gpu" or a backend's name ("native", "forest", "boosted", "program", "onnx", "treelite",
+        "nvforest", "cuml"); the default for whoever loads the model.
     tolerance : float, default 1e-6
         How far, in probability, a compiled form may be from the estimator on any row that is compared; 0 keeps only
         forms that are equal to the last bit. A form that would flip a class is dropped whatever is allowed here.

@@ -21,6 +21,7 @@ from fin_pyfunc.compiling.graph import ensemble_graph, linear_graph
 from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble
 from fin_pyfunc.compiling.hard_rows import HardRows, hard_rows
 from fin_pyfunc.compiling.linear import is_linear
+from fin_pyfunc.compiling.program.build import has_steps, program_of
 from fin_pyfunc.compiling.rounding import grades
 from fin_pyfunc.compiling.timing import ROW_COUNTS, seconds
 from fin_pyfunc.compiling.treelite_model import treelite_model
@@ -35,8 +36,9 @@ from fin_pyfunc.model.decision import Label, Thresholds
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.form import Form
+from fin_pyfunc.model.program import program as programs
 
-BOOSTED_FILE = "trees.boosted"
+BOOSTED_FILE, PROGRAM_FILE = "trees.boosted", "steps.program"
 ONNX_FILE, ONNX_BATCH_FILE, TREELITE_FILE = "model.onnx", "model-batch.onnx", "trees.treelite"
 #: Tree nodes beyond which a second file is written for many rows, and most nodes in one of its blocks.
 WHOLE_NODES, BLOCK_NODES = 16_000, 8_000
@@ -135,6 +137,8 @@ def compile_estimator(
             return Compiled(dropped=dict.fromkeys(backends, f"comparing it raised {type(e).__name__}"))
         native_seconds = seconds(reference.native.score, reference.rows[: reference.n_plain])
         for backend in backends:
+            if any(form.backend == "program" for form in forms):
+                break  # slower, and not as exact
             if begun is not None:
                 begun(Compiled(forms, dropped, native_seconds), backend)
             try:
@@ -157,7 +161,7 @@ def compile_estimator(
 
 
 def _form(backend: str, estimator: Any, reference: Reference, single: bool, folder: Path, tolerance: float) -> Form:
-    make = {"boosted": _boosted, "onnx": _onnx, "treelite": _treelite}.get(backend)
+    make = {"boosted": _boosted, "program": _program, "onnx": _onnx, "treelite": _treelite}.get(backend)
     if make is None:
         raise NotCompilable("there is no such backend")
     made = make(estimator, reference, single)
@@ -205,6 +209,14 @@ def _boosted(estimator: Any, reference: Reference, single: bool) -> _Made:
     trees = boosted_trees(estimator, reference.rows.shape[1], single=single)
     # a class may hang on less than a probability shows: the band asks the estimator about such a row
     return _Made(Form(backend="boosted", file=BOOSTED_FILE), {BOOSTED_FILE: written(trees)}, runner(trees), None, False)
+
+
+def _program(estimator: Any, reference: Reference, single: bool) -> _Made:
+    if single:
+        raise NotCompilable("it computes in float32, as its features are, and a program would in float64")
+    content = programs.written(program_of(estimator, reference.spec))
+    run = programs.read(content, reference.scores.shape[1])
+    return _Made(Form(backend="program", file=PROGRAM_FILE), {PROGRAM_FILE: content}, run, None, False)
 
 
 def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:
@@ -310,7 +322,8 @@ def _numbers(spec: FeatureSpec) -> tuple[FeatureSpec, bool]:
 
 def backends_of(estimator: Any) -> tuple[str, ...]:
     """What an estimator may be compiled for, in the order in which forms are made."""
-    return ("boosted", "onnx", "treelite") if is_boosted(estimator) else ("onnx", "treelite")
+    first = ("boosted",) if is_boosted(estimator) else ("program",) if has_steps(estimator) else ()
+    return (*first, "onnx", "treelite")
 
 
 def can_compile(estimator: Any) -> bool:

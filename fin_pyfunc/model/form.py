@@ -20,7 +20,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Parameters
     ----------
-    backend : {"boosted", "onnx", "treelite", "cuml"}
+    backend : {"boosted", "program", "onnx", "treelite", "cuml"}
         What runs it; treelite's is run by nvForest, too.
     file : str
         Its file in the artifact's folder.
@@ -44,7 +44,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         scikit-learn class to the cuML class that computes in its place ("cuml" only).
     """
 
-    backend: Literal["boosted", "onnx", "treelite", "cuml"]
+    backend: Literal["boosted", "program", "onnx", "treelite", "cuml"]
     file: str
     batch_file: str | None = None
     batch_from: int = 0

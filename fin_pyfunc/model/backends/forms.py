@@ -143,6 +143,12 @@ def _boosted(*args: Any) -> CompiledBackend:
     return BoostedBackend(*args)
 
 
+def _program(*args: Any) -> CompiledBackend:
+    from fin_pyfunc.model.backends.program import ProgramBackend
+
+    return ProgramBackend(*args)
+
+
 def _onnx(*args: Any) -> CompiledBackend:
     from fin_pyfunc.model.backends.onnx import OnnxBackend
 
@@ -175,7 +181,7 @@ def _cuml(*args: Any) -> CompiledBackend:
 
 #: Each imports its library when it is called.
 _BACKENDS: dict[str, Callable[..., CompiledBackend]] = {
-    "boosted": _boosted, "onnx": _onnx, "treelite": _treelite, "nvforest-cpu": _nvforest_cpu,
+    "boosted": _boosted, "program": _program, "onnx": _onnx, "treelite": _treelite, "nvforest-cpu": _nvforest_cpu,
     "nvforest-gpu": _nvforest_gpu, "cuml": _cuml,
 }  # fmt: skip
 #: Forms that no CPU runs.

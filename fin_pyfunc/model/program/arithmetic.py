@@ -1,0 +1,61 @@
+"""Arithmetic a column at a time, as scikit-learn's scalers and imputers do it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fin_pyfunc.model.program.node import Array, Node, expect
+
+
+class Scale(Node, tag="scale"):
+    """One operation with one number a column.
+
+    Parameters
+    ----------
+    how : {"add", "subtract", "multiply", "divide"}
+    by : ndarray of shape (n,), float64
+    """
+
+    how: str
+    by: np.ndarray
+
+    def width(self, *widths: int) -> int:
+        expect(self.how in _OPERATIONS and self.by.dtype == np.float64 and widths == self.by.shape, "scale")
+        return widths[0]
+
+    def __call__(self, *inputs: Array) -> Array:
+        made: Array = _OPERATIONS[self.how](inputs[0], self.by)
+        return made
+
+
+_OPERATIONS = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide}
+
+
+class Fill(Node, tag="fill"):
+    """A number in place of each missing one (SimpleImputer).
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,), float64
+    """
+
+    values: np.ndarray
+
+    def width(self, *widths: int) -> int:
+        expect(self.values.dtype == np.float64 and widths == self.values.shape, "fill")
+        return widths[0]
+
+    def __call__(self, *inputs: Array) -> Array:
+        X = inputs[0]
+        return np.where(np.isnan(X), self.values, X)
+
+
+class IsMissing(Node, tag="is-missing"):
+    """1 where a column is missing, else 0 (MissingIndicator)."""
+
+    def width(self, *widths: int) -> int:
+        expect(len(widths) == 1, "is-missing")
+        return widths[0]
+
+    def __call__(self, *inputs: Array) -> Array:
+        return np.isnan(inputs[0]).astype(np.float64)

@@ -1,0 +1,96 @@
+"""A program: its steps in order, each a node and where its inputs come from."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fin_pyfunc.model.program.arithmetic import Fill, IsMissing, Scale
+from fin_pyfunc.model.program.categories import Categorise, Lookup, OneHot
+from fin_pyfunc.model.program.classifiers import Linear, TreeEnsemble
+from fin_pyfunc.model.program.columns import Concat, Select
+from fin_pyfunc.model.program.node import MAX_WIDTH, Array, expect, from_builtins, to_builtins
+from fin_pyfunc.model.soundness.trees import forged
+
+#: Every kind of node that a file may hold.
+AnyNode = Categorise | Concat | Fill | IsMissing | Linear | Lookup | OneHot | Scale | Select | TreeEnsemble
+#: Most steps of a program.
+MAX_STEPS = 10_000
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One node, and what it reads.
+
+    Parameters
+    ----------
+    of : tuple of int
+        Numbers of the values that are its inputs: 0 is the row, n what the n-th step made.
+    node : Node
+    """
+
+    of: tuple[int, ...]
+    node: AnyNode
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+    """What is computed of a row, in order; the last step's value is the answer.
+
+    Parameters
+    ----------
+    n_features : int
+        Columns of the rows.
+    steps : list of Step
+    """
+
+    n_features: int
+    steps: list[Step]
+
+    def check(self) -> list[int]:
+        """Check every step; returns the number of columns of each value, the rows' first.
+
+        Raises
+        ------
+        ArtifactError
+        """
+        expect(0 < self.n_features <= MAX_WIDTH and 0 < len(self.steps) <= MAX_STEPS, "rows")
+        widths = [self.n_features]
+        for step in self.steps:
+            expect(bool(step.of) and all(0 <= i < len(widths) for i in step.of), "inputs")
+            widths.append(step.node.width(*(widths[i] for i in step.of)))
+        return widths
+
+    def __call__(self, rows: Array) -> Array:
+        """The answer for each row, of shape (n_rows, width of the last step), of rows (n_rows, n_features), float64."""
+        return self.values(rows)[-1]
+
+    def values(self, rows: Array) -> list[Array]:
+        """Every value on the way: the rows, then what each step made."""
+        values = [rows]
+        for step in self.steps:
+            values.append(step.node(*[values[i] for i in step.of]))
+        return values
+
+
+def written(program: Program) -> bytes:
+    """The file's content."""
+    return msgspec.msgpack.encode(program, enc_hook=to_builtins)
+
+
+def read(content: bytes, n_scores: int) -> Program:
+    """Read a file, and check it.
+
+    Parameters
+    ----------
+    content : bytes
+    n_scores : int
+        How many columns its answer must have.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    try:
+        program: Program = msgspec.msgpack.decode(content, type=Program, dec_hook=from_builtins)
+    except (msgspec.MsgspecError, ValueError, TypeError) as e:
+        raise forged("a program that is cut off or damaged") from e
+    expect(program.check()[-1] == n_scores, "answer")
+    return program
