@@ -7,9 +7,10 @@ from typing import Any
 
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.grown import type_name
-from fin_pyfunc.compiling.program import composition, encoders, functions, scalers
+from fin_pyfunc.compiling.program import composition, encoders, functions, imputers, scalers
 from fin_pyfunc.compiling.program.classifiers import classifier
-from fin_pyfunc.compiling.program.values import Builder, Column, Value
+from fin_pyfunc.compiling.program.feature_columns import column_of
+from fin_pyfunc.compiling.program.values import Builder, Value
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.program.program import Program
 
@@ -21,7 +22,24 @@ TRANSFORMERS: Mapping[str, Callable[[Builder, Any, Value], Value]] = {
     "sklearn.preprocessing._data.StandardScaler": scalers.standard_scaler,
     "sklearn.preprocessing._function_transformer.FunctionTransformer": functions.function_transformer,
     "sklearn.preprocessing._encoders.OneHotEncoder": encoders.one_hot_encoder,
+    "sklearn.preprocessing._encoders.OrdinalEncoder": encoders.ordinal_encoder,
+    "sklearn.preprocessing._target_encoder.TargetEncoder": encoders.target_encoder,
+    "sklearn.impute._base.MissingIndicator": imputers.missing_indicator,
+    "sklearn.impute._base.SimpleImputer": imputers.simple_imputer,
 }
+#: Those that take text and categories, and what is not float64: they compute nothing with it.
+_OF_ANY = frozenset(
+    {
+        "sklearn.compose._column_transformer.ColumnTransformer",
+        "sklearn.impute._base.MissingIndicator",
+        "sklearn.impute._base.SimpleImputer",
+        "sklearn.pipeline.FeatureUnion",
+        "sklearn.pipeline.Pipeline",
+        "sklearn.preprocessing._encoders.OneHotEncoder",
+        "sklearn.preprocessing._encoders.OrdinalEncoder",
+        "sklearn.preprocessing._target_encoder.TargetEncoder",
+    }
+)
 
 
 def has_steps(estimator: Any) -> bool:
@@ -45,17 +63,22 @@ def program_of(estimator: Any, spec: FeatureSpec) -> Program:
         A step of it is none that can be compiled; the clause names it.
     """
     builder = Builder(_transform)
-    value = Value(0, tuple(Column(name=feature.name) for feature in spec.features))
-    for _, step in estimator.steps[:-1]:
-        value = builder.transform(step, value)
-    classifier(builder, estimator.steps[-1][1], value)
+    value = Value(0, tuple(column_of(feature) for feature in spec.features))
+    for name, step in estimator.steps[:-1]:
+        value = builder.transform(step, value, name)
+    builder.finish(classifier(builder, estimator.steps[-1][1], value))
     return Program(n_features=len(spec.features), steps=builder.steps)
 
 
 def _transform(builder: Builder, step: Any, value: Value) -> Value:
-    if isinstance(step, str) and step == "passthrough":
-        return value
-    add = TRANSFORMERS.get(type_name(step))
+    kind = type_name(step)
+    if (isinstance(step, str) and step == "passthrough") or getattr(step, "func", step) is None:
+        return value  # a FunctionTransformer of no function is what a ColumnTransformer makes of "passthrough"
+    add = TRANSFORMERS.get(kind)
     if add is None:
-        raise NotCompilable(f"the step {type(step).__name__} is not compiled")
+        raise NotCompilable("is not compiled")
+    if kind not in _OF_ANY and value.has_codes:
+        raise NotCompilable("is given text or categories")
+    if kind not in _OF_ANY and value.is_narrow:
+        raise NotCompilable("computes in float32, as what it is given is")
     return add(builder, step, value)

@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.program.values import Builder, Value
+from fin_pyfunc.model.program.arithmetic import Scale
 
 
 def pipeline(builder: Builder, step: Any, value: Value) -> Value:
     """Add the steps of a Pipeline, one after the other."""
-    for _, inner in step.steps:
-        value = builder.transform(inner, value)
+    for name, inner in step.steps:
+        value = builder.transform(inner, value, name)
     return value
 
 
 def column_transformer(builder: Builder, step: Any, value: Value) -> Value:
-    """Add the parts of a ColumnTransformer, side by side."""
+    """Add the parts of a ColumnTransformer, side by side (sklearn/compose/_column_transformer.py)."""
+    at, weights = _input_columns(step, value), step.transformer_weights or {}
     parts: list[Value] = []
-    for name, transformer, _ in step.transformers_:
-        positions = list(step._transformer_to_input_indices[name])
+    for name, transformer, columns in step.transformers_:
+        positions = [at(int(i)) for i in step._transformer_to_input_indices[name]]
         if (isinstance(transformer, str) and transformer == "drop") or not positions:
             continue
+        if np.isscalar(columns):  # what is given one column is not a matrix
+            raise NotCompilable(f"gives {name!r} one column by itself: give it a list of one")
         chosen = builder.select(value, positions)
-        parts.append(chosen if transformer == "passthrough" else builder.transform(transformer, chosen))
+        made = chosen if isinstance(transformer, str) else builder.transform(transformer, chosen, name)
+        parts.append(_weighted(builder, made, weights.get(name)))
     if not parts:
-        raise NotCompilable("a ColumnTransformer of it makes no columns")
+        raise NotCompilable("makes no columns")
     return builder.concat(parts, is_sparse=bool(step.sparse_output_))
+
+
+def _input_columns(step: Any, value: Value) -> Callable[[int], int]:
+    """Where each column that a ColumnTransformer was fitted on is: it goes by names where there are names."""
+    names = getattr(step, "feature_names_in_", None)
+    known = {column.name: i for i, column in enumerate(value.columns) if column.name is not None}
+    if names is not None and len(known) == value.width and known.keys() <= set(names):
+        of_names = {i: known[name] for i, name in enumerate(names) if name in known}
+    elif value.width == step.n_features_in_:
+        of_names = {i: i for i in range(value.width)}
+    else:
+        raise NotCompilable("was fitted on another number of columns than it is given")
+
+    def at(i: int) -> int:
+        if i not in of_names:
+            raise NotCompilable("uses a column that is no feature")
+        return of_names[i]
+
+    return at
+
+
+def _weighted(builder: Builder, value: Value, weight: Any) -> Value:
+    if weight is None or weight == 1:
+        return value
+    if value.has_codes or value.is_narrow or (value.is_sparse and weight == 0):
+        raise NotCompilable("gives a weight to text, to float32, or of 0 to a sparse matrix")
+    return builder.add(Scale(how="multiply", by=np.full(value.width, float(weight))), value)
 
 
 def feature_union(builder: Builder, step: Any, value: Value) -> Value:
@@ -36,8 +71,8 @@ def feature_union(builder: Builder, step: Any, value: Value) -> Value:
         if transformer == "drop":
             continue
         if (step.transformer_weights or {}).get(name, 1) != 1:
-            raise NotCompilable("a FeatureUnion of it has weights")
-        parts.append(value if transformer == "passthrough" else builder.transform(transformer, value))
+            raise NotCompilable("has weights")
+        parts.append(value if transformer == "passthrough" else builder.transform(transformer, value, name))
     if not parts:
-        raise NotCompilable("a FeatureUnion of it makes no columns")
+        raise NotCompilable("makes no columns")
     return builder.concat(parts, is_sparse=any(part.is_sparse for part in parts))

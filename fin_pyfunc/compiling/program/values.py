@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.model.program.columns import Concat, Select
 from fin_pyfunc.model.program.node import Node
 from fin_pyfunc.model.program.program import Step
+from fin_pyfunc.model.program.refusal import Withhold
 
 
 class Column(NamedTuple):
@@ -18,16 +20,31 @@ class Column(NamedTuple):
     Parameters
     ----------
     values : tuple or None, default None
-        What its codes stand for, where it holds codes; None for a column of numbers.
+        What scikit-learn has there for each code, where the column holds codes; None for a column of numbers. A code
+        beyond them stands for any other value, NaN for `null`.
     null : object, default NaN
-        What a missing value of it is to scikit-learn: NaN or None.
+        What scikit-learn has there for a missing value: NaN, None, or what an imputer put there.
     name : str or None, default None
         The feature that it is, where it still is one.
+    possible : frozenset of float or None, default None
+        The codes or numbers that may come, NaN aside; None for any.
+    nullable : bool, default True
+        Whether NaN may come.
+    dtype : str, default "float64"
+        NumPy's name of what scikit-learn has there; of codes nothing is said.
     """
 
     values: tuple[Any, ...] | None = None
     null: Any = float("nan")
     name: str | None = None
+    possible: frozenset[float] | None = None
+    nullable: bool = True
+    dtype: str = "float64"
+
+    @property
+    def can_be_other(self) -> bool:
+        """Whether a value may come that has no code."""
+        return self.values is not None and (self.possible is None or len(self.values) in self.possible)
 
 
 NUMBER = Column()
@@ -59,6 +76,12 @@ class Value(NamedTuple):
         """Whether a column holds codes rather than numbers."""
         return any(column.values is not None for column in self.columns)
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether scikit-learn computes in less than float64 with it."""
+        dtypes = [column.dtype for column in self.columns if column.values is None]
+        return bool(dtypes) and np.result_type(*dtypes) in (np.float16, np.float32)
+
 
 class Builder:
     """A program in the making.
@@ -72,11 +95,32 @@ class Builder:
 
     def __init__(self, transform: Callable[[Builder, Any, Value], Value]) -> None:
         self.steps: list[Step] = []
+        self._refused: list[Value] = []
         self._transform = transform
 
-    def transform(self, transformer: Any, value: Value) -> Value:
-        """Add a fitted transformer's steps; returns what they make of a value."""
-        return self._transform(self, transformer, value)
+    def transform(self, transformer: Any, value: Value, name: str | None = None) -> Value:
+        """Add a fitted transformer's steps; returns what they make of a value.
+
+        Raises
+        ------
+        NotCompilable
+            The clause names the step, where it has a name.
+        """
+        try:
+            return self._transform(self, transformer, value)
+        except NotCompilable as e:
+            if name is None or str(e).startswith("the step "):
+                raise
+            raise NotCompilable(f"the step {name!r} ({type(transformer).__name__}) {e}") from e
+
+    def refuse(self, value: Value) -> None:
+        """Leave rows to the estimator in which a column of a value is not 0."""
+        self._refused.append(value)
+
+    def finish(self, answer: Value) -> None:
+        """Add what leaves the rows to the estimator that it refuses."""
+        if self._refused:
+            self.add(Withhold(), answer, *self._refused)
 
     def add(
         self, node: Node, *of: Value, columns: Sequence[Column] | None = None, is_sparse: bool | None = None

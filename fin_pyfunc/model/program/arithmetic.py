@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fin_pyfunc.model.program.node import Array, Node, expect
@@ -37,9 +39,12 @@ class Fill(Node, tag="fill"):
     Parameters
     ----------
     values : ndarray of shape (n,), float64
+    missing : float, default NaN
+        The number that is there where one is missing.
     """
 
     values: np.ndarray
+    missing: float = math.nan
 
     def width(self, *widths: int) -> int:
         expect(self.values.dtype == np.float64 and widths == self.values.shape, "fill")
@@ -47,15 +52,28 @@ class Fill(Node, tag="fill"):
 
     def __call__(self, *inputs: Array) -> Array:
         X = inputs[0]
-        return np.where(np.isnan(X), self.values, X)
+        return np.where(_is(X, self.missing), self.values, X)
 
 
 class IsMissing(Node, tag="is-missing"):
-    """1 where a column is missing, else 0 (MissingIndicator)."""
+    """1 where a column is missing, else 0 (MissingIndicator).
+
+    Parameters
+    ----------
+    missing : float, default NaN
+        As in `Fill`.
+    """
+
+    missing: float = math.nan
 
     def width(self, *widths: int) -> int:
         expect(len(widths) == 1, "is-missing")
         return widths[0]
 
     def __call__(self, *inputs: Array) -> Array:
-        return np.isnan(inputs[0]).astype(np.float64)
+        return _is(inputs[0], self.missing).astype(np.float64)
+
+
+def _is(X: Array, missing: float) -> Array:
+    found: Array = np.isnan(X) if math.isnan(missing) else np.equal(X, missing)
+    return found

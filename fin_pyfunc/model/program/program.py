@@ -9,10 +9,11 @@ from fin_pyfunc.model.program.categories import Categorise, Lookup, OneHot
 from fin_pyfunc.model.program.classifiers import Linear, TreeEnsemble
 from fin_pyfunc.model.program.columns import Concat, Select
 from fin_pyfunc.model.program.node import MAX_WIDTH, Array, expect, from_builtins, to_builtins
+from fin_pyfunc.model.program.refusal import Withhold
 from fin_pyfunc.model.soundness.trees import forged
 
 #: Every kind of node that a file may hold.
-AnyNode = Categorise | Concat | Fill | IsMissing | Linear | Lookup | OneHot | Scale | Select | TreeEnsemble
+AnyNode = Categorise | Concat | Fill | IsMissing | Linear | Lookup | OneHot | Scale | Select | TreeEnsemble | Withhold
 #: Most steps of a program.
 MAX_STEPS = 10_000
 
