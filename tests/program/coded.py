@@ -11,6 +11,7 @@ from scipy import sparse
 
 from fin_pyfunc.compiling.program.build import _transform
 from fin_pyfunc.compiling.program.feature_columns import column_of
+from fin_pyfunc.compiling.program.requirements import vouched
 from fin_pyfunc.compiling.program.values import Builder, Column, Value
 from fin_pyfunc.model.features import infer
 from fin_pyfunc.model.program.columns import Select
@@ -49,10 +50,10 @@ def program_of(transformer: Any, columns: tuple[Column, ...]) -> Program:
     """The program of a fitted transformer, as it is read from a file."""
     builder = Builder(_transform)
     value = builder.transform(transformer, Value(0, columns))
-    if not builder.steps:
+    if not value.at:
         value = builder.add(Select(columns=np.arange(len(columns))), value)
-    builder.finish(value)
-    return read(written(Program(n_features=len(columns), steps=builder.steps)), value.width)
+    value = vouched(builder, value, np.array([column.nullable for column in columns]))
+    return read(written(Program(n_features=len(columns), steps=builder.steps_to(value))), value.width)
 
 
 def transformed(transformer: Any, rows: pd.DataFrame) -> Array | None:

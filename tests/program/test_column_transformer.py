@@ -65,7 +65,7 @@ def transformers(draw: st.DrawFn, train: pd.DataFrame) -> ColumnTransformer:
                 columns = make_column_selector(**{f"dtype_{key}": value for key, value in dtype.items()})
             parts.append((f"part {len(parts)}", draw(st.sampled_from(steps)), columns))
     whole = all(pd.api.types.is_numeric_dtype(train[c].dtype) for c in train)
-    weights = {name: draw(st.sampled_from([1, 0.3, 2])) for name, _, _ in parts}
+    weights = {name: draw(st.sampled_from([1, 0.3, 2.0])) for name, _, _ in parts}
     return ColumnTransformer(
         parts,
         remainder=draw(st.sampled_from(_of_numbers() if whole else ["drop", OneHotEncoder(handle_unknown="ignore")])),
@@ -82,7 +82,7 @@ def test_any_column_transformer_is_its_program(data: st.DataObject, table: TABLE
     try:
         assert_as_transformed(made, train, rows, TEXTS)
     except NotCompilable as e:
-        assert "makes no columns" in str(e)  # noqa: PT017 - all of them are dropped
+        assert any(of in str(e) for of in ("makes no columns", "has a weight"))  # noqa: PT017
 
 
 def _table() -> pd.DataFrame:

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.grown import type_name
-from fin_pyfunc.compiling.program import composition, encoders, functions, imputers, scalers
+from fin_pyfunc.compiling.program import (
+    composition,
+    distributions,
+    encoders,
+    expansions,
+    functions,
+    imputers,
+    projections,
+    scalers,
+    selectors,
+)
 from fin_pyfunc.compiling.program.classifiers import classifier
 from fin_pyfunc.compiling.program.feature_columns import column_of
+from fin_pyfunc.compiling.program.requirements import require_input, vouched
 from fin_pyfunc.compiling.program.values import Builder, Value
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.program.program import Program
@@ -19,7 +32,31 @@ TRANSFORMERS: Mapping[str, Callable[[Builder, Any, Value], Value]] = {
     "sklearn.compose._column_transformer.ColumnTransformer": composition.column_transformer,
     "sklearn.pipeline.FeatureUnion": composition.feature_union,
     "sklearn.pipeline.Pipeline": composition.pipeline,
+    "sklearn.decomposition._pca.PCA": projections.pca,
+    "sklearn.decomposition._truncated_svd.TruncatedSVD": projections.truncated_svd,
+    "sklearn.feature_selection._from_model.SelectFromModel": selectors.selector,
+    "sklearn.feature_selection._rfe.RFE": selectors.selector,
+    "sklearn.feature_selection._rfe.RFECV": selectors.selector,
+    "sklearn.feature_selection._sequential.SequentialFeatureSelector": selectors.selector,
+    "sklearn.feature_selection._univariate_selection.GenericUnivariateSelect": selectors.selector,
+    "sklearn.feature_selection._univariate_selection.SelectFdr": selectors.selector,
+    "sklearn.feature_selection._univariate_selection.SelectFpr": selectors.selector,
+    "sklearn.feature_selection._univariate_selection.SelectFwe": selectors.selector,
+    "sklearn.feature_selection._univariate_selection.SelectKBest": selectors.selector,
+    "sklearn.feature_selection._univariate_selection.SelectPercentile": selectors.selector,
+    "sklearn.feature_selection._variance_threshold.VarianceThreshold": selectors.selector,
+    "sklearn.kernel_approximation.RBFSampler": projections.rbf_sampler,
+    "sklearn.preprocessing._data.Binarizer": distributions.binarizer,
+    "sklearn.preprocessing._data.MaxAbsScaler": scalers.max_abs_scaler,
+    "sklearn.preprocessing._data.MinMaxScaler": scalers.min_max_scaler,
+    "sklearn.preprocessing._data.Normalizer": scalers.normalizer,
+    "sklearn.preprocessing._data.PowerTransformer": distributions.power_transformer,
+    "sklearn.preprocessing._data.QuantileTransformer": distributions.quantile_transformer,
+    "sklearn.preprocessing._data.RobustScaler": scalers.robust_scaler,
     "sklearn.preprocessing._data.StandardScaler": scalers.standard_scaler,
+    "sklearn.preprocessing._discretization.KBinsDiscretizer": distributions.bins_discretizer,
+    "sklearn.preprocessing._polynomial.PolynomialFeatures": expansions.polynomial_features,
+    "sklearn.preprocessing._polynomial.SplineTransformer": expansions.spline_transformer,
     "sklearn.preprocessing._function_transformer.FunctionTransformer": functions.function_transformer,
     "sklearn.preprocessing._encoders.OneHotEncoder": encoders.one_hot_encoder,
     "sklearn.preprocessing._encoders.OrdinalEncoder": encoders.ordinal_encoder,
@@ -64,16 +101,19 @@ def program_of(estimator: Any, spec: FeatureSpec) -> Program:
     """
     builder = Builder(_transform)
     value = Value(0, tuple(column_of(feature) for feature in spec.features))
+    is_missing = np.array([column.nullable for column in value.columns])
     for name, step in estimator.steps[:-1]:
         value = builder.transform(step, value, name)
-    builder.finish(classifier(builder, estimator.steps[-1][1], value))
-    return Program(n_features=len(spec.features), steps=builder.steps)
+    answer = vouched(builder, classifier(builder, estimator.steps[-1][1], value), is_missing)
+    return Program(n_features=len(spec.features), steps=builder.steps_to(answer))
 
 
 def _transform(builder: Builder, step: Any, value: Value) -> Value:
     kind = type_name(step)
-    if (isinstance(step, str) and step == "passthrough") or getattr(step, "func", step) is None:
-        return value  # a FunctionTransformer of no function is what a ColumnTransformer makes of "passthrough"
+    if isinstance(step, str) and step == "passthrough":
+        return value
+    if kind.endswith(".FunctionTransformer") and step.func is None and not step.validate:
+        return value  # what a ColumnTransformer makes of "passthrough"
     add = TRANSFORMERS.get(kind)
     if add is None:
         raise NotCompilable("is not compiled")
@@ -81,4 +121,6 @@ def _transform(builder: Builder, step: Any, value: Value) -> Value:
         raise NotCompilable("is given text or categories")
     if kind not in _OF_ANY and value.is_narrow:
         raise NotCompilable("computes in float32, as what it is given is")
+    if kind not in _OF_ANY:
+        require_input(builder, step, value)
     return add(builder, step, value)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
+from fin_pyfunc.compiling.program.scalers import weighted
 from fin_pyfunc.compiling.program.values import Builder, Value
-from fin_pyfunc.model.program.arithmetic import Scale
 
 
 def pipeline(builder: Builder, step: Any, value: Value) -> Value:
@@ -31,7 +31,7 @@ def column_transformer(builder: Builder, step: Any, value: Value) -> Value:
             raise NotCompilable(f"gives {name!r} one column by itself: give it a list of one")
         chosen = builder.select(value, positions)
         made = chosen if isinstance(transformer, str) else builder.transform(transformer, chosen, name)
-        parts.append(_weighted(builder, made, weights.get(name)))
+        parts.append(made if weights.get(name) is None else weighted(builder, made, weights[name]))
     if not parts:
         raise NotCompilable("makes no columns")
     return builder.concat(parts, is_sparse=bool(step.sparse_output_))
@@ -56,23 +56,14 @@ def _input_columns(step: Any, value: Value) -> Callable[[int], int]:
     return at
 
 
-def _weighted(builder: Builder, value: Value, weight: Any) -> Value:
-    if weight is None or weight == 1:
-        return value
-    if value.has_codes or value.is_narrow or (value.is_sparse and weight == 0):
-        raise NotCompilable("gives a weight to text, to float32, or of 0 to a sparse matrix")
-    return builder.add(Scale(how="multiply", by=np.full(value.width, float(weight))), value)
-
-
 def feature_union(builder: Builder, step: Any, value: Value) -> Value:
     """Add the parts of a FeatureUnion, side by side."""
-    parts = []
+    parts, weights = [], step.transformer_weights or {}
     for name, transformer in step.transformer_list:
         if transformer == "drop":
             continue
-        if (step.transformer_weights or {}).get(name, 1) != 1:
-            raise NotCompilable("has weights")
-        parts.append(value if transformer == "passthrough" else builder.transform(transformer, value, name))
+        part = value if transformer == "passthrough" else builder.transform(transformer, value, name)
+        parts.append(part if weights.get(name) is None else weighted(builder, part, weights[name]))
     if not parts:
         raise NotCompilable("makes no columns")
     return builder.concat(parts, is_sparse=any(part.is_sparse for part in parts))

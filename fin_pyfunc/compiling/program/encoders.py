@@ -55,6 +55,9 @@ def target_encoder(builder: Builder, step: Any, value: Value) -> Value:
 
 def _looked_up(builder: Builder, codes: Value, found: Array, made: Column) -> Value:
     sizes = _sizes(codes)
+    for i, column in enumerate(codes.columns):
+        if not column.nullable:
+            found[sizes[i] + 1, i] = 0.0  # not NaN, which a later step may refuse
     table = np.concatenate([found[: size + 2, i] for i, size in enumerate(sizes)])
     return builder.add(Lookup(sizes=sizes, table=table), codes, columns=[made] * codes.width, is_sparse=False)
 
@@ -77,6 +80,7 @@ def _codes(builder: Builder, step: Any, value: Value, *, raises: bool) -> Value:
         sizes = np.array([len(made[i].values or ()) for i in numbers], dtype=np.int64)
         of_numbers = np.concatenate([np.empty(0), *(np.array(made[i].values, dtype=np.float64) for i in numbers)])
         chosen = builder.select(value, numbers)
+        builder.require(chosen, takes_missing=True)
         codes = builder.add(Categorise(sizes=sizes, known=of_numbers), chosen, columns=[made[i] for i in numbers])
         if len(numbers) < value.width:
             others = [i for i in range(value.width) if i not in numbers]
@@ -110,15 +114,15 @@ def _refuse(builder: Builder, codes: Value, known: Sequence[set[Any]]) -> None:
         is_known = [value in of for value in values] + [False]
         possible = range(len(is_known)) if column.possible is None else column.possible
         refused = np.zeros(len(is_known) + 1)
-        refused[[int(code) for code in possible if not is_known[int(code)]]] = 1
+        refused[[int(code) for code in possible if not is_known[int(code)]]] = np.nan
         has_null = any(map(_is_nan, of)) if _is_nan(column.null) else column.null in of
-        refused[-1] = column.nullable and not has_null
+        refused[-1] = 0 if has_null or not column.nullable else np.nan
         tables.append(refused)
-    at = [i for i, table in enumerate(tables) if table.any()]
+    at = [i for i, table in enumerate(tables) if np.isnan(table).any()]
     if at:
         table = np.concatenate([tables[i] for i in at])
         chosen = builder.select(codes, at)
-        builder.refuse(builder.add(Lookup(sizes=_sizes(chosen), table=table), chosen, is_sparse=False))
+        builder.require(builder.add(Lookup(sizes=_sizes(chosen), table=table), chosen), takes_missing=False)
 
 
 def _answers(step: Any, columns: Sequence[Column], value: Value) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.program.values import Column
 from fin_pyfunc.model.feature import NUMERIC, Feature
@@ -25,9 +23,8 @@ def column_of(feature: Feature) -> Column:
         possible = frozenset({0.0, 1.0}) if feature.kind == "boolean" else None
         if feature.known is not None:
             possible = frozenset(float(value) for value in feature.known)
-        dtype = getattr(feature.pandas_dtype, "numpy_dtype", getattr(feature.pandas_dtype, "subtype", None))
-        name = np.dtype(dtype or feature.pandas_dtype).name if feature.kind in NUMERIC else "float64"
-        return Column(name=feature.name, possible=possible, nullable=nullable, dtype=name)
+        dtype = feature.dtype if feature.kind in NUMERIC else "float64"
+        return Column(name=feature.name, possible=possible, nullable=nullable, dtype=dtype)
     values = getattr(feature, "codes", None)
     values = feature.categories if values is None else values
     if values is None:

@@ -44,7 +44,8 @@ def missing_indicator(builder: Builder, step: Any, value: Value) -> Value:
     if step.features == "missing-only" and step.error_on_new:
         others = [i for i, column in enumerate(value.columns) if i not in flagged and _can_miss(step, column)]
         if others:
-            builder.refuse(_missing(builder, step, builder.select(value, others)))
+            found = _missing(builder, step, builder.select(value, others))
+            builder.require(found, takes_missing=False, greatest=0)
     if not flagged:
         raise NotCompilable("makes no columns")
     made = _missing(builder, step, builder.select(value, flagged))
@@ -112,12 +113,12 @@ _NEVER = object()
 
 
 def _refuse_nulls(builder: Builder, step: Any, value: Value) -> None:
-    """Leave a row with a NaN to an imputer of other missing values, which raises for it."""
-    if _is_na(step.missing_values) or _is_nan(step.missing_values):
-        return
-    at = [i for i, column in enumerate(value.columns) if column.nullable and _is_nan(column.null)]
-    if at:
-        builder.refuse(builder.add(IsMissing(), builder.select(value, at), is_sparse=False))
+    """Leave a row to the imputer where it raises: for an infinite number, and for NaN unless that is what it fills."""
+    takes_missing = _is_na(step.missing_values) or _is_nan(step.missing_values)
+    is_checked = [column.values is None or (not takes_missing and _is_nan(column.null)) for column in value.columns]
+    if any(is_checked):
+        chosen = builder.select(value, np.flatnonzero(is_checked).tolist())
+        builder.require(chosen, takes_missing=takes_missing)
 
 
 def _can_miss(step: Any, column: Column) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,6 @@ from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.model.program.columns import Concat, Select
 from fin_pyfunc.model.program.node import Node
 from fin_pyfunc.model.program.program import Step
-from fin_pyfunc.model.program.refusal import Withhold
 
 
 class Column(NamedTuple):
@@ -31,7 +31,8 @@ class Column(NamedTuple):
     nullable : bool, default True
         Whether NaN may come.
     dtype : str, default "float64"
-        NumPy's name of what scikit-learn has there; of codes nothing is said.
+        What scikit-learn has there: functions of NumPy's make float16 of small integers and booleans. Of codes nothing
+        is said.
     """
 
     values: tuple[Any, ...] | None = None
@@ -48,6 +49,8 @@ class Column(NamedTuple):
 
 
 NUMBER = Column()
+#: What NumPy computes in less than float64 with, alone or together with small whole numbers.
+_NARROW, _SMALL = frozenset({"float16", "float32"}), frozenset({"bool", "int8", "int16", "uint8", "uint16"})
 
 
 class Value(NamedTuple):
@@ -79,8 +82,8 @@ class Value(NamedTuple):
     @property
     def is_narrow(self) -> bool:
         """Whether scikit-learn computes in less than float64 with it."""
-        dtypes = [column.dtype for column in self.columns if column.values is None]
-        return bool(dtypes) and np.result_type(*dtypes) in (np.float16, np.float32)
+        dtypes = {column.dtype for column in self.columns if column.values is None}
+        return bool(dtypes & _NARROW) and dtypes <= _NARROW | _SMALL
 
 
 class Builder:
@@ -95,7 +98,8 @@ class Builder:
 
     def __init__(self, transform: Callable[[Builder, Any, Value], Value]) -> None:
         self.steps: list[Step] = []
-        self._refused: list[Value] = []
+        #: of `require`: number of a value, whether it may be missing, and the greatest number
+        self.required: list[tuple[int, bool, float]] = []
         self._transform = transform
 
     def transform(self, transformer: Any, value: Value, name: str | None = None) -> Value:
@@ -111,16 +115,12 @@ class Builder:
         except NotCompilable as e:
             if name is None or str(e).startswith("the step "):
                 raise
-            raise NotCompilable(f"the step {name!r} ({type(transformer).__name__}) {e}") from e
+            kind = type(transformer).__name__
+            raise NotCompilable(f"the step {name!r} ({kind}) {str(e).removeprefix(kind).lstrip()}") from e
 
-    def refuse(self, value: Value) -> None:
-        """Leave rows to the estimator in which a column of a value is not 0."""
-        self._refused.append(value)
-
-    def finish(self, answer: Value) -> None:
-        """Add what leaves the rows to the estimator that it refuses."""
-        if self._refused:
-            self.add(Withhold(), answer, *self._refused)
+    def require(self, value: Value, *, takes_missing: bool, greatest: float = math.inf) -> None:
+        """Leave to the estimator the rows of which a value is infinite, greater than this, or missing."""
+        self.required.append((value.at, takes_missing, greatest))
 
     def add(
         self, node: Node, *of: Value, columns: Sequence[Column] | None = None, is_sparse: bool | None = None
@@ -141,6 +141,16 @@ class Builder:
         width = node.width(*(value.width for value in of))
         made = (NUMBER,) * width if columns is None else tuple(columns)
         return Value(len(self.steps), made, of[0].is_sparse if is_sparse is None else is_sparse)
+
+    def steps_to(self, value: Value) -> list[Step]:
+        """The steps that a value takes, which is then the last one; others were added to look at, and are left out."""
+        used = {value.at}
+        for at in range(value.at, 0, -1):
+            if at in used:
+                used.update(self.steps[at - 1].of)
+        new = {at: i for i, at in enumerate(sorted(used | {0}))}
+        kept = [self.steps[at - 1] for at in new if at]
+        return [Step(of=tuple(new[at] for at in step.of), node=step.node) for step in kept]
 
     def select(self, value: Value, positions: Sequence[int]) -> Value:
         """Some columns of a value, in this order."""

@@ -9,11 +9,21 @@ from fin_pyfunc.model.program.categories import Categorise, Lookup, OneHot
 from fin_pyfunc.model.program.classifiers import Linear, TreeEnsemble
 from fin_pyfunc.model.program.columns import Concat, Select
 from fin_pyfunc.model.program.node import MAX_WIDTH, Array, expect, from_builtins, to_builtins
-from fin_pyfunc.model.program.refusal import Withhold
+from fin_pyfunc.model.program.numbers import Clip, Function, Normalize, Threshold
+from fin_pyfunc.model.program.polynomials import Polynomials
+from fin_pyfunc.model.program.power import Power
+from fin_pyfunc.model.program.quantiles import Bins, Quantiles
+from fin_pyfunc.model.program.spline_bases import SplineBases
+from fin_pyfunc.model.program.vouch import Vouch
 from fin_pyfunc.model.soundness.trees import forged
 
+#: What computes with numbers alone.
+_Arithmetic = (
+    Bins | Clip | Fill | Function | IsMissing | Normalize | Polynomials | Power | Quantiles | Scale | SplineBases
+)
+
 #: Every kind of node that a file may hold.
-AnyNode = Categorise | Concat | Fill | IsMissing | Linear | Lookup | OneHot | Scale | Select | TreeEnsemble | Withhold
+AnyNode = _Arithmetic | Categorise | Concat | Linear | Lookup | OneHot | Select | Threshold | TreeEnsemble | Vouch
 #: Most steps of a program.
 MAX_STEPS = 10_000
 
