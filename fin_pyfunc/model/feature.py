@@ -125,6 +125,11 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         unknown = {"unknown": pd.Timestamp(0, tz=self.zone)} if self.kind == "datetime" else {}
         return None if self.codes is None else Codes(self.codes, self._null, self.known, **unknown)
 
+    @property
+    def is_coded_text(self) -> bool:
+        """Whether its values are all text, and have codes."""
+        return self.dictionary is not None and self.kind != "datetime" and self.dictionary.kinds == {str}
+
     @cached_property
     def zone(self) -> Any:
         """The time zone of the training dtype of a "datetime"; None where it has none."""
@@ -219,6 +224,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def values(self, column: pd.Series[Any]) -> list[Any]:
         """A column as a client would send it, to be read value by value."""
         values = column.tolist()
+        if self.dictionary is not None and isinstance(column.dtype, pd.CategoricalDtype):
+            return [None if value != value else value for value in values]
         if self.kind == "boolean" and column.dtype.kind == "f" and self.nullable:
             return [bool(value) if value in (0, 1) else value for value in values]
         return values
@@ -352,46 +359,6 @@ _READERS: dict[str, Callable[[Feature, Any], Any]] = {
     "number": _number, "integer": _integer, "boolean": _boolean, "string": _string, "category": _category,
     "datetime": _datetime, "any": _any,
 }  # fmt: skip
-
-
-def infer_feature(name: str, column: pd.Series[Any]) -> Feature:
-    types, dtype = pd.api.types, column.dtype
-    null = bool(column.isna().any())
-    if isinstance(dtype, pd.CategoricalDtype):
-        categories = dtype.categories.tolist()
-        if not all(isinstance(c, str | int | float | bool) for c in categories):
-            raise ValueError(f"column {name!r} has categories that JSON cannot carry: use text or numbers")
-        return Feature(
-            name=name,
-            kind="category",
-            dtype="category",
-            nullable=null,
-            categories=categories,
-            ordered=bool(dtype.ordered),
-        )
-    if types.is_bool_dtype(dtype):
-        return Feature(name=name, kind="boolean", dtype=str(dtype), nullable=null)
-    if types.is_integer_dtype(dtype):
-        known = column.dropna()
-        if ((known > MAX_EXACT_INTEGER) | (known < -MAX_EXACT_INTEGER)).any():
-            raise ValueError(
-                f"column {name!r} holds integers beyond ±2**53, which no estimator sees exactly: "
-                "declare it under identifiers, or train on it as text"
-            )
-        return Feature(name=name, kind="integer", dtype=str(dtype), nullable=null)
-    if types.is_float_dtype(dtype):
-        if np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan)).any():
-            raise ValueError(f"column {name!r} holds infinite values, which no request can carry: clip or drop them")
-        return Feature(name=name, kind="number", dtype=str(dtype), nullable=null)
-    if types.is_datetime64_any_dtype(dtype):
-        return Feature(name=name, kind="datetime", dtype=str(dtype), nullable=null)
-    if types.infer_dtype(column, skipna=True) == "string":
-        none_is_null = any(value is None for value in column[column.isna()].tolist())
-        return Feature(name=name, kind="string", dtype=str(dtype), nullable=null, none_is_null=none_is_null)
-    raise ValueError(
-        f"column {name!r} has dtype {dtype} ({types.infer_dtype(column, skipna=True)}): features are numbers, "
-        "integers, booleans, text, categories or dates and times; convert it, or declare it under identifiers"
-    )
 
 
 def _json_name(value: Any) -> str:

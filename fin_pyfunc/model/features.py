@@ -16,9 +16,10 @@ import pandas as pd
 
 from fin_pyfunc.model import errors
 from fin_pyfunc.model.errors import FeatureError, Problem
-from fin_pyfunc.model.feature import MISSING, NUMERIC, Feature, Refused, infer_feature
+from fin_pyfunc.model.feature import MISSING, NUMERIC, Feature, Refused
 from fin_pyfunc.model.problems import Problems
 from fin_pyfunc.model.rows import RowReader, reads
+from fin_pyfunc.model.training_column import infer_feature
 
 #: One row as a client sends it: by name, or in training order.
 Row = Mapping[str, Any] | Sequence[Any]
