@@ -183,7 +183,7 @@ def _look(step: Any, columns: Columns, found: _Found) -> Columns:
     if isinstance(step, str) and step == "drop":
         return []
     look = _STEPS.get(type_name(step))
-    if look is None and isinstance(getattr(step, "steps", None), list):  # another library's Pipeline
+    if look is None and isinstance(vars(step).get("steps"), list):  # another library's Pipeline
         found.give_up(columns)
         look = _look_at_pipeline
     if look is not None:
