@@ -13,7 +13,6 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
-from msgspec.structs import replace
 
 import fin_pyfunc
 from fin_pyfunc.authoring import compile_child
@@ -81,15 +80,14 @@ class _Compilation:
         pass
 
     def result(self) -> forms.Compiled:
-        spec, classes, folder = self._given
-        numbers = [Feature(name=f.name, kind="number", dtype="float64", nullable=f.nullable) for f in spec.features]
-        return forms.compile_estimator(
-            forest_of(desk().estimator), FeatureSpec(features=numbers), classes, folder, backends=["onnx"]
-        )
+        return compiled(*self._given)
 
 
-def forest_of(pipeline: Any) -> Any:
-    return pipeline.steps[-1][1]
+def compiled(spec: FeatureSpec, classes: Any, folder: Path) -> forms.Compiled:
+    """The forest behind the encoders, which computes with codes."""
+    numbers = [Feature(name=f.name, kind="number", dtype="float64", nullable=f.nullable) for f in spec.features]
+    forest, of_numbers = desk().estimator.steps[-1][1], FeatureSpec(features=numbers)
+    return forms.compile_estimator(forest, of_numbers, classes, folder, backends=["onnx"])
 
 
 def save(path: Path, **options: Any) -> None:
@@ -97,8 +95,3 @@ def save(path: Path, **options: Any) -> None:
     coded = frozenset({"onnx"})
     with mock.patch.object(forms, "CODED", coded), mock.patch.object(compile_child, "Compilation", _Compilation):
         fin_pyfunc.save_model(desk().estimator, desk().train, path, **options)
-
-
-def uncoded(spec: FeatureSpec) -> FeatureSpec:
-    """The same features as a DataFrame holds them."""
-    return replace(spec, features=[replace(feature, codes=None) for feature in spec.features])

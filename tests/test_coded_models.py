@@ -18,13 +18,20 @@ import pytest
 import requests
 
 import fin_pyfunc
+from fin_pyfunc.compiling.job import OUTCOME, Outcome
 from fin_pyfunc.model import artifact
+from fin_pyfunc.model.backends.native import NativeBackend
 from fin_pyfunc.model.classifier import Classifier
+from fin_pyfunc.model.decision import Decisions
+from fin_pyfunc.model.dispatch import Dispatch
+from fin_pyfunc.model.encoders import with_codes, without_codes
+from fin_pyfunc.model.features import FeatureSpec, infer
 from fin_pyfunc.model.sampling import sample
+from fin_pyfunc.serving.compiler import Compiler
 from fin_pyfunc.serving.content_types import ARROW, CSV, PARQUET
 from fin_pyfunc.serving.hosts.hosted_model import HostedModel
 from fin_pyfunc.serving.joiner import stacked
-from tests.coded import ROWS, desk, save, uncoded
+from tests.coded import ROWS, compiled, desk, save
 from tests.servers import Serving, serving
 from tests.tables import as_arrow, as_csv, as_parquet
 from tests.test_artifact import folder as artifact_folder
@@ -45,7 +52,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     path = tmp_path_factory.mktemp("coded") / "model"
     save(path)
     coded, plain = (fin_pyfunc.load_model(str(path), backend=backend) for backend in ("onnx", "native"))
-    plain.features = uncoded(plain.features)
+    plain.features = without_codes(plain.features)
     plain.dispatch.backends[0].load()._spec = plain.features
     return Saved(path=path, coded=coded, plain=plain)
 
@@ -143,6 +150,61 @@ def test_a_model_host_is_sent_text(saved: Saved) -> None:
     described: Any = SimpleNamespace(features=saved.coded.features, classes=[0, 1], kind="estimator", has_proba=True)
     HostedModel(Connection(), described).score(saved.coded.table(ROWS[:2]))  # type: ignore[arg-type]
     pd.testing.assert_frame_equal(sent[0], saved.plain.table(ROWS[:2]))
+
+
+# of another's making
+
+
+def foreign(spec: FeatureSpec) -> Classifier:
+    return Classifier.of(spec, Dispatch([NativeBackend(desk().estimator, spec)]))
+
+
+def job_done(features: FeatureSpec) -> Callable[[Path], int]:
+    """Runs a job as if a form computed with these features' codes."""
+
+    def run(folder: Path) -> int:
+        done = compiled(features, [-1, 0, 1], folder)
+        outcome = Outcome(forms=done.forms, dropped={}, native_seconds=done.native_seconds, features=features)
+        (folder / OUTCOME).write_bytes(msgspec.json.encode(outcome))
+        return 0
+
+    return run
+
+
+def test_a_model_of_anothers_making_has_codes_once_it_is_compiled(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = infer(desk().train)
+    model, compiler = foreign(spec), Compiler()
+    monkeypatch.setattr(compiler, "_run", job_done(with_codes(spec, desk().estimator)))
+    thread = compiler.later(model, Path("anywhere"), "pickle")
+    assert thread is not None
+    thread.join()
+    assert model.features is not None
+    assert model.features.is_coded
+    assert [backend.name for backend in model.dispatch.backends] == ["onnx", "native"]
+    for rows in (ROWS[:2], ROWS, desk().held_out.iloc[:0].to_dict("records")):
+        same_answers(model.decide(rows), saved.plain.decide(rows))
+    for backend in model.dispatch.backends:
+        same_answers(
+            Decisions(backend.score(model.table(ROWS[:2])), model.thresholds, ""), saved.plain.decide(ROWS[:2])
+        )
+    compiler.close()
+
+
+def test_an_outcome_of_other_features_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was written by a process in which a stranger's code has run."""
+    spec = infer(desk().train)
+    model, compiler = foreign(spec), Compiler()
+    coded = with_codes(spec, desk().estimator)
+    other = msgspec.structs.replace(coded, features=coded.features[::-1])
+    monkeypatch.setattr(compiler, "_run", job_done(other))
+    thread = compiler.later(model, Path("anywhere"), "pickle")
+    assert thread is not None
+    thread.join()
+    assert model.features is spec
+    assert [backend.name for backend in model.dispatch.backends] == ["native"]
+    compiler.close()
 
 
 # served

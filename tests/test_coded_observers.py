@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fin_pyfunc.model.decision import Decisions, Scores, Thresholds
+from fin_pyfunc.model.encoders import without_codes
 from fin_pyfunc.model.errors import FeatureError, ScoringError
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.nulls import refused_nulls
@@ -25,7 +26,6 @@ from fin_pyfunc.serving.motion.shadow.seen import Seen, seen
 from fin_pyfunc.serving.motion.shadow.telling import Telling
 from fin_pyfunc.serving.prediction import Prediction
 from fin_pyfunc.serving.record.features import as_rows, canonical
-from tests.coded import uncoded
 from tests.feature_rows import ROW, TRAINING, spec
 from tests.test_codes import coded_spec, questions
 
@@ -36,7 +36,7 @@ UNKNOWN = TRAINING.assign(venue=["EBS", "a", "elsewhere"])
 
 def tables(frame: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
     """What is scored with codes, and without."""
-    coded, plain = CODED.check(frame), uncoded(CODED).check(frame)
+    coded, plain = CODED.check(frame), without_codes(CODED).check(frame)
     assert isinstance(plain, pd.DataFrame)
     return coded, plain
 
@@ -45,19 +45,21 @@ def tables(frame: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
 def test_digests_and_rows_of_a_record_are_those_of_the_text(question: tuple[FeatureSpec, list[dict[str, Any]]]) -> None:
     spec, rows = question
     try:
-        coded, plain = spec.table(rows), uncoded(spec).table(rows)
+        coded, plain = spec.table(rows), without_codes(spec).table(rows)
     except FeatureError:
         return
-    assert canonical(coded, spec) == canonical(plain, uncoded(spec))
-    assert as_rows(coded, spec, {"id": ["k"] * len(rows)}) == as_rows(plain, uncoded(spec), {"id": ["k"] * len(rows)})
+    assert canonical(coded, spec) == canonical(plain, without_codes(spec))
+    assert as_rows(coded, spec, {"id": ["k"] * len(rows)}) == as_rows(
+        plain, without_codes(spec), {"id": ["k"] * len(rows)}
+    )
 
 
 @pytest.mark.parametrize("frame", [COMPLETE, UNKNOWN], ids=["codes", "text"])
 def test_digests_are_the_same_for_every_dtype(frame: pd.DataFrame) -> None:
     coded, plain = tables(frame)
     assert isinstance(coded, np.ndarray) == (frame is COMPLETE)
-    assert canonical(coded, CODED) == canonical(plain, uncoded(CODED))
-    assert as_rows(coded, CODED, None) == as_rows(plain, uncoded(CODED), None)
+    assert canonical(coded, CODED) == canonical(plain, without_codes(CODED))
+    assert as_rows(coded, CODED, None) == as_rows(plain, without_codes(CODED), None)
 
 
 # metrics
@@ -81,7 +83,7 @@ def predictions(features: FeatureSpec, frames: list[pd.DataFrame], is_checked: b
 def test_metrics_count_the_same_of_codes_as_of_text(tmp_path: Path) -> None:
     frames = [COMPLETE, UNKNOWN, COMPLETE.iloc[1:2], UNKNOWN.iloc[2:3], COMPLETE.iloc[:0]]
     counted = []
-    for features in (CODED, uncoded(CODED)):
+    for features in (CODED, without_codes(CODED)):
         values = Values(tmp_path)
         counting = RequestMetrics(values, ["/predict"])
         counting.answered(predictions(features, frames))
@@ -124,13 +126,13 @@ OTHER = coded_spec(venue=["b", "a", "EBS"])
 def test_a_shadow_of_other_codes_gets_no_matrix_of_ours() -> None:
     assert CODED.reads_as(coded_spec())
     assert not OTHER.reads_as(CODED)
-    assert not uncoded(CODED).reads_as(CODED)
-    assert not CODED.reads_as(uncoded(CODED))
+    assert not without_codes(CODED).reads_as(CODED)
+    assert not CODED.reads_as(without_codes(CODED))
 
 
 @pytest.mark.parametrize("frame", [COMPLETE, UNKNOWN], ids=["codes", "text"])
-@pytest.mark.parametrize("shadow", [CODED, OTHER, uncoded(CODED)], ids=["the same", "other codes", "no codes"])
-@pytest.mark.parametrize("answering", [CODED, uncoded(CODED)], ids=["by codes", "by text"])
+@pytest.mark.parametrize("shadow", [CODED, OTHER, without_codes(CODED)], ids=["the same", "other codes", "no codes"])
+@pytest.mark.parametrize("answering", [CODED, without_codes(CODED)], ids=["by codes", "by text"])
 def test_a_shadow_sees_the_rows_as_its_own_model_reads_them(
     shadow: FeatureSpec, answering: FeatureSpec, frame: pd.DataFrame
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fin_pyfunc.model.encoders import without_codes
 from fin_pyfunc.model.errors import FeatureError
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
@@ -58,22 +59,16 @@ def questions(draw: st.DrawFn) -> tuple[FeatureSpec, list[dict[str, Any]]]:
     return spec, rows
 
 
-def uncoded(spec: FeatureSpec) -> FeatureSpec:
-    """The same features as a DataFrame holds them."""
-    plain = [msgspec.structs.replace(feature, codes=None) for feature in spec.features]
-    return msgspec.structs.replace(spec, features=plain)
-
-
 @given(questions())
 def test_rows_are_read_one_way_from_json_from_dicts_and_from_a_table_and_as_without_codes(
     question: tuple[FeatureSpec, list[dict[str, Any]]],
 ) -> None:
     spec, rows = question
     rows = json.loads(json.dumps(rows))
-    read, expected = outcome(spec.table, rows), outcome(uncoded(spec).table, rows)
+    read, expected = outcome(spec.table, rows), outcome(without_codes(spec).table, rows)
     if isinstance(read, tuple):  # refused: the same problems of the same rows
         assert read == expected
-        assert outcome(spec.check, frame_of(rows)) == outcome(uncoded(spec).check, frame_of(rows))
+        assert outcome(spec.check, frame_of(rows)) == outcome(without_codes(spec).check, frame_of(rows))
         return
     assert isinstance(read, np.ndarray) == (spec.is_numeric or not has_unknown(spec, rows))
     same_table(read, spec.check(frame_of(rows)))
@@ -84,7 +79,7 @@ def test_rows_are_read_one_way_from_json_from_dicts_and_from_a_table_and_as_with
             same_table(quick, read)
     one = spec.reader.one(json.dumps(rows[0]).encode())
     same_table(spec.table(rows[:1]) if one is None else one, spec.table(rows[:1]))
-    restored, frame = spec.restore(read), uncoded(spec).restore(expected)
+    restored, frame = spec.restore(read), without_codes(spec).restore(expected)
     same_table(restored, frame)
     assert nulls(restored) == nulls(frame)  # encoders tell None from NaN
     same_table(spec.encode(spec.decode(read)), spec.encode(read))

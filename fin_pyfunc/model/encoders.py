@@ -140,6 +140,12 @@ def with_codes(spec: FeatureSpec, estimator: Any) -> FeatureSpec:
     return spec if len(msgspec.json.encode(coded)) > MAX_TEXT else msgspec.structs.replace(spec, features=features)
 
 
+def without_codes(spec: FeatureSpec) -> FeatureSpec:
+    """The same features, of which a DataFrame holds text and categories."""
+    plain = [msgspec.structs.replace(feature, codes=None) for feature in spec.features]
+    return msgspec.structs.replace(spec, features=plain)
+
+
 def _walked(spec: FeatureSpec, estimator: Any) -> _Found | None:
     found = _Found()
     try:
