@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -38,6 +39,7 @@ from tests.tables import (
     refusal,
     table_of,
 )
+from tests.test_codes import coded_spec
 
 # what is read
 
@@ -82,6 +84,44 @@ def test_every_kind_of_feature_is_read_as_the_same_rows_in_json(form: str, rows:
     content_type, write = BODIES[form]
     body = write(pa.Table.from_pylist(rows, SCHEMA))
     same_table(spec().check(read_table(content_type, body, spec(), LIMITS)), spec().table(rows))
+
+
+@pytest.mark.parametrize("form", BODIES)
+@given(rows=some_rows())
+@settings(max_examples=15, deadline=None)
+def test_text_with_codes_is_read_as_the_same_rows_in_json(form: str, rows: list[dict[str, Any]]) -> None:
+    """A matrix where every text of the table has a code, and the text itself where one has none."""
+    content_type, write = BODIES[form]
+    body = write(pa.Table.from_pylist(rows, SCHEMA))
+    texts = {name: [row[name] for row in rows if row[name] is not None] for name in ("venue", "broker", "desk")}
+    for given_ in (texts, {**texts, "venue": texts["venue"][1:]}):
+        features = coded_spec(**{name: [*dict.fromkeys(of)] for name, of in given_.items()})
+        table = features.check(read_table(content_type, body, features, LIMITS))
+        same_table(table, features.table(rows))
+        same_table(features.restore(table), spec().restore(spec().table(rows)))
+
+
+@pytest.mark.parametrize("content_type", WRITERS)
+def test_a_null_text_and_a_column_of_the_wrong_type_are_named_where_text_has_codes(content_type: str) -> None:
+    features = spec("venue", "region")
+    coded = msgspec.structs.replace(
+        features,
+        features=[msgspec.structs.replace(f, codes=f.categories or ["EBS"]) for f in features.features],
+    )
+    nulls = pa.table({"venue": pa.array(["EBS", None]), "region": pa.array(["EU", "Mars"]).dictionary_encode()})
+    wrong = pa.table({"venue": pa.array([1, 2]), "region": pa.array([True, False])})
+    for table in (nulls, wrong):
+        body = WRITERS[content_type](table)
+        assert problems(content_type, body, coded) == problems(content_type, body, features)
+
+
+def test_a_dictionary_with_a_null_or_a_text_twice_is_read_value_by_value() -> None:
+    coded = coded_spec(venue=["EBS", "LMAX"])
+    alone = msgspec.structs.replace(coded, features=[coded.features[coded.names.index("venue")]])
+    for held, index in ((["EBS", "LMAX", "EBS"], [0, 2, 1]), (["EBS", None, "LMAX"], [0, 0, 2])):
+        column = pa.DictionaryArray.from_arrays(pa.array(index, pa.int8()), pa.array(held))
+        read = read_table(ARROW, as_arrow(pa.table({"venue": column})), alone, LIMITS)
+        np.testing.assert_array_equal(alone.check(read), [[0], [0], [1]])
 
 
 @pytest.mark.parametrize(

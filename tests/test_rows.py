@@ -118,5 +118,5 @@ def test_a_name_that_json_escapes_is_left_to_the_other_way() -> None:
 
 
 @pytest.mark.parametrize("kind", ["string", "category", "any"])
-def test_what_is_no_number_is_left_to_the_other_way(kind: Any) -> None:
+def test_what_is_no_number_and_has_no_codes_is_left_to_the_other_way(kind: Any) -> None:
     assert FeatureSpec(features=[Feature(name="x", kind=kind, dtype="object", categories=["a"])]).reader is None

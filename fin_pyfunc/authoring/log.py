@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import msgspec
-import numpy as np
 import pandas as pd
 
 from fin_pyfunc.authoring import compile_child, requirements, wheel
@@ -29,7 +28,7 @@ from fin_pyfunc.authoring.cuml import Twin, checked_twin, twin_of
 from fin_pyfunc.authoring.signature import checked_signature, example_frame
 from fin_pyfunc.authoring.training_parts import without_training_parts
 from fin_pyfunc.authoring.verify import Reference, verify, within_float32
-from fin_pyfunc.compiling.forms import Compiled, backends_of, can_compile, compile_estimator, why_not
+from fin_pyfunc.compiling.forms import Compiled, backends_of, can_compile, coded_for, compile_estimator, why_not
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.backends import asks_for
 from fin_pyfunc.model.backends.devices import KINDS, NAMES
@@ -37,7 +36,7 @@ from fin_pyfunc.model.backends.forest import is_forest
 from fin_pyfunc.model.backends.native import single_threaded
 from fin_pyfunc.model.decision import Label
 from fin_pyfunc.model.dispatch import DEVICES
-from fin_pyfunc.model.encoders import with_known_values
+from fin_pyfunc.model.encoders import with_codes, with_known_values
 from fin_pyfunc.model.errors import NotLoggableError
 from fin_pyfunc.model.features import FeatureSpec, infer
 from fin_pyfunc.model.form import LIBRARIES
@@ -255,7 +254,8 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
         estimators.dump(estimator, file, serialization)
         modules = requirements.modules_of(file, serialization)
         requirements.refuse_local_modules(modules, code_paths)
-        with _compiling(estimator, file, serialization, X, spec, classes, tolerance, twin) as compiled_forms:
+        coded = with_codes(spec, estimator)
+        with _compiling(estimator, file, serialization, X, coded, classes, tolerance, twin) as compiled_forms:
             own_wheel = wheel.build(Path(temporary))
             example = answers.example(X)
             manifest = artifact.Manifest(
@@ -287,6 +287,7 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
             manifest,
             files={name: artifact.digest(folder / name) for name in sorted({file.name, *made})},
             libraries=requirements.library_versions(modules),
+            features=coded_for(compiled.forms, coded) or spec,
             forms=compiled.forms,
             dropped=compiled.dropped,
             seconds=compiled.native_seconds,
@@ -329,11 +330,9 @@ def _compiling(
     if reason is not None:
         yield lambda: Compiled(dropped=dict.fromkeys(backends, reason))
         return
-    table = spec.check(X)
-    matrix = table if isinstance(table, np.ndarray) else None
+    matrix = spec.encode(spec.check(X))
     if twin is None:
-        given = (file, serialization, spec, classes, matrix, tolerance, backends)
-        with compile_child.Compilation(*given) as compilation:
+        with compile_child.Compilation(file, serialization, spec, classes, matrix, tolerance, backends) as compilation:
             yield compilation.result
         return
 

@@ -33,7 +33,7 @@ from fin_pyfunc.model.backends.onnx import INPUT, OUTPUT
 from fin_pyfunc.model.backends.onnx_session import open_session
 from fin_pyfunc.model.boosted_file import written
 from fin_pyfunc.model.decision import Label, Thresholds
-from fin_pyfunc.model.feature import Feature
+from fin_pyfunc.model.feature import NUMERIC, Feature
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.form import Form
 from fin_pyfunc.model.program import program as programs
@@ -45,6 +45,8 @@ WHOLE_NODES, BLOCK_NODES = 16_000, 8_000
 #: Row counts from which the second file may be the faster one.
 BATCH_COUNTS = (50, 100, 200, 500, 1000)
 _FLOAT64 = frozenset({"float64", "Float64"})
+#: Backends whose forms compute with codes of text and categories.
+CODED: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def compile_estimator(
 
     backends = backends_of(estimator) if backends is None else backends
     try:
-        numbers, single = _numbers(spec)
+        numbers, single = _numbers(spec, backends)
         _compilable(estimator)
     except NotCompilable as e:
         return Compiled(dropped=dict.fromkeys(backends, str(e)))
@@ -149,7 +151,7 @@ def compile_estimator(
                 dropped[backend] = f"it needs {(e.name or 'a package').partition('.')[0]}, which is not installed"
             except Exception as e:  # whatever a converter trips over, logging the model goes on
                 dropped[backend] = f"making it raised {type(e).__name__}"
-        if cuml is not None:
+        if cuml is not None and not spec.is_coded:
             from fin_pyfunc.compiling.cuml_form import cuml_form
 
             try:
@@ -164,6 +166,8 @@ def _form(backend: str, estimator: Any, reference: Reference, single: bool, fold
     make = {"boosted": _boosted, "program": _program, "onnx": _onnx, "treelite": _treelite}.get(backend)
     if make is None:
         raise NotCompilable("there is no such backend")
+    if reference.spec.is_coded and backend not in CODED:
+        raise NotCompilable(_no_number(reference.spec))
     made = make(estimator, reference, single)
     plain = reference.rows[: reference.n_plain]
     if made.converted is not None:
@@ -302,13 +306,18 @@ def _timed(made: _Made, rows: Array) -> tuple[dict[int, float], int]:
     return taken | better, batch_from
 
 
-def _numbers(spec: FeatureSpec) -> tuple[FeatureSpec, bool]:
-    """The spec with a number for every feature of any kind, and whether all features are float32."""
+def _numbers(spec: FeatureSpec, backends: Sequence[str]) -> tuple[FeatureSpec, bool]:
+    """The spec with a number for every feature of any kind, and whether all features are float32.
+
+    Raises
+    ------
+    NotCompilable
+        A feature is neither a number nor has codes that one of the backends takes.
+    """
     if not spec.features:
         raise NotCompilable("it says nothing of its features")
-    kinds = {feature.kind for feature in spec.features}
-    if not kinds <= {"number", "integer", "boolean", "any"}:
-        raise NotCompilable(f"a feature is {min(kinds - {'number', 'integer', 'boolean', 'any'})}, not a number")
+    if _not_numbers(spec) and not (spec.is_coded and CODED.intersection(backends)):
+        raise NotCompilable(_no_number(spec))
     features = [
         Feature(name=feature.name, kind="number", dtype="float64") if feature.kind == "any" else feature
         for feature in spec.features
@@ -318,6 +327,19 @@ def _numbers(spec: FeatureSpec) -> tuple[FeatureSpec, bool]:
     if not single and not floats <= _FLOAT64:
         raise NotCompilable("its features mix float32 or another dtype with float64")
     return msgspec.structs.replace(spec, features=features), single
+
+
+def _not_numbers(spec: FeatureSpec) -> set[str]:
+    return {str(feature.kind) for feature in spec.features} - {*NUMERIC, "any"}
+
+
+def _no_number(spec: FeatureSpec) -> str:
+    return f"a feature is {min(_not_numbers(spec))}, not a number"
+
+
+def coded_for(forms: Sequence[Form], spec: FeatureSpec) -> FeatureSpec | None:
+    """Features with codes where one of the forms computes with these; None where none does, as estimators want text."""
+    return spec if any(form.backend in CODED for form in forms) else None
 
 
 def backends_of(estimator: Any) -> tuple[str, ...]:
@@ -336,7 +358,7 @@ def why_not(estimator: Any, spec: FeatureSpec) -> str | None:
     do not.
     """
     try:
-        _numbers(spec)
+        _numbers(spec, backends_of(estimator))
         _compilable(estimator)
     except NotCompilable as e:
         return str(e)

@@ -53,10 +53,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it; the fields are those of `Compiled`.
+    """What came of it; the other fields are those of `Compiled`.
 
     Parameters
     ----------
+    features : FeatureSpec or None, default None
+        The job's features with codes, where a form computes with these.
     making : str or None, default None
         The backend whose form was begun last; None once everything is done.
     """
@@ -64,6 +66,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     forms: list[Form]
     dropped: dict[str, str]
     native_seconds: dict[int, float]
+    features: FeatureSpec | None = None
     making: str | None = None
 
 
@@ -71,25 +74,28 @@ def run(folder: Path) -> None:
     """Do the job in a folder, and leave its outcome there."""
     import numpy as np
 
-    from fin_pyfunc.compiling.forms import Compiled, compile_estimator
+    from fin_pyfunc.compiling.forms import Compiled, coded_for, compile_estimator
+    from fin_pyfunc.model.encoders import with_codes
 
     job = msgspec.json.decode((folder / JOB).read_bytes(), type=Job)
     _set(job.environ)
     estimator = _read(job)
+    features = with_codes(job.features, estimator)
     classes: Sequence[Label] = labels_of(estimator) if job.classes is None else job.classes
     sample = None if job.sample is None else np.load(job.sample, allow_pickle=False)
 
     def leave(compiled: Compiled, making: str | None) -> None:
         outcome = Outcome(
-            forms=compiled.forms, dropped=compiled.dropped, native_seconds=compiled.native_seconds, making=making
-        )
+            forms=compiled.forms, dropped=compiled.dropped, native_seconds=compiled.native_seconds,
+            features=coded_for(compiled.forms, features), making=making,
+        )  # fmt: skip
         written = folder / f"{OUTCOME}.new"
         written.write_bytes(msgspec.json.encode(outcome))
         written.replace(folder / OUTCOME)
 
     with single_threaded(estimator):
         compiled = compile_estimator(
-            estimator, job.features, classes, folder, sample, tolerance=job.tolerance, backends=job.backends,
+            estimator, features, classes, folder, sample, tolerance=job.tolerance, backends=job.backends,
             begun=leave,
         )  # fmt: skip
     leave(compiled, None)

@@ -29,7 +29,7 @@ def challenge(estimator: Any, spec: FeatureSpec, sample: Array | None) -> tuple[
     ----------
     estimator : object
     spec : FeatureSpec
-        Every feature a number, an integer or a boolean.
+        Every feature a number, an integer or a boolean, or with codes.
     sample : ndarray of shape (n_rows, n_features), float64, or None
         NaN for null; None where none is at hand, and rows are drawn from the estimator's own numbers.
 
@@ -39,7 +39,7 @@ def challenge(estimator: Any, spec: FeatureSpec, sample: Array | None) -> tuple[
         At most `SAMPLE_ROWS` rows of the sample.
     made : ndarray of shape (n_made, n_features), float64
         Those rows rounded, with features on thresholds and a float64's and a float32's step and 1e-9 beside them, with
-        extremes, and with missing values where the feature may have them.
+        extremes, with each code, and with missing values where the feature may have them.
     """
     rng = np.random.default_rng(0)
     thresholds = _thresholds(estimator, len(spec.features))
@@ -47,8 +47,8 @@ def challenge(estimator: Any, spec: FeatureSpec, sample: Array | None) -> tuple[
         sample = _drawn(estimator, thresholds, spec, rng)
     plain = valid(thinned(sample), spec)
     made = list(_made(plain, thresholds, spec, rng))
-    rows = valid(np.vstack(made), spec)
-    return plain, rows[: MAX_ROWS - len(plain)]
+    rows = valid(np.vstack(made), spec)[: MAX_ROWS - len(plain)]
+    return plain, np.vstack([rows, valid(_of_each_code(plain, spec, rng), spec)])
 
 
 def thinned(sample: Array) -> Array:
@@ -81,6 +81,15 @@ def _made(plain: Array, thresholds: list[Array], spec: FeatureSpec, rng: np.rand
         yield np.full((1, plain.shape[1]), np.nan)
 
 
+def _of_each_code(plain: Array, spec: FeatureSpec, rng: np.random.Generator) -> Array:
+    """Rows of the sample with every code that a feature has, and that of a text without one."""
+    codes = {i: np.arange(len(f.codes) + 1) for i, f in enumerate(spec.features) if f.codes is not None}
+    rows = plain[rng.integers(len(plain), size=max(map(len, codes.values()), default=0))].copy()
+    for i, each in codes.items():
+        rows[:, i] = rng.permutation(np.resize(each, len(rows)))
+    return rows
+
+
 def _on_thresholds(rows: Array, thresholds: list[Array], rng: np.random.Generator) -> Array:
     rows = rows.copy()
     for i, known in enumerate(thresholds):
@@ -99,6 +108,9 @@ def valid(rows: Array, spec: FeatureSpec) -> Array:
         column = np.clip(column, least, greatest)  # NaN stays
         if feature.dtype == "float32":
             column = column.astype(np.float32).astype(np.float64)
+        if feature.dictionary is not None and len(taken := np.array([*feature.dictionary.taken.values()])):
+            odd = ~np.isnan(column) & ~np.isin(column, taken) & (feature.known is not None)
+            column[odd] = taken[column[odd].astype(int) % len(taken)]
         lacking = np.isnan(column)
         if lacking.any() and not feature.nullable:
             known = column[~lacking]
@@ -168,4 +180,7 @@ def _drawn(estimator: Any, thresholds: list[Array], spec: FeatureSpec, rng: np.r
             # a scaler's own scale, and a few magnitudes beside it
             away = rng.normal(size=SAMPLE_ROWS) * rng.choice([0.1, 1, 1, 1, 3], SAMPLE_ROWS)
             rows[:, i] = centre[i] + scale[i] * away
+    for i, feature in enumerate(spec.features):
+        if feature.codes is not None:
+            rows[:, i] = rng.integers(len(feature.codes) + 1, size=SAMPLE_ROWS)
     return rows

@@ -20,7 +20,7 @@ from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.form import Form
 
 #: The format this version writes. Raise it when an older version could misread what a newer one writes.
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 #: Most bytes of a manifest and of an MLmodel: each takes about a hundred for a feature.
 MAX_TEXT = 8 << 20
@@ -33,6 +33,7 @@ NAME = "fin_pyfunc"
 RAISE: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda values: {**values, "format": 2},  # 2 adds compiled forms and the ranges of features: there are none
     2: lambda values: {**values, "format": 3},  # 3 adds what a GPU computes
+    3: lambda values: {**values, "format": 4},  # 4 adds codes of text and categories
 }
 
 

@@ -105,6 +105,7 @@ class Classifier:
             native,
             wanted,
             dropped=manifest.dropped,
+            features=manifest.features,
         )
         self.manifest, self.features, self.thresholds = manifest, manifest.features, manifest.thresholds
         self.dispatch = Dispatch([*compiled, native], wanted, manifest.times)

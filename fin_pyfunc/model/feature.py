@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from fin_pyfunc.model.codes import Codes, refusal
+
 Kind = Literal["number", "integer", "boolean", "string", "category", "datetime", "any"]
 
 #: Integers beyond this are not exact in the float64 that estimators compute in (IEEE 754: 53 bits of significand).
@@ -21,7 +23,7 @@ MAX_EXACT_INTEGER = 2**53
 MAX_DTYPE = 128
 #: What a row that lacks a feature has in its place.
 MISSING: Any = object()
-#: Kinds that a float64 matrix can hold.
+#: Kinds whose values a float64 matrix holds.
 NUMERIC = frozenset({"number", "integer", "boolean"})
 _SPARSE = re.compile(r"Sparse\[(?P<of>\w{1,9}), (?P<fill>[-+.\w]{1,25})\]", re.ASCII)
 #: A date, or a date and a time, as ISO 8601 writes them.
@@ -61,6 +63,9 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Values that an encoder of the estimator was fitted on, where it raises for any other.
     number : int, optional
         The column's own name, where that is the integer that `name` is the text of.
+    codes : list, optional
+        Values that a float64 matrix holds as their positions here: every text that the estimator tells from others, or
+        all categories. None where such a feature needs a DataFrame. The dictionary of a "datetime" is empty.
     """
 
     name: str
@@ -74,6 +79,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     single: bool = False
     known: list[str | int | float | bool] | None = None
     number: int | None = None
+    codes: list[str | int | float | bool] | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -86,6 +92,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 raise ValueError
         except (TypeError, ValueError) as e:
             raise ValueError(f"the dtype of a feature is none that holds a {self.kind}") from e
+        if self.codes is not None and (refused := refusal(self.kind, self.codes, self.categories)):
+            raise ValueError(refused)
 
     def read(self, value: Any) -> Any:
         """One value, checked, as the table holds it; raises Refused with the problem."""
@@ -112,6 +120,17 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return None if self.known is None else frozenset(self.known)
 
     @cached_property
+    def dictionary(self) -> Codes | None:
+        """The codes of its values; None where a matrix does not hold it, or holds the values themselves."""
+        unknown = {"unknown": pd.Timestamp(0, tz=self.zone)} if self.kind == "datetime" else {}
+        return None if self.codes is None else Codes(self.codes, self._null, self.known, **unknown)
+
+    @property
+    def is_coded_text(self) -> bool:
+        """Whether its values are all text, and have codes."""
+        return self.dictionary is not None and self.kind != "datetime" and self.dictionary.kinds == {str}
+
+    @cached_property
     def zone(self) -> Any:
         """The time zone of the training dtype of a "datetime"; None where it has none."""
         return getattr(self.pandas_dtype, "tz", None)
@@ -127,7 +146,10 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @cached_property
     def limits(self) -> tuple[float, float]:
-        """The least and the greatest number that the training dtype holds, both exact in float64."""
+        """The least and the greatest number that the training dtype holds, both exact in float64; or code."""
+        if self.dictionary is not None:
+            has_unknown = self.kind != "category" and self.known is None
+            return 0.0, self.dictionary.unknown - (not has_unknown)
         if self.kind == "boolean":
             return 0.0, 1.0
         dtype = self.pandas_dtype
@@ -145,6 +167,10 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return {(isinstance(known, bool), known): known for known in self.categories or ()}
 
     @cached_property
+    def _category(self) -> Any:
+        return pd.CategoricalDtype(self.categories, self.ordered)
+
+    @cached_property
     def _dtype_kinds(self) -> str:
         """NumPy's letters of the dtypes that a whole column of this feature may have."""
         if self.kind != "boolean":
@@ -152,7 +178,19 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return "bf" if self.nullable else "b"  # MLflow's boolean takes no nulls, so it hands over 1.0, 0.0 and NaN
 
     def column(self, column: pd.Series[Any]) -> pd.Series[Any] | np.ndarray[Any, Any]:
-        """A whole column of a DataFrame, checked; raises Refused where it has to be read value by value."""
+        """A whole column of a DataFrame, checked: as codes where every value of it has one.
+
+        Raises
+        ------
+        Refused
+            It has to be read value by value.
+        """
+        if self.dictionary is not None and (codes := self.dictionary.of_column(column)) is not None:
+            is_known = self.dictionary.takes(codes) and (codes != self.dictionary.unknown).all()
+            if is_known and (self.nullable or not np.isnan(codes).any()):
+                return codes
+            if self.kind == "string" and isinstance(column.dtype, pd.CategoricalDtype):
+                column = column.astype(object)
         if column.dtype.kind in self._dtype_kinds:
             values = column.to_numpy(dtype=np.float64, na_value=np.nan)
             least, greatest = self.limits
@@ -186,14 +224,40 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def values(self, column: pd.Series[Any]) -> list[Any]:
         """A column as a client would send it, to be read value by value."""
         values = column.tolist()
+        if self.dictionary is not None and isinstance(column.dtype, pd.CategoricalDtype):
+            return [None if value != value else value for value in values]
         if self.kind == "boolean" and column.dtype.kind == "f" and self.nullable:
             return [bool(value) if value in (0, 1) else value for value in values]
         return values
 
+    def encode(self, values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Checked values, a list or a Series, as a matrix holds them; what has no code is `dictionary.unknown`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            They are not what the feature holds.
+        """
+        if self.dictionary is None:
+            if isinstance(values, pd.Series):
+                return values.to_numpy(dtype=np.float64, na_value=np.nan)
+            return np.asarray(values, dtype=np.float64)
+        if isinstance(values, np.ndarray):
+            return values
+        if isinstance(values, pd.Series):
+            codes = self.dictionary.of_column(values)
+            return self.dictionary.of_values(values.tolist()) if codes is None else codes
+        return self.dictionary.of_values(values)
+
     def restore(self, values: Any, index: pd.Index[Any] | None = None) -> pd.Series[Any]:
-        """Checked values as a Series of the dtype the estimator was trained on."""
+        """Checked values, or the codes that `column` gives, as a Series of the dtype the estimator was trained on."""
+        if self.dictionary is not None and isinstance(values, np.ndarray):
+            if self.kind == "category":
+                positions = np.where(np.isnan(values), -1, values).astype(np.intp)
+                return pd.Series(pd.Categorical.from_codes(positions, dtype=self._category), index=index)
+            values = self.dictionary.values(values)
         if self.kind == "category":
-            return pd.Series(pd.Categorical(values, categories=self.categories, ordered=self.ordered), index=index)
+            return pd.Series(pd.Categorical(values, dtype=self._category), index=index)
         if self.kind == "any":
             is_mixed = isinstance(values, list) and len(set(map(type, values))) > 1
             return pd.Series(values, index=index, dtype=object if is_mixed else None)
@@ -295,46 +359,6 @@ _READERS: dict[str, Callable[[Feature, Any], Any]] = {
     "number": _number, "integer": _integer, "boolean": _boolean, "string": _string, "category": _category,
     "datetime": _datetime, "any": _any,
 }  # fmt: skip
-
-
-def infer_feature(name: str, column: pd.Series[Any]) -> Feature:
-    types, dtype = pd.api.types, column.dtype
-    null = bool(column.isna().any())
-    if isinstance(dtype, pd.CategoricalDtype):
-        categories = dtype.categories.tolist()
-        if not all(isinstance(c, str | int | float | bool) for c in categories):
-            raise ValueError(f"column {name!r} has categories that JSON cannot carry: use text or numbers")
-        return Feature(
-            name=name,
-            kind="category",
-            dtype="category",
-            nullable=null,
-            categories=categories,
-            ordered=bool(dtype.ordered),
-        )
-    if types.is_bool_dtype(dtype):
-        return Feature(name=name, kind="boolean", dtype=str(dtype), nullable=null)
-    if types.is_integer_dtype(dtype):
-        known = column.dropna()
-        if ((known > MAX_EXACT_INTEGER) | (known < -MAX_EXACT_INTEGER)).any():
-            raise ValueError(
-                f"column {name!r} holds integers beyond ±2**53, which no estimator sees exactly: "
-                "declare it under identifiers, or train on it as text"
-            )
-        return Feature(name=name, kind="integer", dtype=str(dtype), nullable=null)
-    if types.is_float_dtype(dtype):
-        if np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan)).any():
-            raise ValueError(f"column {name!r} holds infinite values, which no request can carry: clip or drop them")
-        return Feature(name=name, kind="number", dtype=str(dtype), nullable=null)
-    if types.is_datetime64_any_dtype(dtype):
-        return Feature(name=name, kind="datetime", dtype=str(dtype), nullable=null)
-    if types.infer_dtype(column, skipna=True) == "string":
-        none_is_null = any(value is None for value in column[column.isna()].tolist())
-        return Feature(name=name, kind="string", dtype=str(dtype), nullable=null, none_is_null=none_is_null)
-    raise ValueError(
-        f"column {name!r} has dtype {dtype} ({types.infer_dtype(column, skipna=True)}): features are numbers, "
-        "integers, booleans, text, categories or dates and times; convert it, or declare it under identifiers"
-    )
 
 
 def _json_name(value: Any) -> str:

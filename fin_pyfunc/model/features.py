@@ -6,8 +6,7 @@ that names every feature of every row that was refused.
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, cast
 
@@ -16,14 +15,16 @@ import numpy as np
 import pandas as pd
 
 from fin_pyfunc.model import errors
-from fin_pyfunc.model.errors import MAX_PROBLEMS, FeatureError, Problem
-from fin_pyfunc.model.feature import MISSING, NUMERIC, Feature, Refused, infer_feature
-from fin_pyfunc.model.near_names import near_names
+from fin_pyfunc.model.errors import FeatureError, Problem
+from fin_pyfunc.model.feature import MISSING, NUMERIC, Feature, Refused
+from fin_pyfunc.model.problems import Problems
 from fin_pyfunc.model.rows import RowReader, reads
+from fin_pyfunc.model.training_column import infer_feature
 
 #: One row as a client sends it: by name, or in training order.
 Row = Mapping[str, Any] | Sequence[Any]
-#: What a backend scores: a float64 matrix (n_rows, n_features) where every feature is a number, else a DataFrame.
+#: What a backend scores: a float64 matrix (n_rows, n_features) where every value is a number or has a code, else a
+#: DataFrame.
 Table = np.ndarray[Any, np.dtype[np.float64]] | pd.DataFrame
 
 
@@ -59,8 +60,16 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @cached_property
     def is_numeric(self) -> bool:
-        """Whether a row is a vector of numbers, so that no DataFrame is needed to hold it."""
+        """Whether every value is a number, so that a table is always a matrix, and holds the values themselves."""
         return all(feature.kind in NUMERIC for feature in self.features)
+
+    @cached_property
+    def is_coded(self) -> bool:
+        """Whether some features are text or categories, and a matrix holds codes of their values.
+
+        A table is then a matrix, or a DataFrame where it holds a text without a code.
+        """
+        return not self.is_numeric and all(f.kind in NUMERIC or f.codes is not None for f in self.features)
 
     @cached_property
     def is_untyped(self) -> bool:
@@ -69,7 +78,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @cached_property
     def reader(self) -> RowReader | None:
-        """What reads rows in one pass; None where a feature is no number."""
+        """What reads rows in one pass; None where a matrix does not hold every feature."""
         if not reads(self.features, self.identifiers):
             return None
         return RowReader(self.features, self.identifiers, self.extra == "forbid")
@@ -90,7 +99,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Returns
         -------
         ndarray of shape (n_rows, n_features), float64, or DataFrame
-            A matrix where every feature is a number, else a DataFrame of the training dtypes.
+            A matrix where every value is a number or has a code, else a DataFrame of the training dtypes.
 
         Raises
         ------
@@ -100,13 +109,13 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.reader is not None and (matrix := self.reader.convert(rows)) is not None:
             return matrix
         rows = self._keyed(rows)
-        found = _Problems()
+        found = Problems()
         values = [self._row(i, row, found) for i, row in enumerate(rows)]
         found.raise_if_any(lambda i: self._unknown(rows[i]))
         if self.is_numeric:
             return np.array(values, dtype=np.float64).reshape(len(rows), len(self.features))
         columns = zip(*values, strict=True) if values else ([] for _ in self.features)
-        return self._frame(dict(zip(self.names, map(list, columns), strict=True)))
+        return self._of_columns(dict(zip(self.names, map(list, columns), strict=True)))
 
     def check(self, frame: pd.DataFrame) -> Table:
         """Check a DataFrame; the counterpart of `table` for whole columns.
@@ -124,7 +133,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ------
         FeatureError
         """
-        found = _Problems()
+        found = Problems()
         every_row = range(max(len(frame), 1))  # a table without rows may still be the wrong table
         frame = self._named(frame)
         if self.extra == "forbid":
@@ -149,15 +158,13 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 values = feature.values(column)
                 columns[feature.name] = [_read(feature, value, i, found) for i, value in enumerate(values)]
         found.raise_if_any(lambda _: self._unknown(frame.columns))
-        if self.is_numeric:
-            stacked = [np.asarray(columns[name], dtype=np.float64) for name in self.names]
-            return np.column_stack(stacked) if stacked else np.empty((len(frame), 0))
-        return self._frame(columns, frame.index)
+        return self._of_columns(columns, frame.index) if self.names else np.empty((len(frame), 0))
 
     def reads_as(self, other: FeatureSpec) -> bool:
         """Whether what the other makes a matrix of these make the same matrix of, as far as they take it at all."""
-        ours, theirs = ([(f.name, f.kind, f.optional) for f in spec.features] for spec in (self, other))
-        return self.is_numeric and ours == theirs and all(f.known is None for f in self.features)
+        ours, theirs = ([(f.name, f.kind, f.optional, f.codes) for f in spec.features] for spec in (self, other))
+        is_matrix = self.is_numeric or self.is_coded
+        return is_matrix and repr(ours) == repr(theirs) and all(f.known is None for f in self.features)
 
     def check_matrix(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         """Check what features that `reads_as` likens to these have read.
@@ -174,17 +181,45 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         least, greatest, nullable = self._bounds
         taken = (matrix >= least) & (matrix <= greatest) | (np.isnan(matrix) & nullable)
         if not taken.all():
-            found = _Problems()
+            found = Problems()
             for row, i in np.argwhere(~taken).tolist():
                 found.add(row, self.names[i], "null, or beyond its training dtype")
             found.raise_if_any()
 
     def restore(self, table: Table) -> pd.DataFrame:
         """The table as the DataFrame the estimator was trained on: names, order and dtypes."""
+        if self.is_coded:
+            table = self.decode(table)
         if isinstance(table, pd.DataFrame):
             return table.set_axis(self._columns, axis=1) if self.has_numbers_for_names else table
         frame = pd.DataFrame(table, columns=self._columns, copy=False)
         return frame.astype(self._casts) if self._casts else frame
+
+    def decode(self, table: Table) -> Table:
+        """The table with values in place of codes: the DataFrame that it would be if no feature had codes.
+
+        A code beyond its dictionary stands for a value that is not in it.
+        """
+        if isinstance(table, pd.DataFrame) or not self.is_coded:
+            return table
+        return self._frame({name: table[:, i] for i, name in enumerate(self.names)})
+
+    def encode(self, table: Table) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The table as a matrix; a text without a code is as many as its feature has codes.
+
+        Parameters
+        ----------
+        table : ndarray of shape (n_rows, n_features) or DataFrame
+            As `table` and `check` give it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            It is another table, and holds something else.
+        """
+        if isinstance(table, np.ndarray):
+            return table
+        return np.column_stack([feature.encode(table.iloc[:, i]) for i, feature in enumerate(self.features)])
 
     @cached_property
     def _bounds(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -213,6 +248,16 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             if feature.dtype != "float64"
         }
 
+    def _of_columns(self, columns: Mapping[str, Any], index: pd.Index[Any] | None = None) -> Table:
+        """Checked columns as a table."""
+        if self.is_numeric or self.is_coded:
+            held = [feature.encode(columns[feature.name]) for feature in self.features]
+            without = (f.dictionary is not None and (c == f.dictionary.unknown).any()
+                       for f, c in zip(self.features, held, strict=True))  # fmt: skip
+            if not any(without):
+                return np.column_stack(held)
+        return self._frame(columns, index)
+
     def _frame(self, columns: Mapping[str, Any], index: pd.Index[Any] | None = None) -> pd.DataFrame:
         series = {f.name: f.restore(columns[f.name], index) for f in self.features}
         return pd.DataFrame(series, columns=pd.Index(self.names), index=index)
@@ -239,7 +284,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         keyed = [row if isinstance(row, Mapping) else dict(zip(self.names, row, strict=True)) for row in rows]
         if width == 1:  # one value cannot be mistaken for another
             keyed = [row if len(row) != 1 else {self.names[0]: value} for row in keyed for value in [*row.values()][:1]]
-        found = _Problems(self.in_order)
+        found = Problems(self.in_order)
         for i, row in enumerate(keyed):
             if any(name not in row for name in self.names):
                 unknown = [str(name) for name in row if name not in self.names]
@@ -258,7 +303,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             if len(self.names) == len(frame.columns) == 1:
                 return frame.set_axis(self.names, axis=1)
             if not set(self.names) <= set(frame.columns):
-                found = _Problems(self.in_order)
+                found = Problems(self.in_order)
                 unknown = [name for name in frame.columns if name not in self.names]
                 for name in unknown or [name for name in self.names if name not in frame.columns]:
                     found.add_all(range(max(len(frame), 1)), name, "unknown to this model" if unknown else "missing")
@@ -298,7 +343,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Names that are neither a feature nor an identifier."""
         return (name for name in names if name not in self._known)
 
-    def _row(self, i: int, row: Mapping[str, Any], found: _Problems) -> list[Any]:
+    def _row(self, i: int, row: Mapping[str, Any], found: Problems) -> list[Any]:
         if self.extra == "forbid":
             for name in row:
                 if name not in self._known:
@@ -332,7 +377,7 @@ def infer(
     return FeatureSpec(features=features, identifiers=list(identifiers), extra=extra)
 
 
-def _read(feature: Feature, value: Any, i: int, found: _Problems) -> Any:
+def _read(feature: Feature, value: Any, i: int, found: Problems) -> Any:
     try:
         return feature.read(value)
     except Refused as refused:
@@ -343,41 +388,3 @@ def _read(feature: Feature, value: Any, i: int, found: _Problems) -> Any:
 def rewritten(name: str) -> str:
     """A name as LightGBM writes it."""
     return name.replace(" ", "_")
-
-
-def _row_of(problem: Problem) -> int:
-    return problem.row
-
-
-class _Problems:
-    """Problems found so far: the first ones kept, all of them counted."""
-
-    def __init__(self, hint: str | None = None) -> None:
-        self._hint = {} if hint is None else {"hint": hint}
-        self.kept: list[Problem] = []
-        self.total = 0
-        self.rows: set[int] = set()
-
-    def add(self, row: int, feature: str, problem: str) -> None:
-        self.add_all((row,), feature, problem)
-
-    def add_all(self, rows: Iterable[int], feature: str, problem: str) -> None:
-        for row in rows:
-            self.total += 1
-            self.rows.add(row)
-            found = Problem(row, feature, problem)
-            # the first by row, however they are found; within a row in the order of the features
-            if len(self.kept) < MAX_PROBLEMS or row < self.kept[-1].row:
-                insort(self.kept, found, key=_row_of)
-                del self.kept[MAX_PROBLEMS:]
-
-    def raise_if_any(self, unknown: Callable[[int], Iterable[Any]] | None = None) -> None:
-        """Raise what was found; `unknown` gives the names in a row that mean nothing, to look for misspelt ones."""
-        if not self.kept:
-            return
-        missing = [problem for problem in self.kept if problem.problem == errors.MISSING]
-        misspelt = {}
-        if missing and unknown is not None:
-            row = missing[0].row
-            misspelt = near_names([problem.feature for problem in missing if problem.row == row], unknown(row))
-        raise FeatureError(self.kept, self.total, self.rows, misspelt=misspelt, **self._hint)

@@ -36,6 +36,8 @@ def refused_nulls(
     FeatureError or None
         None where nulls are not to blame.
     """
+    if spec is not None:
+        table, good = spec.decode(table), None if good is None else spec.decode(good)
     null = np.isnan(table) if isinstance(table, np.ndarray) else table.isna().to_numpy()
     if not null.any():
         return None

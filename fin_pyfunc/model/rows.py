@@ -1,6 +1,7 @@
-"""Rows of numbers, read in one pass: from JSON, or from dicts, straight to the matrix that is scored.
+"""Rows of numbers and of what has codes, read in one pass: from JSON, or from dicts, to the matrix that is scored.
 
-What this reads, `FeatureSpec.table` reads alike; what it does not, it leaves to that, which names every problem.
+What this reads, `FeatureSpec.table` reads alike; what it does not, such as a text without a code, it leaves to that,
+which names every problem.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class RowReader:
-    """Reads rows whose features are all numbers.
+    """Reads rows whose features a matrix holds.
 
     Parameters
     ----------
     features : sequence of Feature
-        In training order, each of a kind in `NUMERIC`.
+        In training order, each of a kind in `NUMERIC` or with codes.
     identifiers : sequence of str
     forbid : bool
         Whether a name that is neither a feature nor an identifier is refused.
@@ -36,7 +37,7 @@ class RowReader:
     def __init__(self, features: Sequence[Feature], identifiers: Sequence[str], forbid: bool) -> None:
         fields: list[Any] = []
         for i, feature in enumerate(features):
-            of: Any = bool if feature.kind == "boolean" else Annotated[float, _within(feature)]
+            of: Any = _type_of(feature)
             if feature.nullable:
                 of = of | None
             fields.append((f"f{i}", of, None) if feature.optional else (f"f{i}", of))
@@ -56,16 +57,28 @@ class RowReader:
         self._width = len(features)
         self._has_more = len(fields) > len(features)
         self._has_nulls = any(feature.nullable for feature in features)
+        #: of each feature that has them: where it is, and codes by value
+        self._codes = [(i, _codes_of(f)) for i, f in enumerate(features) if f.dictionary is not None]
+        #: of each number that an encoder is particular about: where it is, and what it may be
+        self._known = [(i, np.array(f.known, dtype=np.float64)) for i, f in enumerate(features)
+                       if f.known is not None and f.dictionary is None]  # fmt: skip
         self._integers = np.flatnonzero([feature.kind == "integer" for feature in features])
 
     def one(self, encoded: bytes | msgspec.Raw) -> Matrix | None:
         """One row from a JSON object, of shape (1, n_features); None where it has to be read value by value."""
         try:
-            row = msgspec.structs.astuple(self._one.decode(encoded))
+            row: Any = msgspec.structs.astuple(self._one.decode(encoded))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        matrix = np.array((row[: self._width] if self._has_more else row,), dtype=np.float64)
-        return matrix if not self._integers.size or self._are_whole(matrix) else None
+        if self._has_more:
+            row = row[: self._width]
+        if self._codes:
+            row = [*row]
+            for i, codes in self._codes:
+                if (code := codes.get(row[i])) is None:
+                    return None
+                row[i] = code
+        return self._checked(np.array((row,), dtype=np.float64))
 
     def many(self, encoded: bytes | msgspec.Raw) -> Matrix | None:
         """Rows from a JSON list of objects, of shape (n_rows, n_features); None as for `one`."""
@@ -78,22 +91,41 @@ class RowReader:
     def convert(self, rows: Sequence[Any]) -> Matrix | None:
         """Rows from dicts, of shape (n_rows, n_features); None as for `one`."""
         try:
-            matrix = self._matrix([msgspec.convert(row, self._row) for row in rows])
+            converted = [msgspec.convert(row, self._row) for row in rows]
         except (msgspec.MsgspecError, RecursionError):
             return None
+        matrix = self._matrix(converted)
         if matrix is None or np.isfinite(matrix).all():
             return matrix
-        return None  # JSON has neither NaN nor infinity, a dict may
+        nulls = sum(msgspec.structs.astuple(row)[: self._width].count(None) for row in converted)
+        return matrix if np.isnan(matrix).sum() == nulls else None  # JSON has neither NaN nor infinity, a dict may
 
     def _matrix(self, rows: Sequence[Any]) -> Matrix | None:
         values: Iterable[tuple[Any, ...]] = map(msgspec.structs.astuple, rows)
         if self._has_more:
             values = (row[: self._width] for row in values)
-        if self._has_nulls or len(rows) < 10:  # NumPy reads None as NaN here only; and fromiter pays from some rows on
+        if self._codes and rows:
+            columns: list[Any] = list(zip(*values, strict=True))
+            try:
+                for i, codes in self._codes:
+                    columns[i] = [codes[value] for value in columns[i]]
+            except KeyError:
+                return None
+            matrix = np.empty((len(rows), self._width))
+            for i, column in enumerate(columns):
+                matrix[:, i] = column
+        elif self._has_nulls or len(rows) < 10:  # NumPy reads None as NaN; and fromiter pays from some rows on
             matrix = np.array(list(values), dtype=np.float64).reshape(len(rows), self._width)
         else:
             flat = np.fromiter(chain.from_iterable(values), np.float64, len(rows) * self._width)
             matrix = flat.reshape(len(rows), self._width)
+        return self._checked(matrix)
+
+    def _checked(self, matrix: Matrix) -> Matrix | None:
+        """The matrix, if its numbers are among those that an encoder knows, and its integers whole."""
+        for i, known in self._known:
+            if not (np.isin(matrix[:, i], known) | np.isnan(matrix[:, i])).all():
+                return None
         return matrix if not self._integers.size or self._are_whole(matrix) else None
 
     def _are_whole(self, matrix: Matrix) -> bool:
@@ -107,7 +139,26 @@ def reads(features: Sequence[Feature], identifiers: Sequence[str]) -> bool:
     names = [*(feature.name for feature in features), *identifiers]
     if any(_ESCAPED.search(name) for name in names):
         return False
-    return bool(features) and all(feature.kind in NUMERIC and feature.known is None for feature in features)
+    return bool(features) and all(feature.kind in NUMERIC or feature.codes is not None for feature in features)
+
+
+def _type_of(feature: Feature) -> Any:
+    """What JSON may have for a feature: msgspec takes neither true for a number nor text for one."""
+    if feature.kind == "boolean":
+        return bool
+    if feature.dictionary is None:
+        return Annotated[float, _within(feature)]
+    types = {bool: bool, str: str, float: int | float}  # an integer beyond 2**53 is itself and no other
+    of, *others = (types[kind] for kind in sorted(feature.dictionary.kinds, key=str))
+    for other in others:
+        of = of | other
+    return of
+
+
+def _codes_of(feature: Feature) -> dict[Any, float]:
+    """Codes by value, null among them where the feature may be null or be left out."""
+    assert feature.dictionary is not None  # noqa: S101 - for the type checker
+    return feature.dictionary.taken | ({None: np.nan} if feature.nullable or feature.optional else {})
 
 
 def _within(feature: Feature) -> Meta:

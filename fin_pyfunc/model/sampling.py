@@ -12,7 +12,7 @@ from fin_pyfunc.model.features import FeatureSpec, Table
 if TYPE_CHECKING:
     from fin_pyfunc.model.artifact import Example
 
-#: Rows of text and categories are copies of the example: that many tell as much as more would.
+#: Rows that no matrix holds are copies of the example: that many tell as much as more would.
 MOST_COPIES = 100
 
 
@@ -30,16 +30,17 @@ def sample(spec: FeatureSpec, ranges: Mapping[str, tuple[float, float]], example
     Returns
     -------
     ndarray of shape (n_rows, n_features) or DataFrame
-        Uniform within the ranges, the same at every call; copies of the example, at most 100, where a feature is no
-        number.
+        Uniform within the ranges and among the codes, the same at every call; copies of the example, at most 100, where
+        no matrix holds it.
     """
-    copies = n_rows if spec.is_numeric else min(n_rows, MOST_COPIES)
-    table = spec.table([example.features] * copies)
-    if not isinstance(table, np.ndarray):
-        return table
-    random = np.random.default_rng(0)
+    one = spec.table([example.features])
+    if not isinstance(one, np.ndarray):
+        return spec.table([example.features] * min(n_rows, MOST_COPIES))
+    table, random = np.repeat(one, n_rows, axis=0), np.random.default_rng(0)
     for i, feature in enumerate(spec.features):
-        if feature.name in ranges:
+        if feature.dictionary is not None and (codes := [*feature.dictionary.taken.values()]):
+            table[:, i] = random.choice(codes, n_rows)
+        elif feature.name in ranges:
             low, high = ranges[feature.name]
             drawn = random.uniform(low, high, n_rows)
             table[:, i] = drawn if feature.kind == "number" else drawn.round()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Values = np.ndarray[Any, Any]
 
@@ -64,6 +67,32 @@ def values(array: Any) -> Values:
     if types.is_temporal(array.type):
         return array.to_pandas()  # type: ignore[no-any-return] # pyarrow has no types
     return array.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def categories(array: Any) -> pd.Categorical | None:
+    """A column of text as its dictionary, and where each row is in it: no row needs a text of its own.
+
+    Parameters
+    ----------
+    array : pyarrow.Array
+        One chunk, fully validated.
+
+    Returns
+    -------
+    Categorical of shape (n_rows,), or None
+        None where it is not text, or its own dictionary has a null or a text twice.
+    """
+    import pandas as pd
+    from pyarrow import types
+
+    if types.is_string(array.type) or types.is_large_string(array.type):
+        array = array.dictionary_encode()
+    if not types.is_dictionary(array.type) or not is_text(array.type.value_type):
+        return None
+    texts = pd.Index(array.dictionary.to_pylist(), dtype=object)
+    if texts.hasnans or not texts.is_unique:
+        return None
+    return pd.Categorical.from_codes(array.indices.cast("int64").fill_null(-1).to_numpy(), texts)
 
 
 def odd_values(kind: Any, n_rows: int) -> Values:

@@ -20,11 +20,14 @@ import numpy as np
 from fin_pyfunc.compiling.job import JOB, OUTCOME, Job, Outcome
 from fin_pyfunc.host.wire import printable
 from fin_pyfunc.model import artifact
+from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.compiled import CompiledBackend
+from fin_pyfunc.model.backends.decoded import DecodedBackend
 from fin_pyfunc.model.backends.forms import open_forms
 from fin_pyfunc.model.backends.native import NativeBackend
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.dispatch import Dispatch
+from fin_pyfunc.model.encoders import without_codes
 from fin_pyfunc.model.errors import ArtifactError, FinPyfuncError
 from fin_pyfunc.model.plan import ROW_COUNTS, measure
 from fin_pyfunc.serving.hosts.hosted_model import HostedBackend
@@ -103,22 +106,27 @@ class Compiler:
                 times["native"] = outcome.native_seconds
                 wanted = model.dispatch.wanted
                 # no rows of such a model are at hand that a device could be measured with
+                estimator: Backend = native
+                if (features := outcome.features) is not None:
+                    estimator = DecodedBackend(native, features)
                 compiled = open_forms(
                     folder,
                     outcome.forms,
                     times,
                     native.classes,
                     model.thresholds,
-                    native,
+                    estimator,
                     wanted,
                     True,
                     on_devices=False,
+                    features=features,
                 )
             if compiled:
                 times |= {b.name: _measured(b, len(model.features.names)) for b in compiled if b.name not in times}
-                dispatch = Dispatch([*compiled, native], wanted)
+                dispatch = Dispatch([*compiled, estimator], wanted)
                 dispatch.adopt({backend.name: times[backend.name] for backend in dispatch.backends})
-                model.dispatch = dispatch
+                # in this order: rows are read as codes only when there is what takes them
+                model.dispatch, model.features = dispatch, features or model.features
             said: list[str] = [form.backend for form in outcome.forms]
             said = said or [f"nothing ({reason})" for reason in outcome.dropped.values()]
             logger.info("compiled %s to %s", native.type_name, printable(", ".join(said)))
@@ -153,6 +161,8 @@ class Compiler:
         outcome = msgspec.json.decode(artifact.read_bounded(written.path / OUTCOME), type=Outcome)
         if any(name not in written.files for form in outcome.forms for name in form.files):
             raise ArtifactError("a compiled form names a file that was not written")
+        if outcome.features is not None and without_codes(outcome.features) != without_codes(model.features):
+            raise ArtifactError("compiled forms are of other features than the model's")
         return outcome
 
     def _run(self, folder: Path) -> int:

@@ -11,14 +11,18 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fin_pyfunc.model.errors import FeatureError, Problem
 from fin_pyfunc.model.feature import Feature
+from fin_pyfunc.serving.arrow_columns import categories
 from fin_pyfunc.serving.content_types import refuse_utf_16
 from fin_pyfunc.serving.errors import RequestError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Bytes that are parsed at a time, and so the longest row.
 BLOCK_BYTES = 1 << 20
@@ -95,7 +99,7 @@ def odd_row(error: Exception) -> RequestError | None:
     )
 
 
-def read(cells: Any, feature: Feature) -> Values:
+def read(cells: Any, feature: Feature) -> Values | pd.Categorical:
     """A column of cells as `FeatureSpec.check` takes it.
 
     Parameters
@@ -106,7 +110,7 @@ def read(cells: Any, feature: Feature) -> Values:
 
     Returns
     -------
-    ndarray of shape (n_rows,), float64 or object
+    ndarray of shape (n_rows,), float64 or object; or Categorical, where text has codes
         What cannot be read as the feature is still the text it was, and null is None, so that the check names both.
         Booleans may be written as true, false, 1 and 0, in any case.
 
@@ -117,6 +121,9 @@ def read(cells: Any, feature: Feature) -> Values:
     """
     if feature.kind in ("number", "integer"):
         return _numbers(cells, feature.nullable)
+    if feature.is_coded_text:
+        held = categories(cells.dictionary_encode().unify_dictionaries().combine_chunks())
+        return _objects(cells.to_pylist()) if held is None else held
     if feature.kind == "boolean":
         return _objects([None if cell is None else _boolean(cell) for cell in cells.to_pylist()])
     if feature.kind == "category":

@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import pandas as pd
 from fin_pyfunc.model.classifier import Classifier
 from fin_pyfunc.model.decision import Decisions, Scores, Thresholds
 from fin_pyfunc.model.errors import ScoringError
-from fin_pyfunc.model.features import Table
+from fin_pyfunc.model.features import FeatureSpec, Table
 
 
 class _Waiting(NamedTuple):
@@ -140,7 +141,7 @@ def _decide(model: Classifier, rows: list[Table]) -> list[Decisions | Exception]
             answers |= zip(alike, _decide(model, [rows[i] for i in alike]), strict=True)
         return [answers[i] for i in range(len(rows))]
     try:
-        all_of_them = model.decide_table(stacked(rows), is_joined=True)
+        all_of_them = model.decide_table(stacked(rows, model.features), is_joined=True)
     except ScoringError:  # of one row's doing, perhaps
         return [_alone(model, row) for row in rows]
     return list(_apart(all_of_them))
@@ -161,8 +162,10 @@ def _alone(model: Classifier, row: Table) -> Decisions | Exception:
         return e
 
 
-def stacked(rows: list[Table]) -> Table:
-    """Rows as one table, as they are joined."""
+def stacked(rows: Sequence[Table], features: FeatureSpec | None) -> Table:
+    """Rows of one model as one table, as they are joined: a DataFrame where one of them is."""
+    if any(isinstance(row, pd.DataFrame) for row in rows) and features is not None:
+        rows = [features.decode(row) for row in rows]
     frames = [row for row in rows if isinstance(row, pd.DataFrame)]
     return pd.concat(frames, ignore_index=True) if frames else np.concatenate(rows)
 

@@ -17,7 +17,7 @@ from fin_pyfunc.model.errors import MAX_PROBLEMS
 from fin_pyfunc.model.feature import Feature, Kind
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.serving import csv_rows
-from fin_pyfunc.serving.arrow_columns import Values, is_readable, is_text, odd_values, text_bytes, values
+from fin_pyfunc.serving.arrow_columns import Values, categories, is_readable, is_text, odd_values, text_bytes, values
 from fin_pyfunc.serving.content_types import ARROW, CSV, PARQUET
 from fin_pyfunc.serving.decode import too_many_columns, too_many_rows
 from fin_pyfunc.serving.errors import RequestError
@@ -43,7 +43,7 @@ class _Read(NamedTuple):
 
     n_rows: int
     names: Sequence[str]
-    columns: Mapping[str, Values]
+    columns: Mapping[str, Values | pd.Categorical]
 
 
 def read_table(content_type: str, body: bytes, spec: FeatureSpec | None, limits: Limits) -> pd.DataFrame:
@@ -232,7 +232,7 @@ def _arrow(body: bytes, spec: FeatureSpec | None, limits: Limits) -> _Read:
         table = pa.Table.from_batches(batches, stream.schema).select(readable)
     if table.nbytes > limit:  # columns may lie over each other
         raise TooLargeError
-    return _Read(n_rows, schema.names, _columns(table, limit) | _odd(odd, n_rows))
+    return _Read(n_rows, schema.names, _columns(table, spec, limit) | _odd(odd, n_rows))
 
 
 def _parquet(body: bytes, spec: FeatureSpec | None, limits: Limits) -> _Read:
@@ -263,7 +263,7 @@ def _parquet(body: bytes, spec: FeatureSpec | None, limits: Limits) -> _Read:
     if readable and table.num_rows != n_rows:
         raise ValueError("not as many rows as the file says")
     table.validate(full=True)
-    return _Read(n_rows, schema.names, _columns(table, limit) | _odd(odd, n_rows))
+    return _Read(n_rows, schema.names, _columns(table, spec, limit) | _odd(odd, n_rows))
 
 
 def _csv(body: bytes, spec: FeatureSpec | None, limits: Limits) -> _Read:
@@ -347,14 +347,23 @@ def _leaves(metadata: Any, names: Sequence[str]) -> list[int]:
     return list(paths)
 
 
-def _columns(table: Any, limit: int) -> dict[str, Values]:
-    """Readable columns as DataFrames hold them."""
+def _columns(table: Any, spec: FeatureSpec | None, limit: int) -> dict[str, Values | pd.Categorical]:
+    """Readable columns as DataFrames hold them; text that has codes as its dictionary."""
     whole = table.unify_dictionaries().combine_chunks()
-    columns: dict[str, Values] = {}
+    columns: dict[str, Values | pd.Categorical] = {}
     for name, column in zip(whole.column_names, whole.columns, strict=True):
         chunks = column.chunks
         if sum(map(text_bytes, chunks)) > limit:
             raise TooLargeError
+        feature = None if spec is None else spec.feature_of(name)
+        if (
+            feature is not None
+            and feature.is_coded_text
+            and len(chunks) == 1
+            and (held := categories(chunks[0])) is not None
+        ):
+            columns[name] = held
+            continue
         parts = [values(chunk) for chunk in chunks]
         columns[name] = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0)
     return columns

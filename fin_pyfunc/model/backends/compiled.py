@@ -13,7 +13,7 @@ from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.following import highest_two
 from fin_pyfunc.model.decision import Label, Probabilities, Scores, Thresholds, label_names
 from fin_pyfunc.model.errors import DeviceError, ScoringError
-from fin_pyfunc.model.features import Table
+from fin_pyfunc.model.features import FeatureSpec, Table
 from fin_pyfunc.model.form import Form
 
 #: Rows scored in one call, so that a large table takes no more memory than its answers.
@@ -45,6 +45,8 @@ class CompiledBackend(ABC):
     wary : bool, default False
         Ask the estimator of every row with a null or a number beyond float32's range, too: for a foreign model, of
         which nobody has said whether it takes them.
+    features : FeatureSpec, optional
+        Codes of text and categories, where the form computes with them.
     """
 
     name: str
@@ -60,10 +62,12 @@ class CompiledBackend(ABC):
         thresholds: Thresholds,
         estimator: Backend,
         wary: bool = False,
+        features: FeatureSpec | None = None,
     ) -> None:
         self.form, self._classes, self._estimator = form, list(classes), estimator
         self._names = label_names(self._classes)
         self._band, self._wary = form.band, wary
+        self._features = features if features is not None and features.is_coded else None
         self._has_proba = form.output == "probabilities"
         self._cuts = (thresholds.medium, thresholds.high) if self._has_proba else ()
         self.open(folder, form)
@@ -78,14 +82,14 @@ class CompiledBackend(ABC):
 
     def score(self, table: Table) -> Scores:
         """Class and probabilities of each row; see `Backend.score`."""
-        if (matrix := _matrix(table)) is None:
+        if (matrix := self._matrix(table)) is None:
             return self._estimator.score(table)
         scores, unsure = self._run_and_look(matrix)
         return self._answers(scores) if unsure is None else self._asking(table, unsure, scores)
 
     def score_alone(self, table: Table) -> Scores | None:
         """As `score`, without ever asking the estimator; None where it would have to be asked."""
-        if (matrix := _matrix(table)) is None:
+        if (matrix := self._matrix(table)) is None:
             return None
         scores, unsure = self._run_and_look(matrix)
         return self._answers(scores) if unsure is None else None
@@ -149,12 +153,13 @@ class CompiledBackend(ABC):
             answers.probabilities[unsure] = own.probabilities
         return answers
 
-
-def _matrix(table: Table) -> np.ndarray[Any, np.dtype[np.float64]] | None:
-    """A table as numbers; None for a foreign model's rows that hold something else, of which only it can say what."""
-    if isinstance(table, np.ndarray):
-        return table
-    try:
-        return table.to_numpy(dtype=np.float64)
-    except (ValueError, TypeError):
-        return None
+    def _matrix(self, table: Table) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+        """A table as numbers, a text without a code as that; None where it holds something that is no number, of which
+        only a foreign model can say what it is.
+        """
+        if isinstance(table, np.ndarray):
+            return table
+        try:
+            return table.to_numpy(dtype=np.float64) if self._features is None else self._features.encode(table)
+        except (ValueError, TypeError):
+            return None

@@ -15,7 +15,7 @@ from fin_pyfunc.model.backends.boosted import is_here
 from fin_pyfunc.model.backends.compiled import CompiledBackend
 from fin_pyfunc.model.backends.devices import KINDS, Kind, open_on_devices
 from fin_pyfunc.model.decision import Label, Scores, Thresholds
-from fin_pyfunc.model.features import Table
+from fin_pyfunc.model.features import FeatureSpec, Table
 from fin_pyfunc.model.form import Form
 from fin_pyfunc.model.plan import Times
 
@@ -37,6 +37,7 @@ def open_forms(
     wary: bool = False,
     dropped: Mapping[str, str] | None = None,
     on_devices: bool = True,
+    features: FeatureSpec | None = None,
 ) -> list[CompiledBackend]:
     """Open what can be of use.
 
@@ -48,7 +49,7 @@ def open_forms(
         The one to prefer first.
     times : mapping of str to mapping of int to float
         By backend, seconds by rows when the forms were made.
-    classes, thresholds, estimator
+    classes, thresholds, estimator, features
         As `CompiledBackend` takes them.
     wanted : str, default "auto"
         "auto", "cpu", "gpu" or a backend's name: a form of another name is left alone.
@@ -73,17 +74,17 @@ def open_forms(
         if equal is None:
             return estimator
         of_trees, of_equal = partial(_forest, folder, [equal]), partial(_open, folder, equal)
-        rest = (classes, thresholds, estimator, wary)
+        rest = (classes, thresholds, estimator, wary, features)
         return _Equal(lambda: next(iter(of_trees(*rest)), None) or of_equal(*rest))
 
     def open_on(kind: Kind, form: Form) -> CompiledBackend:
         asked = estimator if kind.form == "cuml" else close_calls()
-        return _BACKENDS[kind.name](folder, form, classes, thresholds, asked, wary)
+        return _BACKENDS[kind.name](folder, form, classes, thresholds, asked, wary, features)
 
     forms = [form for form in forms if form.backend != "boosted" or is_here()]
     opened: list[CompiledBackend] = []
     if wanted in ("auto", "cpu", "forest"):
-        opened += _forest(folder, forms, classes, thresholds, estimator, wary)
+        opened += _forest(folder, forms, classes, thresholds, estimator, wary, features)
     for form in forms:
         if form.backend in _ELSEWHERE or wanted not in ("auto", "cpu", form.backend):
             continue
@@ -94,7 +95,7 @@ def open_forms(
             continue
         try:
             asked = close_calls() if form.band else estimator
-            opened.append(_open(folder, form, classes, thresholds, asked, wary))
+            opened.append(_open(folder, form, classes, thresholds, asked, wary, features))
         except ImportError as e:
             logger.warning("the model's %s form is not used: package %s is not installed here", form.backend, e.name)
     return [*opened, *(open_on_devices(forms, dropped or {}, open_on, wanted) if on_devices else ())]

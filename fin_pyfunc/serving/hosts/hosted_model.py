@@ -62,6 +62,10 @@ class HostedModel:
         if not n_rows:
             p = np.empty((0, len(described.classes))) if described.has_proba else None
             return Scores(classes=described.classes, index=np.empty(0, np.intp), probabilities=p)
+        if described.features is not None:
+            table = described.features.decode(
+                table
+            )  # its environment may have another pandas, which restores otherwise
         answered = self._connection.ask(
             partial(send_table, table=table),
             partial(read_scores, n_rows=n_rows, described=described),

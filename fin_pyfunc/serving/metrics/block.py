@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fin_pyfunc.model.decision import label_names
+from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.serving.prediction import Prediction
 
 #: A block is counted once it has so many rows. What counts is out of the processor's caches by then, which costs more
@@ -50,7 +50,7 @@ class Block:
         self.classes, self.thresholds = decisions.scores.classes, decisions.thresholds
         self._dtype = None if p is None else p.dtype
         features = first.loaded.model.features
-        self._are_rows = features is not None and features.is_numeric
+        self._are_rows = features is not None and (features.is_numeric or features.is_coded)
         self._tables: list[Any] | None = None if features is None else []
         self._steps = bytearray(TOGETHER * _SIZE)
         self.clear()
@@ -120,12 +120,12 @@ class Block:
 
     @property
     def matrix(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """All rows as they were scored; of a model whose features are all numbers."""
+        """All rows as they were scored; of a model whose rows a matrix holds. A text without a code is not null."""
         assert self._tables is not None  # noqa: S101 - for the type checker
         assert self.loaded.model.features is not None  # noqa: S101
-        names = self.loaded.model.features.names
-        parts = [part if isinstance(part, bytes) else _as_bytes(part, names) for part in self._tables]
-        return np.frombuffer(b"".join(parts), np.float64).reshape(self.n_rows, len(names))
+        features = self.loaded.model.features
+        parts = [part if isinstance(part, bytes) else _as_bytes(part, features) for part in self._tables]
+        return np.frombuffer(b"".join(parts), np.float64).reshape(self.n_rows, len(features.names))
 
     def frame(self) -> pd.DataFrame:
         """All rows as they were meant; of a model that knows its features."""
@@ -135,7 +135,17 @@ class Block:
         return pd.concat([features.restore(table) for table in self._tables], ignore_index=True)
 
 
-def _as_bytes(table: Any, names: Sequence[str]) -> bytes:
+def _as_bytes(table: Any, features: FeatureSpec) -> bytes:
     """Rows in the model's order; MLflow hands a DataFrame to a model that this project did not log."""
-    matrix = table if isinstance(table, np.ndarray) else table.reindex(columns=names).to_numpy(np.float64)
-    return np.ascontiguousarray(matrix).tobytes()
+    if not isinstance(table, np.ndarray):
+        frame = table.reindex(columns=features.names)
+        table = _encoded(frame, features) if features.is_coded else frame.to_numpy(np.float64)
+    return np.ascontiguousarray(table).tobytes()
+
+
+def _encoded(frame: pd.DataFrame, features: FeatureSpec) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Rows as codes; all null where nobody has checked them, and they are not what the features hold."""
+    try:
+        return features.encode(frame)
+    except (ValueError, TypeError):
+        return np.full(frame.shape, np.nan)

@@ -123,7 +123,7 @@ class RequestMetrics:
         if features is None:
             return
         ranges = {} if manifest is None else manifest.ranges
-        if features.is_numeric:
+        if features.is_numeric or features.is_coded:  # codes have no range
             values = block.matrix
             bounds = np.array([ranges.get(name, (-np.inf, np.inf)) for name in features.names], dtype=np.float64)
             inside = (values >= bounds[:, 0]) & (values <= bounds[:, 1])  # NaN is nowhere

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fin_pyfunc.model.errors import FinPyfuncError
+from fin_pyfunc.model.feature import NUMERIC, Feature
 from fin_pyfunc.model.features import FeatureSpec, Table
 from fin_pyfunc.serving.json_values import json_values
 
@@ -73,6 +74,9 @@ def canonical(table: Table, spec: FeatureSpec | None) -> list[bytes]:
 
     Of a model that says nothing of its features: the JSON object with its keys sorted.
     """
+    if isinstance(table, np.ndarray) and spec is not None and spec.is_coded:
+        columns = [_values(table[:, i], feature) for i, feature in enumerate(spec.features)]
+        return [_encode(row) for row in zip(*columns, strict=True)]
     if isinstance(table, np.ndarray):
         return [_encode(row) for row in table.tolist()]  # NaN is null
     names = list(table.columns) if spec is not None else sorted(table.columns, key=str)
@@ -93,6 +97,7 @@ def as_sent(sent: msgspec.Raw | bytes) -> bytes:
 def as_rows(table: Table, spec: FeatureSpec | None, identifiers: Mapping[str, Sequence[Any]] | None) -> bytes:
     """Rows that came as a table, as a client would have sent them: a JSON list of objects."""
     columns: dict[str, Sequence[Any]] = dict(identifiers or {})
+    table = table if spec is None else spec.decode(table)
     if isinstance(table, pd.DataFrame):
         columns |= {str(name): json_values(table[name]) for name in table.columns}
     else:
@@ -110,6 +115,16 @@ def identifiers_of(sent: msgspec.Raw | bytes, names: Sequence[str], is_one: bool
     raw = as_sent(sent)
     rows = _rows_of(b"[%b]" % raw if is_one else raw)
     return _encode([{name: row[name] for name in names if name in row} for row in rows])
+
+
+def _values(held: np.ndarray[Any, Any], feature: Feature) -> Sequence[Any]:
+    """A column of a matrix with codes, as `json_values` gives that of the DataFrame that it stands for."""
+    if feature.dictionary is not None:
+        return json_values(feature.dictionary.values(held))
+    if isinstance(feature.pandas_dtype, np.dtype) and feature.kind in NUMERIC:
+        numbers: list[Any] = held.astype(feature.pandas_dtype).tolist()  # NaN is null
+        return numbers
+    return json_values(feature.restore(held))
 
 
 def _is_whole(column: np.ndarray[Any, Any]) -> bool:

@@ -233,7 +233,7 @@ def _with_others(record: Record, joined: Joined, folder: Path, loaded: LoadedMod
             f"it was computed in one call with {joined.of - 1} rows of other requests, on which its last bits may "
             f"depend, and {joined.of - len(rows)} of them are not in the record"
         ]
-    table = stacked([_table(record, [rows[i]], loaded) for i in range(joined.of)])
+    table = stacked([_table(record, [rows[i]], loaded) for i in range(joined.of)], loaded.model.features)
     only = slice(joined.row, joined.row + 1)
 
     def score() -> Decisions:

@@ -75,8 +75,15 @@ class Telling:
     def _takes_the_same(self, loaded: LoadedModel) -> bool:
         if self._compared is None or self._compared[0] is not loaded:
             ours, theirs = self._features, loaded.model.features
-            self._compared = loaded, ours is None or (theirs is not None and ours.reads_as(theirs))
+            self._compared = loaded, _takes_matrix(ours, theirs)
         return self._compared[1]
+
+
+def _takes_matrix(ours: FeatureSpec | None, theirs: FeatureSpec | None) -> bool:
+    """Whether a shadow takes the matrix that another model is scored on."""
+    if ours is None:
+        return theirs is None or not theirs.is_coded
+    return theirs is not None and ours.reads_as(theirs)
 
 
 def _rows(answers: Sequence[Answer], form: Form) -> Rows:
@@ -84,6 +91,8 @@ def _rows(answers: Sequence[Answer], form: Form) -> Rows:
     predictions = [prediction for _, prediction in answers]
     tables, scores = [each.table for each in predictions], [each.decisions.scores for each in predictions]
     p = [each.probabilities for each in scores if each.probabilities is not None]
+    if form == "pickled" and (features := predictions[0].loaded.model.features) is not None:
+        tables = [features.decode(table) for table in tables]  # only the model that answered knows its codes
     return Rows(
         requests=[(request_id, len(prediction.decisions)) for request_id, prediction in answers],
         index=np.concatenate([each.index for each in scores], dtype=np.intp).tobytes(),
