@@ -46,7 +46,7 @@ WHOLE_NODES, BLOCK_NODES = 16_000, 8_000
 BATCH_COUNTS = (50, 100, 200, 500, 1000)
 _FLOAT64 = frozenset({"float64", "Float64"})
 #: Backends whose forms compute with codes of text and categories.
-CODED: frozenset[str] = frozenset()
+CODED = frozenset({"program"})
 
 
 @dataclass(frozen=True)
