@@ -10,6 +10,7 @@ from fin_pyfunc.compiling.boosted_form import boosted_trees, is_boosted
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.grown import type_name
 from fin_pyfunc.compiling.linear import is_linear
+from fin_pyfunc.compiling.program.classifier_input import classifier_input
 from fin_pyfunc.compiling.program.requirements import require_input
 from fin_pyfunc.compiling.program.values import Builder, Value
 from fin_pyfunc.model.backends.native import has_proba
@@ -24,8 +25,7 @@ def classifier(builder: Builder, estimator: Any, value: Value) -> Value:
     ------
     NotCompilable
     """
-    if value.has_codes:
-        raise NotCompilable(f"{type(estimator).__name__} is given text or categories")
+    value = classifier_input(builder, estimator, value)
     require_input(builder, estimator, value)
     if is_boosted(estimator):
         trees = boosted_trees(estimator, value.width, single=False)
