@@ -108,9 +108,11 @@ def valid(rows: Array, spec: FeatureSpec) -> Array:
         column = np.clip(column, least, greatest)  # NaN stays
         if feature.dtype == "float32":
             column = column.astype(np.float32).astype(np.float64)
-        if feature.dictionary is not None and len(taken := np.array([*feature.dictionary.taken.values()])):
-            odd = ~np.isnan(column) & ~np.isin(column, taken) & (feature.known is not None)
-            column[odd] = taken[column[odd].astype(int) % len(taken)]
+        if feature.dictionary is not None:
+            column = column + 0.0  # no code is -0.0
+            if feature.known is not None and len(taken := np.array([*feature.dictionary.taken.values()])):
+                odd = ~np.isnan(column) & ~np.isin(column, taken)
+                column[odd] = taken[column[odd].astype(int) % len(taken)]
         lacking = np.isnan(column)
         if lacking.any() and not feature.nullable:
             known = column[~lacking]

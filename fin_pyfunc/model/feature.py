@@ -21,6 +21,8 @@ Kind = Literal["number", "integer", "boolean", "string", "category", "datetime",
 MAX_EXACT_INTEGER = 2**53
 #: Longest name of a dtype.
 MAX_DTYPE = 128
+#: Rows whose texts are looked up one by one sooner than pandas finds those that are the same.
+_FEW_ROWS = 50
 #: What a row that lacks a feature has in its place.
 MISSING: Any = object()
 #: Kinds whose values a float64 matrix holds.
@@ -245,7 +247,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if isinstance(values, np.ndarray):
             return values
         if isinstance(values, pd.Series):
-            codes = self.dictionary.of_column(values)
+            codes = self.dictionary.of_column(values) if len(values) > _FEW_ROWS else None
             return self.dictionary.of_values(values.tolist()) if codes is None else codes
         return self.dictionary.of_values(values)
 

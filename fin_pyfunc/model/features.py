@@ -219,7 +219,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """
         if isinstance(table, np.ndarray):
             return table
-        return np.column_stack([feature.encode(table.iloc[:, i]) for i, feature in enumerate(self.features)])
+        columns = zip(self.features, table.items(), strict=True)
+        return np.column_stack([feature.encode(column) for feature, (_, column) in columns])
 
     @cached_property
     def _bounds(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -259,6 +260,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self._frame(columns, index)
 
     def _frame(self, columns: Mapping[str, Any], index: pd.Index[Any] | None = None) -> pd.DataFrame:
+        if index is None:  # one for all: pandas would compare those of any two columns
+            index = pd.RangeIndex(len(columns[self.names[0]]))
         series = {f.name: f.restore(columns[f.name], index) for f in self.features}
         return pd.DataFrame(series, columns=pd.Index(self.names), index=index)
 
