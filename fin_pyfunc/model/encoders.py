@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import pandas as pd
 
 from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.codes import can_code
@@ -225,7 +226,7 @@ def _look_at_encoder(step: Any, columns: Sequence[Column | None], found: _Found)
 def _look_at_imputer(step: Any, columns: Sequence[Column | None], found: _Found) -> Columns:
     """Find the texts that are replaced, and put in their place; columns without a statistic are left out."""
     missing, statistics = step.missing_values, list(step.statistics_)
-    is_null = missing is None or missing != missing
+    is_null = missing is None or missing is pd.NA or missing != missing
     given: list[Column | None] = []
     for column, statistic in zip(columns, statistics, strict=True):
         if column is not None:
@@ -254,6 +255,7 @@ def _look_at_function(step: Any, columns: Sequence[Column | None], found: _Found
 def _look_at_columns(step: Any, columns: Sequence[Column | None], found: _Found) -> Columns:
     """Look at each of a ColumnTransformer's own steps; its columns are beside each other in their order."""
     indices, places = step._transformer_to_input_indices, getattr(step, "output_indices_", {})
+    columns = _by_name(step, columns)
     given: list[Column | None] = [None] * max((place.stop for place in places.values()), default=0)
     for name, inner, _ in step.transformers_:
         chosen, place = [columns[i] for i in indices[name]], places.get(name, slice(0, 0))
@@ -263,6 +265,15 @@ def _look_at_columns(step: Any, columns: Sequence[Column | None], found: _Found)
         elif of_inner is not None:
             given[place] = of_inner
     return given
+
+
+def _by_name(step: Any, columns: Sequence[Column | None]) -> Sequence[Column | None]:
+    """The columns in the order in which a step was fitted on them: a ColumnTransformer takes them by their names."""
+    known = {column.name: column for column in columns if column is not None}
+    names = getattr(step, "feature_names_in_", ())
+    if len(known) == len(columns) and known.keys() <= set(names):
+        return [known.get(name) for name in names]
+    return columns
 
 
 def _look_at_pipeline(step: Any, columns: Columns, found: _Found) -> Columns:

@@ -24,8 +24,10 @@ def column_transformer(builder: Builder, step: Any, value: Value) -> Value:
     at, weights = _input_columns(step, value), step.transformer_weights or {}
     parts: list[Value] = []
     for name, transformer, columns in step.transformers_:
+        if isinstance(transformer, str) and transformer == "drop":
+            continue
         positions = [at(int(i)) for i in step._transformer_to_input_indices[name]]
-        if (isinstance(transformer, str) and transformer == "drop") or not positions:
+        if not positions:
             continue
         if np.isscalar(columns):  # what is given one column is not a matrix
             raise NotCompilable(f"gives {name!r} one column by itself: give it a list of one")
