@@ -21,9 +21,11 @@ _FREQUENCY: dict[str, Any] = {
     "min_frequency": st.sampled_from([None, None, 2, 4, 0.4]),
     "max_categories": st.sampled_from([None, None, 1, 2, 3]),
 }
+#: since scikit-learn 1.6
+_WARN = [option for option in ["warn"] if option in str(OneHotEncoder._parameter_constraints["handle_unknown"])]
 one_hot = st.builds(
     OneHotEncoder,
-    handle_unknown=st.sampled_from(["error", "ignore", "infrequent_if_exist"]),
+    handle_unknown=st.sampled_from(["error", "ignore", "infrequent_if_exist", *_WARN]),
     drop=st.sampled_from([None, None, "first", "if_binary"]),
     sparse_output=st.booleans(), dtype=_DTYPES, **_FREQUENCY,
 )  # fmt: skip
@@ -44,7 +46,11 @@ def fitted(encoder: Any, *data: Any) -> Any:
         warnings.simplefilter("ignore")
         try:
             return encoder.fit(*data)
-        except (ValueError, TypeError):
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+        ):  # scikit-learn has one where it would name what cannot be dropped
             assume(False)
 
 
@@ -70,3 +76,20 @@ def test_target_means_are_the_encoders_own(
     train, rows = table
     y = np.arange(len(train)) % classes
     assert_as_transformed(fitted(TargetEncoder(smooth=smooth, cv=2), train, y), train, rows, TEXTS)
+
+
+@settings(max_examples=80)
+@given(data=st.data(), table=tables(most=3), encoder=one_hot | ordinal)
+def test_categories_and_what_is_dropped_may_be_given_by_hand(
+    data: st.DataObject, table: tuple[pd.DataFrame, pd.DataFrame], encoder: OneHotEncoder | OrdinalEncoder
+) -> None:
+    train, rows = table
+    known = [[value for value in train[name].unique() if not pd.isna(value)] for name in train]
+    assume(all(known))
+    given_by_hand = [
+        data.draw(st.permutations(values)) if isinstance(values[0], str) else sorted(values) for values in known
+    ]
+    encoder.set_params(categories=given_by_hand)
+    if isinstance(encoder, OneHotEncoder) and data.draw(st.booleans()):
+        encoder.set_params(drop=[data.draw(st.sampled_from(values)) for values in given_by_hand])
+    assert_as_transformed(fitted(encoder, train), train, rows, TEXTS)
