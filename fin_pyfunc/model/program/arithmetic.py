@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from fin_pyfunc.model.program.node import Array, Node, expect
+from fin_pyfunc.model.program.node import Array, Edge, Node, expect
 
 
 class Scale(Node, tag="scale"):
@@ -54,6 +55,9 @@ class Fill(Node, tag="fill"):
         X = inputs[0]
         return np.where(_is(X, self.missing), self.values, X)
 
+    def edges(self) -> Sequence[Edge]:
+        return _edges(len(self.values), self.missing)
+
 
 class IsMissing(Node, tag="is-missing"):
     """1 where a column is missing, else 0 (MissingIndicator).
@@ -72,6 +76,10 @@ class IsMissing(Node, tag="is-missing"):
 
     def __call__(self, *inputs: Array) -> Array:
         return _is(inputs[0], self.missing).astype(np.float64)
+
+
+def _edges(n_columns: int, missing: float) -> Sequence[Edge]:
+    return [] if math.isnan(missing) else [Edge(np.arange(n_columns), np.full(n_columns, missing))]
 
 
 def _is(X: Array, missing: float) -> Array:
