@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import special
-from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.decomposition import PCA, FastICA, IncrementalPCA, TruncatedSVD
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.feature_selection import (
     RFE,
@@ -30,6 +31,7 @@ from sklearn.feature_selection import (
 from sklearn.impute import MissingIndicator
 from sklearn.kernel_approximation import RBFSampler
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NeighborhoodComponentsAnalysis
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import (
     Binarizer,
@@ -45,6 +47,7 @@ from sklearn.preprocessing import (
     SplineTransformer,
     StandardScaler,
 )
+from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
 
 from fin_pyfunc.model.program.program import Program
 from tests.program.steps import assert_same_as, program_of_step
@@ -66,6 +69,10 @@ def table(name: str) -> pd.DataFrame:
         return frame.mask(
             pd.DataFrame(rng.random(frame.shape) < 0.1, columns=frame.columns) & (frame.dtypes == "float64")
         )
+    if "nullable" in name:
+        gaps = pd.DataFrame(rng.random((240, 3)) < 0.1, columns=list("acf"))
+        nullable = frame[["a", "c", "f"]].astype({"a": "Float64", "c": "Int64", "f": "boolean"}).mask(gaps)
+        return nullable[["a", "c"]].abs() if "positive" in name else nullable
     return {"numbers": frame, "floats": frame[["a", "b", "d"]], "positive": frame[["a", "b"]].abs() + 0.5}[name]
 
 
@@ -82,6 +89,12 @@ def union(**weights: float) -> Any:
 
 STEPS: dict[str, tuple[Callable[[], Any], str]] = {
     "StandardScaler": (StandardScaler, "gaps"),
+    "StandardScaler of nullable columns": (StandardScaler, "nullable"),
+    "QuantileTransformer of nullable columns": (lambda: QuantileTransformer(n_quantiles=30), "nullable"),
+    "PowerTransformer of nullable columns": (PowerTransformer, "nullable"),
+    "logarithms of nullable columns": (
+        lambda: make_pipeline(FunctionTransformer(np.log1p), StandardScaler()), "nullable positive"
+    ),
     "StandardScaler, mean only": (lambda: StandardScaler(with_std=False), "numbers"),
     "StandardScaler, scale only": (lambda: StandardScaler(with_mean=False), "numbers"),
     "StandardScaler, sparse": (lambda: make_pipeline(bins("onehot"), StandardScaler(with_mean=False)), "numbers"),
@@ -123,7 +136,6 @@ STEPS: dict[str, tuple[Callable[[], Any], str]] = {
         for e in ("constant", "linear", "continue", "periodic", "error") for d, k in ((1, "uniform"), (3, "quantile"))
     },
     "SplineTransformer, one less": (lambda: SplineTransformer(include_bias=False), "floats"),
-    "SplineTransformer, sparse": (lambda: SplineTransformer(sparse_output=True), "floats"),
     **{
         f"FunctionTransformer, {f.__name__}": ((lambda f=f: FunctionTransformer(f)), "floats")
         for f in (np.log1p, np.sqrt, np.abs, np.exp, np.sign, np.square, np.cbrt, np.tanh, np.reciprocal, np.floor,
@@ -161,6 +173,21 @@ ROUNDED: dict[str, tuple[Callable[[], Any], str]] = {
     "PCA, whitened": (lambda: make_pipeline(StandardScaler(), PCA(3, whiten=True)), "numbers"),
     "TruncatedSVD": (lambda: make_pipeline(MinMaxScaler(clip=True), TruncatedSVD(3)), "numbers"),
     "TruncatedSVD, sparse": (lambda: make_pipeline(bins("onehot"), TruncatedSVD(3)), "numbers"),
+    **{
+        type(step).__name__: ((lambda step=step: make_pipeline(MinMaxScaler(clip=True), step)), "numbers")
+        for step in (
+            IncrementalPCA(2, whiten=True),
+            FastICA(2, random_state=0),
+            LinearDiscriminantAnalysis(),
+            NeighborhoodComponentsAnalysis(max_iter=5),
+            GaussianRandomProjection(3, random_state=0),
+            SparseRandomProjection(3, random_state=0),
+        )
+    },
+    "LinearDiscriminantAnalysis, eigen": (
+        lambda: make_pipeline(MinMaxScaler(clip=True), LinearDiscriminantAnalysis(solver="eigen")),
+        "floats",
+    ),
     "RBFSampler": (lambda: make_pipeline(MinMaxScaler(clip=True), RBFSampler(n_components=8)), "numbers"),
 }
 
@@ -169,14 +196,14 @@ ROUNDED: dict[str, tuple[Callable[[], Any], str]] = {
 def fitted(name: str) -> tuple[Any, pd.DataFrame, Program]:
     make, on = {**STEPS, **ROUNDED}[name]
     train = table(on)
-    transformer = make().fit(train, (train["a"].fillna(0) + train["b"].fillna(0) > 1).astype(int))
+    transformer = make().fit(train, (train["a"].fillna(0) + train.iloc[:, 1].fillna(0) > 1).astype(int))
     return transformer, train, program_of_step(transformer, train)[0]
 
 
 def rows_of(name: str) -> st.SearchStrategy[Array]:
     """Rows that a client may send: values of training and of edges, what is beside them, far ones, missing ones."""
     _, train, program = fitted(name)
-    own = np.concatenate([train.to_numpy(dtype=np.float64).ravel(), *_constants(program)])
+    own = np.concatenate([train.to_numpy(dtype=np.float64, na_value=np.nan).ravel(), *_constants(program)])
     own = own[np.isfinite(own)]
     near = st.sampled_from(own.tolist()).flatmap(
         lambda x: st.sampled_from(
@@ -187,10 +214,9 @@ def rows_of(name: str) -> st.SearchStrategy[Array]:
     value = st.one_of(near, near, far, st.floats(-10, 10))
 
     def column(dtype: Any, has_gaps: bool) -> st.SearchStrategy[float]:
-        if dtype.kind == "b":
-            return st.sampled_from([0.0, 1.0])
-        if dtype.kind == "i":
-            return st.integers(-5, 5).map(float)
+        if dtype.kind in "bi":
+            whole = st.sampled_from([0.0, 1.0]) if dtype.kind == "b" else st.integers(-5, 5).map(float)
+            return whole if not has_gaps else st.one_of(whole, whole, st.just(float("nan")))
         return st.one_of(value, value, value, st.just(float("nan"))) if has_gaps else value
 
     each = [column(dtype, bool(train[c].isna().any())) for c, dtype in train.dtypes.items()]

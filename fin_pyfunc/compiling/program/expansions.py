@@ -51,6 +51,8 @@ def spline_transformer(builder: Builder, step: Any, value: Value) -> Value:
         raise NotCompilable("SplineTransformer has splines of degree 0, or of several degrees")
     if any(not np.array_equal(target, targets[0]) for target in targets):
         raise NotCompilable("SplineTransformer has splines with coefficients of their own")
+    if step.sparse_output:  # a spline that is 0 is stored, or not, as SciPy has it
+        raise NotCompilable("SplineTransformer makes a sparse matrix")
     extrapolation = step.extrapolation
     mode = "beyond" if extrapolation in ("constant", "linear") else extrapolation
     ends, lines = (
@@ -61,7 +63,7 @@ def spline_transformer(builder: Builder, step: Any, value: Value) -> Value:
     )  # fmt: skip
     takes_missing = getattr(step, "handle_missing", "error") == "zeros"  # since scikit-learn 1.8
     builder.require(value, takes_missing=takes_missing)
-    value = builder.add(node, value, is_sparse=bool(step.sparse_output))
+    value = builder.add(node, value)
     if mode == "error":
         builder.require(value, takes_missing=False)
     if not step.include_bias:

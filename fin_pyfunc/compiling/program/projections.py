@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.program.scalers import numbers
 from fin_pyfunc.compiling.program.values import Builder, Value
 from fin_pyfunc.model.program.arithmetic import Scale
@@ -15,11 +16,9 @@ from fin_pyfunc.model.program.numbers import Function
 
 def pca(builder: Builder, step: Any, value: Value) -> Value:
     """Add a PCA, which is centred after its product (sklearn/decomposition/_base.py)."""
-    components = numbers(step.components_)
-    shift = np.zeros(len(components))
-    if step.mean_ is not None:
-        shift = -(np.reshape(step.mean_, (1, -1)) @ components.T).ravel()
-    value = builder.add(Linear(coef=components, intercept=shift, link="none"), value, is_sparse=False)
+    rows = numbers(step.components_)
+    shift = np.zeros(len(rows)) if step.mean_ is None else -(np.reshape(step.mean_, (1, -1)) @ rows.T).ravel()
+    value = builder.add(Linear(coef=rows, intercept=shift, link="none"), value, is_sparse=False)
     if step.whiten:
         scale = np.sqrt(numbers(step.explained_variance_))
         scale[scale < np.finfo(np.float64).eps] = np.finfo(np.float64).eps
@@ -27,10 +26,30 @@ def pca(builder: Builder, step: Any, value: Value) -> Value:
     return value
 
 
-def truncated_svd(builder: Builder, step: Any, value: Value) -> Value:
-    """Add a TruncatedSVD."""
-    components = numbers(step.components_)
-    node = Linear(coef=components, intercept=np.zeros(len(components)), link="none")
+def components(builder: Builder, step: Any, value: Value) -> Value:
+    """Add a product with a step's components (TruncatedSVD, random projections, NeighborhoodComponentsAnalysis)."""
+    if value.is_sparse and type(step).__name__.endswith("RandomProjection"):
+        raise NotCompilable(f"{type(step).__name__} is given a sparse matrix")
+    held = step.components_
+    return _product(builder, held.toarray() if hasattr(held, "toarray") else held, value)
+
+
+def fast_ica(builder: Builder, step: Any, value: Value) -> Value:
+    """Add a FastICA (sklearn/decomposition/_fastica.py)."""
+    if step.whiten:
+        value = builder.add(Scale(how="subtract", by=numbers(step.mean_)), value)
+    return _product(builder, step.components_, value)
+
+
+def discriminants(builder: Builder, step: Any, value: Value) -> Value:
+    """Add a LinearDiscriminantAnalysis that is no classifier here (sklearn/discriminant_analysis.py)."""
+    if step.solver == "svd":
+        value = builder.add(Scale(how="subtract", by=numbers(step.xbar_)), value)
+    return _product(builder, np.transpose(step.scalings_)[: step._max_components], value)
+
+
+def _product(builder: Builder, rows: Any, value: Value) -> Value:
+    node = Linear(coef=numbers(rows), intercept=np.zeros(len(rows)), link="none")
     return builder.add(node, value, is_sparse=False)
 
 

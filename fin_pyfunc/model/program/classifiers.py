@@ -41,7 +41,9 @@ class TreeEnsemble(Node, tag="trees"):
 
     def edges(self) -> Sequence[Edge]:
         inner = self._trees.left >= 0
-        return [Edge(self._trees.feature[inner].astype(np.int64), self._trees.threshold[inner], is_tree=True)]
+        constant = self._trees.threshold[inner]
+        constant = rounded_at(constant) if self._trees.arithmetic.rounds else constant
+        return [Edge(self._trees.feature[inner].astype(np.int64), constant, is_tree=True)]
 
 
 class Linear(Node, tag="linear"):
@@ -87,3 +89,17 @@ class Linear(Node, tag="linear"):
         total = p.sum(axis=1, keepdims=True)
         # where every one of them is 0, the classes share alike (`_predict_proba_lr` of sklearn/linear_model/_base.py)
         return np.where(total == 0, 1 / p.shape[1], p / np.where(total == 0, 1, total))
+
+
+def rounded_at(threshold: Array) -> Array:
+    """Where a float64 passes a threshold that it is compared with as a float32.
+
+    A number goes left unless it is greater: the last that does is the threshold, or the float32 before it, and it is
+    half way to the next one that a float64 is rounded to that instead.
+    """
+    with np.errstate(over="ignore"):
+        last = threshold.astype(np.float32)
+        last = np.where(last > threshold, np.nextafter(last, np.float32(-np.inf)), last)
+        following = np.nextafter(last, np.float32(np.inf))
+    between = (last.astype(np.float64) + following.astype(np.float64)) / 2
+    return np.where(np.isfinite(between), between, threshold)

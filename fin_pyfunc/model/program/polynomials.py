@@ -10,6 +10,8 @@ from fin_pyfunc.model.program.node import MAX_WIDTH, Array, Node, expect
 
 #: Most blocks of products: as many columns' products with what they are multiplied by.
 _MAX_BLOCKS = 100_000
+#: Up to so many rows NumPy's calls take longer than what they do: one for each degree, not for each block.
+_FEW = 16
 
 
 class Polynomials(Node, tag="polynomials"):
@@ -49,10 +51,16 @@ class Polynomials(Node, tag="polynomials"):
         of = made[:, 1:]
         of[:, : X.shape[1]] = X
         at = X.shape[1]
-        for start, end, by in self._blocks:
-            to = at + end - start
-            np.multiply(of[:, start:end], X[:, by : by + 1], out=of[:, at:to])
-            at = to
+        if len(X) <= _FEW:
+            for left, right in self._stages(at):
+                to = at + len(left)
+                of[:, at:to] = of[:, left] * X[:, right]
+                at = to
+        else:
+            for start, end, by in self._blocks:
+                to = at + end - start
+                np.multiply(of[:, start:end], X[:, by : by + 1], out=of[:, at:to])
+                at = to
         if not self.has_bias:
             return of[:, self.first :]
         return made if not self.first else np.concatenate((made[:, :1], of[:, self.first :]), axis=1)
@@ -60,6 +68,22 @@ class Polynomials(Node, tag="polynomials"):
     @cached_property
     def _blocks(self) -> list[list[int]]:
         return self.blocks.tolist()  # type: ignore[no-any-return]
+
+    def _stages(self, n: int) -> list[tuple[Array, Array]]:
+        """For each degree which columns of the result are multiplied by which of the n of the input."""
+        stages: list[tuple[Array, Array]] | None = self.__dict__.get("_by_degree")
+        if stages is None:
+            stages, at = [], n
+            left: list[int] = []
+            right: list[int] = []
+            for start, end, by in [*self._blocks, (at + self._n_products, 0, 0)]:
+                if end > at or start > at:  # of products that this degree makes itself
+                    stages.append((np.array(left, dtype=np.int64), np.array(right, dtype=np.int64)))
+                    at, left, right = at + len(left), [], []
+                left += range(start, end)
+                right += [by] * (end - start)
+            self.__dict__["_by_degree"] = stages
+        return stages
 
     @cached_property
     def _n_products(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -43,19 +44,21 @@ class Power(Node, tag="power"):
 
     def _yeo_johnson(self, X: Array) -> Array:
         # `_yeojohnson_transform` of scipy/stats/_morestats.py: the lambda of a negative number is 2 less its own
+        (above, below), (is_log_above, is_log_below), has_log = self._powers
         pos = X >= 0
-        by = np.where(pos, self.lambdas, 2 - self.lambdas)
-        is_log = np.where(pos, abs(self.lambdas) < _EPS, ~(abs(self.lambdas - 2) > _EPS))
-        size, by = np.where(pos, X, -X), np.where(is_log, 1.0, by)
-        if self.method == "yeo-johnson":
-            log = np.log1p(size)
-            made = np.expm1(by * log) / by
-        else:
-            made = (np.power(size + 1, by) - 1) / by
-        if is_log.any():
-            made = np.where(is_log, np.log1p(size), made)
+        size, by = np.where(pos, X, -X), np.where(pos, above, below)
+        made = (np.expm1(by * np.log1p(size)) if self.method == "yeo-johnson" else np.power(size + 1, by) - 1) / by
+        if has_log:
+            made = np.where(np.where(pos, is_log_above, is_log_below), np.log1p(size), made)
         signed: Array = np.where(pos, made, -made)
         return signed
+
+    @cached_property
+    def _powers(self) -> tuple[tuple[Array, Array], tuple[Array, Array], bool]:
+        """The lambdas of numbers from 0 on and below, which of both stand for a logarithm, and whether any does."""
+        is_log = abs(self.lambdas) < _EPS, ~(abs(self.lambdas - 2) > _EPS)
+        powers = np.where(is_log[0], 1.0, self.lambdas), np.where(is_log[1], 1.0, 2 - self.lambdas)
+        return powers, is_log, bool(np.any(is_log))
 
     def edges(self) -> Sequence[Edge]:
         return [every_column(len(self.lambdas), np.zeros(1))]

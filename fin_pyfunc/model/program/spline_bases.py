@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -9,6 +11,8 @@ import numpy as np
 
 from fin_pyfunc.model.program.node import MAX_WIDTH, Array, Edge, Node, expect
 
+#: Up to so many numbers are computed one by one.
+_FEW = 64
 _MODES = ("continue", "error", "periodic", "beyond")
 
 
@@ -55,6 +59,9 @@ class SplineBases(Node, tag="spline-bases"):
 
     def __call__(self, *inputs: Array) -> Array:
         given = inputs[0]
+        if given.size <= _FEW:
+            each = [self._alone(x, i) for row in given.tolist() for i, x in enumerate(row)]
+            return np.array(each, dtype=np.float64).reshape(len(given), self.n_splines * given.shape[1])
         missing = np.isnan(given)
         inside = np.where(missing, self.knots[:, self.degree], given)
         first, last = self.knots[:, self.degree], self.knots[:, -self.degree - 1]
@@ -101,6 +108,53 @@ class SplineBases(Node, tag="spline-bases"):
         for i, values in enumerate(h):
             made[row, self.target[spline + i]] += values.ravel()
         return made.reshape(len(given), n, self.n_splines)
+
+    def _alone(self, x: float, i: int) -> list[float]:
+        """The results of one number of a column: the same as for many, in Python, which is quicker for one."""
+        knots, k, made = self._knots[i], self.degree, [0.0] * self.n_splines
+        first, last = knots[k], knots[-k - 1]
+        if x != x:
+            return made
+        if self.mode == "beyond":
+            for end, is_beyond, at in ((self._ends[0][i], float.__lt__, 0), (self._ends[1][i], float.__gt__, 2)):
+                if is_beyond(x, end):
+                    values, slopes = self._lists[4 * i + at : 4 * i + at + 2]
+                    return [value + (x - end) * slope for value, slope in zip(values, slopes, strict=True)]
+        elif self.mode == "error" and not first <= x <= last:
+            return [math.inf] * self.n_splines
+        elif self.mode == "periodic":
+            x = first + (x - first) % (last - first) if last > first else 0.0
+        at = min(max(bisect_right(knots, x) - 1, k), len(knots) - k - 2)
+        h = [1.0]
+        for j in range(1, k + 1):
+            before, h = h, [0.0]
+            for n in range(at + 1, at + j + 1):
+                above, below, w = knots[n], knots[n - j], before[n - at - 1]
+                if above == below:
+                    h.append(0.0)
+                    continue
+                w /= above - below
+                h[-1] += w * (above - x)
+                h.append(w * (x - below))
+        for value, to in zip(h, self._targets[at - k :], strict=False):
+            made[to] += value
+        return made
+
+    @cached_property
+    def _knots(self) -> list[list[float]]:
+        return self.knots.tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def _targets(self) -> list[int]:
+        return self.target.tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def _ends(self) -> list[list[float]]:
+        return self.ends.tolist()  # type: ignore[no-any-return]
+
+    @cached_property
+    def _lists(self) -> list[list[float]]:
+        return self.lines.tolist()  # type: ignore[no-any-return]
 
     @cached_property
     def _lines(self) -> list[Array]:
