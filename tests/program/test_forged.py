@@ -6,13 +6,19 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
 from fin_pyfunc.model.errors import ArtifactError
 from fin_pyfunc.model.program.node import from_builtins
-from fin_pyfunc.model.program.program import read, written
+from fin_pyfunc.model.program.program import Program, read, written
+from tests.program.coded import columns_of, matrix_of, program_of
 from tests.program.test_numeric_steps import fitted
 
 Array = np.ndarray[Any, Any]
@@ -57,6 +63,26 @@ def arrays(own: Array) -> st.SearchStrategy[list[Any]]:
 @pytest.mark.filterwarnings("ignore")
 def test_a_forged_step_is_refused_or_answers(case: str, data: st.DataObject) -> None:
     _, train, program = fitted(case)
+    assert_refused_or_answered(program, train.to_numpy(dtype=np.float64)[:5], data)
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+@pytest.mark.filterwarnings("ignore")
+def test_a_forged_step_of_codes_is_refused_or_answers(data: st.DataObject) -> None:
+    train = pd.DataFrame({"a": list("xyzxy"), "b": [*list("pqpq"), None], "n": [1.0, 2.0, 2.0, 5.0, np.nan]})
+    filled = make_pipeline(SimpleImputer(missing_values=5.0), OneHotEncoder(handle_unknown="ignore"))
+    steps = ColumnTransformer(
+        [("one", OneHotEncoder(), ["a", "n"]), ("ordinal", OrdinalEncoder(), ["b", "a"]), ("filled", filled, [2]),
+         ("flag", MissingIndicator(), ["b", "n"])]
+    )  # fmt: skip
+    columns = columns_of(train)
+    program = program_of(steps.fit(train.fillna({"n": 1.0})), columns)
+    assert_refused_or_answered(program, matrix_of(train, columns), data)
+
+
+def assert_refused_or_answered(program: Program, some: Array, data: st.DataObject) -> None:
+    """Change a number of a program's file, and read it again."""
     forged: Any = msgspec.msgpack.decode(written(program))
     step = data.draw(st.sampled_from(forged["steps"]))
     name = data.draw(st.sampled_from([*(key for key in step["node"] if key != "type"), "of"]))
@@ -68,11 +94,11 @@ def test_a_forged_step_is_refused_or_answers(case: str, data: st.DataObject) -> 
     else:
         step["node"][name] = data.draw(st.one_of(WORDS, NUMBERS, FLOATS, st.booleans()))
     width = program.check()[-1]
-    rows = np.vstack([train.to_numpy(dtype=np.float64)[:5], np.full((1, train.shape[1]), np.nan)])
+    rows = np.vstack([some, np.full((1, some.shape[1]), np.nan)])
     try:
         read_again = read(msgspec.msgpack.encode(forged), width)
     except ArtifactError:
         return
     with np.errstate(all="ignore"):
-        assert read_again(rows).shape == (6, width)
+        assert read_again(rows).shape == (len(rows), width)
         assert read_again(rows[:1]).shape == (1, width)

@@ -45,7 +45,7 @@ def missing_indicator(builder: Builder, step: Any, value: Value) -> Value:
         others = [i for i, column in enumerate(value.columns) if i not in flagged and _can_miss(step, column)]
         if others:
             found = _missing(builder, step, builder.select(value, others))
-            builder.require(found, takes_missing=False, greatest=0)
+            builder.require(found, takes_missing=False, greatest=0.0)
     if not flagged:
         raise NotCompilable("makes no columns")
     made = _missing(builder, step, builder.select(value, flagged))
