@@ -21,7 +21,9 @@ from fin_pyfunc.compiling.graph import ensemble_graph, linear_graph
 from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble
 from fin_pyfunc.compiling.hard_rows import HardRows, hard_rows
 from fin_pyfunc.compiling.linear import is_linear
-from fin_pyfunc.compiling.program.build import has_steps, program_of
+from fin_pyfunc.compiling.program.build import program_of
+from fin_pyfunc.compiling.program.classifiers import is_classifier
+from fin_pyfunc.compiling.program.delegates import cut_of
 from fin_pyfunc.compiling.rounding import grades
 from fin_pyfunc.compiling.timing import ROW_COUNTS, seconds
 from fin_pyfunc.compiling.treelite_model import treelite_model
@@ -171,7 +173,9 @@ def _form(backend: str, estimator: Any, reference: Reference, single: bool, fold
         hard = hard_rows(made.converted, comparisons(made.converted, graded), plain)
         _judge_steps(made.run, hard, culprit(estimator), tolerance)
         reference = reference.with_rows(hard.rows)
-    error, band = reference.judge(made.run, made.batch, exact=made.exact, tolerance=tolerance)
+    error, band = reference.judge(
+        made.run, made.batch, exact=made.exact, tolerance=tolerance, cut=made.form.cut, withholds=backend == "program"
+    )
     taken, batch_from = _timed(made, plain)
     form = msgspec.structs.replace(
         made.form, output=reference.output, error=error, band=band, seconds=taken, batch_from=batch_from,
@@ -216,10 +220,13 @@ def _program(estimator: Any, reference: Reference, single: bool) -> _Made:
         raise NotCompilable("it computes in float32, as its features are, and a program would in float64")
     content = programs.written(program_of(estimator, reference.spec))
     run = programs.read(content, reference.scores.shape[1])
-    return _Made(Form(backend="program", file=PROGRAM_FILE), {PROGRAM_FILE: content}, run, None, False)
+    form = Form(backend="program", file=PROGRAM_FILE, cut=cut_of(estimator))
+    return _Made(form, {PROGRAM_FILE: content}, run, None, False)
 
 
 def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:
+    if not has_proba(estimator) and not _has_decisions(estimator):
+        raise NotCompilable("it has neither probabilities nor decision values")
     n_features, n_scores = reference.rows.shape[1], reference.scores.shape[1]
     exact, n_nodes, is_converted = False, 0, False
     build: Callable[[int | None], Any]
@@ -322,7 +329,7 @@ def _numbers(spec: FeatureSpec) -> tuple[FeatureSpec, bool]:
 
 def backends_of(estimator: Any) -> tuple[str, ...]:
     """What an estimator may be compiled for, in the order in which forms are made."""
-    first = ("boosted",) if is_boosted(estimator) else ("program",) if has_steps(estimator) else ()
+    first = ("boosted",) if is_boosted(estimator) else ("program",) if is_classifier(estimator) else ()
     return (*first, "onnx", "treelite")
 
 
@@ -346,5 +353,9 @@ def why_not(estimator: Any, spec: FeatureSpec) -> str | None:
 def _compilable(estimator: Any) -> None:
     if not can_compile(estimator):
         raise NotCompilable(f"{type(estimator).__name__} is no estimator of a library that can be compiled")
-    if not has_proba(estimator) and not callable(getattr(estimator, "decision_function", None)):
+    if not has_proba(estimator) and not _has_decisions(estimator) and not is_classifier(estimator):
         raise NotCompilable("it has neither probabilities nor decision values")
+
+
+def _has_decisions(estimator: Any) -> bool:
+    return callable(getattr(estimator, "decision_function", None))

@@ -24,17 +24,12 @@ TRANSFORMERS: Mapping[str, Callable[[Builder, Any, Value], Value]] = {
 }
 
 
-def has_steps(estimator: Any) -> bool:
-    """Whether an estimator is a Pipeline with a step before its classifier."""
-    return type_name(estimator) == "sklearn.pipeline.Pipeline" and len(estimator.steps) > 1
-
-
 def program_of(estimator: Any, spec: FeatureSpec) -> Program:
-    """Build the program of a Pipeline.
+    """Build the program of a classifier.
 
     Parameters
     ----------
-    estimator : Pipeline
+    estimator : object
         Fitted; it is not modified.
     spec : FeatureSpec
         Rows of it come as a float64 matrix; text and categories as codes.
@@ -42,13 +37,11 @@ def program_of(estimator: Any, spec: FeatureSpec) -> Program:
     Raises
     ------
     NotCompilable
-        A step of it is none that can be compiled; the clause names it.
+        A part of it is none that can be compiled; the clause names it.
     """
     builder = Builder(_transform)
     value = Value(0, tuple(Column(name=feature.name) for feature in spec.features))
-    for _, step in estimator.steps[:-1]:
-        value = builder.transform(step, value)
-    classifier(builder, estimator.steps[-1][1], value)
+    classifier(builder, estimator, value)
     return Program(n_features=len(spec.features), steps=builder.steps)
 
 

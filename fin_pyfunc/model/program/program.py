@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
 from fin_pyfunc.model.program.arithmetic import Fill, IsMissing, Scale
+from fin_pyfunc.model.program.calibration import Isotonic, Platt, Temperature
 from fin_pyfunc.model.program.categories import Categorise, Lookup, OneHot
-from fin_pyfunc.model.program.classifiers import Linear, TreeEnsemble
+from fin_pyfunc.model.program.classifiers import Constant, Linear, TreeEnsemble
 from fin_pyfunc.model.program.columns import Concat, Select
+from fin_pyfunc.model.program.densities import Counts, Gaussian, Quadratic
+from fin_pyfunc.model.program.links import Link
 from fin_pyfunc.model.program.node import MAX_WIDTH, Array, expect, from_builtins, to_builtins
+from fin_pyfunc.model.program.votes import Average, Choose, Pairs, Spread, Withhold
 from fin_pyfunc.model.soundness.trees import forged
 
 #: Every kind of node that a file may hold.
-AnyNode = Categorise | Concat | Fill | IsMissing | Linear | Lookup | OneHot | Scale | Select | TreeEnsemble
+AnyNode = Categorise | Concat | Fill | IsMissing | Lookup | OneHot | Scale | Select
+AnyNode |= Constant | Counts | Gaussian | Linear | Link | Quadratic | TreeEnsemble
+AnyNode |= Average | Choose | Isotonic | Pairs | Platt | Spread | Temperature | Withhold
 #: Most steps of a program.
 MAX_STEPS = 10_000
 
@@ -65,8 +72,9 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def values(self, rows: Array) -> list[Array]:
         """Every value on the way: the rows, then what each step made."""
         values = [rows]
-        for step in self.steps:
-            values.append(step.node(*[values[i] for i in step.of]))
+        with np.errstate(all="ignore"):  # a row far out may overflow, here as in scikit-learn
+            for step in self.steps:
+                values.append(step.node(*[values[i] for i in step.of]))
         return values
 
 
