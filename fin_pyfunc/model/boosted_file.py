@@ -29,8 +29,8 @@ class Arithmetic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Features are rounded to float32 before they are compared.
     sums : {"float64", "float32"}
         What leaves are added up in, and probabilities are made in.
-    link : {"sigmoid", "softmax", "sigmoids"}
-        One sigmoid for two classes, a softmax, or a sigmoid for each class (LightGBM's ``multiclassova``).
+    link : {"identity", "sigmoid", "softmax", "sigmoids"}
+        The scores themselves, one sigmoid for two classes, a softmax, or a sigmoid for each class (LightGBM's ``multiclassova``).
     exp : {"c", "numpy"}
         Whose exp a softmax calls: they differ in the last bit.
     slope : float, default 1.0
@@ -39,7 +39,7 @@ class Arithmetic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     rounds: bool
     sums: Literal["float64", "float32"]
-    link: Literal["sigmoid", "softmax", "sigmoids"]
+    link: Literal["identity", "sigmoid", "softmax", "sigmoids"]
     exp: Literal["c", "numpy"]
     slope: float = 1.0
 

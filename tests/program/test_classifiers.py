@@ -37,7 +37,7 @@ from fin_pyfunc.model.features import infer
 from fin_pyfunc.model.program.program import Program, read, written
 
 Array = np.ndarray[Any, Any]
-N, WIDTH = 240, 5
+N, WIDTH = 160, 5
 LABELS: dict[str, list[Any]] = {
     "two": ["down", "up"], "three": [-1, 0, 1], "nine": list("abcdefghi"), "codes": [0, 1, 2],
 }  # fmt: skip
@@ -53,7 +53,7 @@ def scaled(last: Any) -> Any:
 
 
 def hist() -> Any:
-    return HistGradientBoostingClassifier(max_iter=4, min_samples_leaf=5)
+    return HistGradientBoostingClassifier(max_iter=3, max_leaf_nodes=5, min_samples_leaf=5)
 
 
 def lightgbm() -> Any:
@@ -125,7 +125,9 @@ MADE_OF_OTHERS: dict[str, tuple[Makes, tuple[str, ...]]] = {
     "stacking, passthrough": (lambda: stacking(passthrough=True), ("two", "three")),
     "stacking of predictions": (lambda: stacking(stack_method="predict"), ("two", "three")),
     "stacking of decisions": (lambda: stacking(of=[("svc", svc()), ("trees", lightgbm())]), ("two", "three")),
-    "stacking below trees": (lambda: stacking(final_estimator=hist(), passthrough=True), ("two", "three")),
+    "stacking below trees": (
+        lambda: stacking(of=[("linear", scaled(linear())), ("trees", hist())], final_estimator=hist(), passthrough=True),
+        ("two", "three")),
     "stacking below decisions": (lambda: stacking(final_estimator=LinearSVC()), ("two", "three")),
     "search": (lambda: GridSearchCV(scaled(linear()), {"logisticregression__C": [0.1, 1]}, cv=2), ("two", "three")),
     "self training": (lambda: SelfTrainingClassifier(linear()), ("codes",)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from fin_pyfunc.compiling.boosted_form import boosted_trees, is_boosted
@@ -26,7 +27,7 @@ from fin_pyfunc.model.program.node import Array
 from fin_pyfunc.model.program.votes import Choose
 
 #: How near a threshold a feature that is rounded on the way may be for a tree to be sure, relative to its size.
-_MARGIN = 1e-11
+_MARGIN = 1e-12
 
 
 class Answers:
@@ -102,13 +103,14 @@ class Answers:
         raise NotCompilable(f"the classifier ({type(estimator).__name__}) is not compiled")
 
     def _trees(self, estimator: Any, value: Value, *, raw: bool) -> Value:
-        if raw or not is_boosted(estimator):
-            what = "decision values of" if raw else "classifier"
-            raise NotCompilable(f"the {what} ({type(estimator).__name__}) are not compiled behind or within others")
-        trees = boosted_trees(estimator, value.width, single=False)
+        if not is_boosted(estimator):
+            raise NotCompilable(f"the classifier ({type(estimator).__name__}) is not compiled behind or within others")
+        trees, n_scores = boosted_trees(estimator, value.width, single=False), len(estimator.classes_)
+        if raw:
+            how = msgspec.structs.replace(trees.arithmetic, link="identity", slope=1.0)
+            trees, n_scores = trees._replace(arithmetic=how), len(trees.base)
         margin = _MARGIN if value.is_rounded else 0.0
-        node = TreeEnsemble(content=written(trees), n_classes=len(estimator.classes_), margin=margin)
-        return self.builder.add(node, value)
+        return self.builder.add(TreeEnsemble(content=written(trees), n_classes=n_scores, margin=margin), value)
 
 
 _Adds = Callable[[Answers, Any, Value], Value]

@@ -67,6 +67,8 @@ def runner(trees: BoostedTrees) -> Callable[[np.ndarray[Any, Any]], Probabilitie
         add(np.ascontiguousarray(matrix), scores)
         if how.slope != 1.0:
             scores *= how.slope
+        if how.link == "identity":
+            return scores
         if how.link == "softmax" and how.exp == "numpy":
             return _softmax(scores)
         link(scores, which, is_single)

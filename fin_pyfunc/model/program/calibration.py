@@ -11,7 +11,7 @@ from fin_pyfunc.model.program.links import LINKS
 from fin_pyfunc.model.program.node import Array, Node, expect
 
 #: A step this small, relative to the number, is one of rounding; and how far it may move a probability.
-_STEP, _MOST = 1e-12, 1e-10
+_STEP, _MOST = 1e-13, 1e-10
 
 
 class Platt(Node, tag="platt"):
