@@ -139,7 +139,9 @@ class Reference:
             raise NotCompilable(f"it cannot be run ({type(e).__name__})") from e
         if scores.shape != self.scores.shape or any(other.shape != scores.shape for other in others):
             raise NotCompilable("it answers another number of scores than the estimator")
-        known = ~np.isnan(scores).any(axis=1) if withholds else np.ones(len(scores), dtype=bool)
+        known = np.ones(len(scores), dtype=bool)
+        if withholds:
+            known &= ~np.isnan(scores).any(axis=1)
         errors = [_error(self.scores[known], found[known], self.output) for found in (scores, *others)]
         error = max(errors)
         if not error <= tolerance:  # NaN is no error that could be tolerated

@@ -30,7 +30,8 @@ class Arithmetic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sums : {"float64", "float32"}
         What leaves are added up in, and probabilities are made in.
     link : {"identity", "sigmoid", "softmax", "sigmoids"}
-        The scores themselves, one sigmoid for two classes, a softmax, or a sigmoid for each class (LightGBM's ``multiclassova``).
+        The scores themselves, one sigmoid for two classes, a softmax, or a sigmoid for each class (LightGBM's
+        ``multiclassova``).
     exp : {"c", "numpy"}
         Whose exp a softmax calls: they differ in the last bit.
     slope : float, default 1.0

@@ -24,7 +24,7 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
-from sklearn.naive_bayes import CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -62,6 +62,10 @@ def lightgbm() -> Any:
 
 def svc() -> Any:
     return scaled(LinearSVC(max_iter=200))
+
+
+def bagged() -> Any:
+    return BaggingClassifier(svc(), n_estimators=2, random_state=0)
 
 
 def members() -> list[tuple[str, Any]]:
@@ -114,8 +118,9 @@ MADE_OF_OTHERS: dict[str, tuple[Makes, tuple[str, ...]]] = {
     "calibrated(temperature) of probabilities": (
         lambda: CalibratedClassifierCV(GaussianNB(), method="temperature", cv=2), ("two", "three")),
     "calibrated once": (lambda: CalibratedClassifierCV(linear(), cv=2, ensemble=False), ("two", "three")),
-    "calibrated AdaBoost": (lambda: CalibratedClassifierCV(AdaBoostClassifier(linear(), n_estimators=3), cv=2), ("two",)),
-    "calibrated bagging": (lambda: CalibratedClassifierCV(BaggingClassifier(svc(), 3), cv=2), ("two", "three")),
+    "calibrated AdaBoost": (
+        lambda: CalibratedClassifierCV(AdaBoostClassifier(linear(), n_estimators=3), cv=2), ("two", "three")),
+    "calibrated bagging": (lambda: CalibratedClassifierCV(bagged(), cv=2), ("two", "three")),
     "one against the rest": (lambda: OneVsRestClassifier(linear()), ("two", "three", "nine")),
     "one against the rest, trees": (lambda: OneVsRestClassifier(lightgbm()), ("two", "three")),
     "one against the rest, decisions": (lambda: OneVsRestClassifier(svc()), ("two", "three", "nine")),
@@ -126,14 +131,14 @@ MADE_OF_OTHERS: dict[str, tuple[Makes, tuple[str, ...]]] = {
     "stacking of predictions": (lambda: stacking(stack_method="predict"), ("two", "three")),
     "stacking of decisions": (lambda: stacking(of=[("svc", svc()), ("trees", lightgbm())]), ("two", "three")),
     "stacking below trees": (
-        lambda: stacking(of=[("linear", scaled(linear())), ("trees", hist())], final_estimator=hist(), passthrough=True),
+        lambda: stacking(of=members()[:2], final_estimator=hist(), passthrough=True),
         ("two", "three")),
     "stacking below decisions": (lambda: stacking(final_estimator=LinearSVC()), ("two", "three")),
     "search": (lambda: GridSearchCV(scaled(linear()), {"logisticregression__C": [0.1, 1]}, cv=2), ("two", "three")),
     "self training": (lambda: SelfTrainingClassifier(linear()), ("codes",)),
     "Pipeline in Pipelines": (lambda: scaled(VotingClassifier(members(), voting="soft")), ("three",)),
     "stacking of votes": (
-        lambda: stacking(of=[("votes", VotingClassifier(members(), voting="soft")), ("bag", BaggingClassifier(svc(), 2))]),
+        lambda: stacking(of=[("votes", VotingClassifier(members(), voting="soft")), ("bag", bagged())]),
         ("two", "three")),
 }  # fmt: skip
 CASES = [(name, of) for name, (_, labels) in (ALONE | MADE_OF_OTHERS).items() for of in labels]
@@ -170,7 +175,9 @@ def odd_rows(X: pd.DataFrame) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     values = X.to_numpy()
     mixed = np.column_stack([rng.permutation(column) for column in values.T])
-    far = np.where(rng.random(values.shape) < 0.2, rng.choice([0.0, 1e3, -1e3, 1e9, -1e15, 1e-300], values.shape), mixed)
+    far = np.where(
+        rng.random(values.shape) < 0.2, rng.choice([0.0, 1e3, -1e3, 1e9, -1e15, 1e-300], values.shape), mixed
+    )
     return pd.DataFrame(np.vstack([values, mixed, np.round(mixed), far, np.zeros((1, WIDTH))]), columns=X.columns)
 
 

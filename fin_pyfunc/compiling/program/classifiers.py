@@ -71,7 +71,9 @@ class Answers:
         if has_proba(estimator):
             scores, margin = self.probabilities(estimator, value), gap(estimator, is_given_frames=False)
             if margin is None:
-                raise NotCompilable(f"the class of {type(ends_in(estimator)).__name__} is not that of its probabilities")
+                raise NotCompilable(
+                    f"the class of {type(ends_in(estimator)).__name__} is not that of its probabilities"
+                )
         else:
             scores, margin = self.decisions(estimator, value), LEAST_BAND
             if scores.width == 1:
@@ -79,6 +81,23 @@ class Answers:
         if scores.is_rounded:
             margin = max(margin, LEAST_BAND)
         return self.builder.add(Choose(table=np.ascontiguousarray(table, dtype=np.float64), margin=margin), scores)
+
+    def side_by_side(self, members: Any, link: str) -> Linear | None:
+        """One matrix product for several linear classifiers of two classes; None where they are not all of them.
+
+        Parameters
+        ----------
+        members : sequence of object
+        link : {"none", "sigmoid"}
+            What makes their decision values, or probabilities, of the product.
+        """
+        if not all(is_linear(member) and (link == "none" or has_proba(member)) for member in members):
+            return None
+        nodes = [_linear(member, raw=link == "none") for member in members]
+        if any(node.link != link or len(node.coef) != 1 for node in nodes):
+            return None
+        coef, intercept = (np.concatenate([getattr(node, name) for node in nodes]) for name in ("coef", "intercept"))
+        return Linear(coef=coef, intercept=intercept, link="none")
 
     def is_trees(self, estimator: Any) -> bool:
         """Whether a classifier is nothing but trees, which take NaN as missing."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.grown import type_name
 from fin_pyfunc.compiling.program.values import Builder, Value
@@ -102,5 +100,5 @@ def cut_of(estimator: Any) -> Cut | None:
         label, least = estimator.pos_label, estimator.threshold
     if isinstance(least, str):  # "auto"
         least = 0.5 if uses_proba else 0.0
-    column = 1 if label is None else int(np.flatnonzero(estimator.classes_ == label)[0])
-    return Cut(column=column, least=float(least))
+    is_first = label is not None and label == estimator.classes_[0]
+    return Cut(column=0 if is_first else 1, least=float(least))

@@ -91,10 +91,12 @@ def ada_boost(answers: Answers, estimator: Any, value: Value) -> Value:
 def one_vs_rest(answers: Answers, estimator: Any, value: Value) -> Value:
     """Add a OneVsRestClassifier (sklearn/multiclass.py)."""
     _one_label(estimator)
-    builder = answers.builder
-    each = [builder.select(answers.probabilities(member, value), [1]) for member in estimator.estimators_]
-    p = builder.concat(each)
-    if len(each) == 1:
+    builder, members = answers.builder, estimator.estimators_
+    if (node := answers.side_by_side(members, "sigmoid")) is not None:
+        p = builder.add(Linear(coef=node.coef, intercept=node.intercept, link="sigmoids"), value)
+    else:
+        p = builder.concat([builder.select(answers.probabilities(member, value), [1]) for member in members])
+    if len(members) == 1:
         p = builder.add(Link(how="complement"), p)
     return builder.add(Link(how="divided"), p)
 
@@ -102,6 +104,8 @@ def one_vs_rest(answers: Answers, estimator: Any, value: Value) -> Value:
 def one_vs_rest_decisions(answers: Answers, estimator: Any, value: Value) -> Value:
     """Add a OneVsRestClassifier's decision values."""
     _one_label(estimator)
+    if (node := answers.side_by_side(estimator.estimators_, "none")) is not None:
+        return answers.builder.add(node, value)
     each = [answers.decisions(member, value) for member in estimator.estimators_]
     if any(one.width != 1 for one in each):
         raise NotCompilable("a part of the OneVsRestClassifier answers scores that are not one a row")

@@ -33,7 +33,9 @@ class Platt(Node, tag="platt"):
         return widths[0]
 
     def __call__(self, *inputs: Array) -> Array:
-        return LINKS["sigmoids"](-(self.slope * inputs[0] + self.intercept))
+        scores = inputs[0] * self.slope
+        scores += self.intercept
+        return LINKS["sigmoids"](np.negative(scores, out=scores))
 
 
 class Isotonic(Node, tag="isotonic"):

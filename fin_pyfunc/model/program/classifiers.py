@@ -45,7 +45,7 @@ class TreeEnsemble(Node, tag="trees"):
 
     @cached_property
     def _constants(self) -> list[Array]:
-        """Of each feature, in ascending order: the greatest float64 that passes a threshold as the one below it does."""
+        """The numbers at which a row goes another way, of each feature, in ascending order."""
         (edge,) = self.edges()
         constant = edge.constant
         if self._trees.arithmetic.rounds:  # half way to the next float32

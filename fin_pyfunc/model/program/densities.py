@@ -47,7 +47,7 @@ class Gaussian(Node, tag="gaussian"):
 
 
 def _away(X: Array, mean: Array, variance: Array) -> Array:
-    away: Array = ((X - mean) ** 2 / variance).sum(axis=1)
+    away: Array = np.add.reduce((X - mean) ** 2 / variance, axis=1)
     return away
 
 
@@ -118,7 +118,8 @@ class Counts(Node, tag="counts"):
 
     @cached_property
     def _starts(self) -> Array:
-        return np.cumsum(self.sizes) - self.sizes
+        starts: Array = np.cumsum(self.sizes) - self.sizes
+        return starts
 
     def __call__(self, *inputs: Array) -> Array:
         # sklearn/naive_bayes.py, CategoricalNB._joint_log_likelihood; it refuses a number that is none of a column's

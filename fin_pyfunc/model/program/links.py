@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from fin_pyfunc.model.program.node import Array, Node, expect
+
+#: Numbers that are faster one by one than as an array.
+_FEW = 8
 
 
 class Link(Node, tag="link"):
@@ -45,24 +49,48 @@ def _none(scores: Array) -> Array:
 
 def _softmax(scores: Array) -> Array:
     # sklearn/utils/extmath.py, softmax
-    scores -= scores.max(axis=1, keepdims=True)
+    if scores.shape[0] == 1 and scores.size < _FEW:  # NumPy adds up so few one after the other, too
+        scores -= max(scores[0].tolist())
+        np.exp(scores, out=scores)
+        total = 0.0
+        for each in scores[0].tolist():
+            total += each
+        scores /= total
+        return scores
+    scores -= np.maximum.reduce(scores, axis=1, keepdims=True)
     np.exp(scores, out=scores)
-    scores /= scores.sum(axis=1, keepdims=True)
+    scores /= np.add.reduce(scores, axis=1, keepdims=True)
     return scores
 
 
 def _sigmoids(scores: Array) -> Array:
+    if scores.size <= _FEW:
+        return np.array([[_one_sigmoid(x) for x in row] for row in scores.tolist()])
     np.negative(scores, out=scores)
     np.exp(scores, out=scores)
     scores += 1.0
     return np.divide(1.0, scores, out=scores)
 
 
+def _one_sigmoid(x: float) -> float:
+    """As scipy.special.expit, which calls the C library's exp as this does, and NumPy does not."""
+    try:
+        return 1.0 / (1.0 + math.exp(-x))
+    except OverflowError:
+        return 0.0
+
+
 def _sigmoid(scores: Array) -> Array:
+    if len(scores) == 1:
+        p = _one_sigmoid(scores.item())
+        return np.array([[1.0 - p, p]])
     return _complement(_sigmoids(scores))
 
 
 def _complement(p: Array) -> Array:
+    if len(p) == 1:
+        one = p.item()
+        return np.array([[1.0 - one, one]])
     return np.concatenate((1 - p, p), axis=1)
 
 
@@ -71,7 +99,8 @@ def _pair(decisions: Array) -> Array:
 
 
 def _difference(scores: Array) -> Array:
-    return scores[:, 1:] - scores[:, :1]
+    made: Array = scores[:, 1:] - scores[:, :1]
+    return made
 
 
 def _rest(scores: Array) -> Array:
@@ -80,7 +109,7 @@ def _rest(scores: Array) -> Array:
 
 
 def _shared(p: Array) -> Array:
-    total = p.sum(axis=1, keepdims=True)
+    total = np.add.reduce(p, axis=1, keepdims=True)
     is_none = total == 0
     if not is_none.any():
         p /= total
@@ -96,8 +125,9 @@ def _huber(scores: Array) -> Array:
 
 def _divided(p: Array) -> Array:
     # sklearn/multiclass.py, OneVsRestClassifier.predict_proba: rows of zeros stay
-    total = p.sum(axis=1, keepdims=True)
-    return np.divide(p, total, out=p, where=total != 0)
+    total = np.add.reduce(p, axis=1, keepdims=True)
+    made: Array = np.divide(p, total, out=p, where=total != 0)
+    return made
 
 
 def _log_sum_exp(scores: Array) -> Array:

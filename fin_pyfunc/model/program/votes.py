@@ -131,7 +131,8 @@ class Pairs(Node, tag="pairs"):
                 votes[:, i] += 1 - predicted[:, at]
                 votes[:, j] += predicted[:, at]
                 at += 1
-        return votes + total / (3 * (np.abs(total) + 1))
+        made: Array = votes + total / (3 * (np.abs(total) + 1))
+        return made
 
 
 class Withhold(Node, tag="withhold"):
@@ -144,6 +145,7 @@ class Withhold(Node, tag="withhold"):
     def __call__(self, *inputs: Array) -> Array:
         answer = inputs[0]
         for other in inputs[1:]:
-            if (unknown := np.isnan(other).any(axis=1)).any():
-                answer = np.where(unknown[:, None], np.nan, answer)
+            unknown = np.isnan(other).any(axis=1, keepdims=True)
+            if np.any(unknown):
+                answer = np.where(unknown, np.nan, answer)
         return answer
