@@ -15,6 +15,7 @@ from fin_pyfunc.model.backends.compiled import CompiledBackend
 from fin_pyfunc.model.backends.forest import ForestBackend, can_run
 from fin_pyfunc.model.backends.native import NativeBackend, labels_of
 from fin_pyfunc.model.backends.onnx import OnnxBackend
+from fin_pyfunc.model.backends.program import ProgramBackend
 from fin_pyfunc.model.backends.treelite import TreeliteBackend
 from fin_pyfunc.model.decision import Thresholds
 from fin_pyfunc.model.features import FeatureSpec, infer
@@ -23,8 +24,9 @@ from tests.models import Fitted
 
 #: What LightGBM just takes for 0.
 ZERO = float(np.float32(1e-35))
-RUNS: dict[str, type[BoostedBackend | OnnxBackend | TreeliteBackend | ForestBackend]] = {
-    "boosted": BoostedBackend, "onnx": OnnxBackend, "treelite": TreeliteBackend, "forest": ForestBackend,
+RUNS: dict[str, type[CompiledBackend]] = {
+    "boosted": BoostedBackend, "program": ProgramBackend, "onnx": OnnxBackend, "treelite": TreeliteBackend,
+    "forest": ForestBackend,
 }  # fmt: skip
 
 

@@ -95,6 +95,9 @@ def _complement(p: Array) -> Array:
 
 
 def _pair(decisions: Array) -> Array:
+    if len(decisions) == 1:
+        one = decisions.item()
+        return np.array([[-one, one]])
     return np.concatenate((-decisions, decisions), axis=1)
 
 
