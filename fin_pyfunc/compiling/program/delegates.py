@@ -17,6 +17,10 @@ _ONE_VS_ONE = "sklearn.multiclass.OneVsOneClassifier"
 _PIPELINES = ("sklearn.pipeline.Pipeline", "imblearn.pipeline.Pipeline")
 
 
+def _trained(estimator: Any) -> Any:
+    return estimator.estimator_ if hasattr(estimator, "estimator_") else estimator.base_estimator_  # before 1.6
+
+
 def _best(estimator: Any) -> Any:
     return estimator.best_estimator_
 
@@ -30,7 +34,7 @@ _DELEGATES: Mapping[str, Callable[[Any], Any]] = {
     "sklearn.model_selection._search.RandomizedSearchCV": _best,
     "sklearn.model_selection._search_successive_halving.HalvingGridSearchCV": _best,
     "sklearn.model_selection._search_successive_halving.HalvingRandomSearchCV": _best,
-    "sklearn.semi_supervised._self_training.SelfTrainingClassifier": lambda e: e.estimator_,
+    "sklearn.semi_supervised._self_training.SelfTrainingClassifier": _trained,
 }
 
 
