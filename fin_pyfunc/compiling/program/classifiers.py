@@ -15,6 +15,7 @@ from fin_pyfunc.compiling.linear import is_linear
 from fin_pyfunc.compiling.program import ensembles
 from fin_pyfunc.compiling.program.calibrated import calibrated
 from fin_pyfunc.compiling.program.delegates import ends_in, innermost
+from fin_pyfunc.compiling.program.support_vectors import support_vector_decisions
 from fin_pyfunc.compiling.program.values import Builder, Value
 from fin_pyfunc.model.backends.following import gap
 from fin_pyfunc.model.backends.native import has_proba
@@ -346,6 +347,8 @@ _PROBABILITIES: Mapping[str, _Adds] = {
 }
 #: The same for `decision_function`.
 _DECISIONS: Mapping[str, _Adds] = {
+    "sklearn.svm._classes.NuSVC": support_vector_decisions,
+    "sklearn.svm._classes.SVC": support_vector_decisions,
     _ADA_BOOST: ensembles.ada_boost_decisions,
     _BAGGING: ensembles.bagging_decisions,
     _DESCENT: _raw_linear,

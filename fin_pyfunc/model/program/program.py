@@ -11,6 +11,7 @@ from fin_pyfunc.model.program.categories import Categorise, Lookup, OneHot
 from fin_pyfunc.model.program.classifiers import Constant, Linear, TreeEnsemble
 from fin_pyfunc.model.program.columns import Concat, Select
 from fin_pyfunc.model.program.densities import Counts, Gaussian, Quadratic
+from fin_pyfunc.model.program.kernels import KernelMachine
 from fin_pyfunc.model.program.links import Link
 from fin_pyfunc.model.program.node import MAX_WIDTH, Array, expect, from_builtins, to_builtins
 from fin_pyfunc.model.program.votes import Average, Choose, Pairs, Spread, Withhold
@@ -18,7 +19,7 @@ from fin_pyfunc.model.soundness.trees import forged
 
 #: Every kind of node that a file may hold.
 AnyNode = Categorise | Concat | Fill | IsMissing | Lookup | OneHot | Scale | Select
-AnyNode |= Constant | Counts | Gaussian | Linear | Link | Quadratic | TreeEnsemble
+AnyNode |= Constant | Counts | Gaussian | KernelMachine | Linear | Link | Quadratic | TreeEnsemble
 AnyNode |= Average | Choose | Isotonic | Pairs | Platt | Spread | Temperature | Withhold
 #: Most steps of a program.
 MAX_STEPS = 10_000

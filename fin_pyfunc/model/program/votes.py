@@ -101,27 +101,34 @@ class Pairs(Node, tag="pairs"):
     """Votes of classifiers of every two classes, ties broken by how sure these are (OneVsOneClassifier).
 
     The inputs are how sure each of the k (k - 1) / 2 classifiers is of the second of its classes, and which it
-    predicts: 0 for the first, 1 for the second.
+    predicts: 0 for the first, 1 for the second; by default the second one where the first input is above 0.
 
     Parameters
     ----------
     n_classes : int
         k.
+    margin : float, default 0.0
+        A row is one that cannot be vouched for where the first input is this near 0, if there is no second.
+    refuses_ties : bool, default False
+        Whether it is such a one, too, where two classes have the most votes.
     """
 
     rounds: ClassVar[bool] = True
 
     n_classes: int
+    margin: float = 0.0
+    refuses_ties: bool = False
 
     def width(self, *widths: int) -> int:
-        expect(1 < self.n_classes <= 1000, "pairs")
+        expect(1 < self.n_classes <= 1000 and 0 <= self.margin < 1, "pairs")
         n_pairs = self.n_classes * (self.n_classes - 1) // 2
-        expect(widths == (n_pairs, n_pairs), "pairs")
+        expect(widths in ((n_pairs,), (n_pairs, n_pairs)), "pairs")
         return self.n_classes
 
     def __call__(self, *inputs: Array) -> Array:
         # sklearn/utils/multiclass.py, _ovr_decision_function
-        sure, predicted = inputs
+        sure = inputs[0]
+        predicted = inputs[1] if len(inputs) > 1 else self._predicted(sure)
         votes = np.zeros((len(sure), self.n_classes))
         total, at = votes.copy(), 0
         for i in range(self.n_classes):
@@ -132,7 +139,13 @@ class Pairs(Node, tag="pairs"):
                 votes[:, j] += predicted[:, at]
                 at += 1
         made: Array = votes + total / (3 * (np.abs(total) + 1))
+        if self.refuses_ties:
+            best, second = highest_two(votes)
+            made[best == second] = np.nan
         return made
+
+    def _predicted(self, sure: Array) -> Array:
+        return np.where(np.abs(sure) > self.margin, sure > 0, np.nan)
 
 
 class Withhold(Node, tag="withhold"):
