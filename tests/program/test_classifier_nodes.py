@@ -25,6 +25,7 @@ from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.program.calibration import Isotonic, Platt, Temperature
 from fin_pyfunc.model.program.classifiers import Constant, Linear, TreeEnsemble
 from fin_pyfunc.model.program.densities import Counts, Gaussian, Quadratic
+from fin_pyfunc.model.program.kernels import KernelMachine
 from fin_pyfunc.model.program.links import LINKS, Link
 from fin_pyfunc.model.program.node import Node
 from fin_pyfunc.model.program.program import Program, Step, read, written
@@ -190,6 +191,15 @@ def test_a_category_that_was_not_seen_is_left_to_the_estimator() -> None:
 
 # --- files that no fit could have made
 
+
+def kernel(**options: Any) -> KernelMachine:
+    given: dict[str, Any] = {
+        "kernel": "rbf", "vectors": np.zeros((2, 1)), "coef": FOUR, "intercept": TWO, "gamma": 1.0, "coef0": 0.0,
+        "degree": 3, **options,
+    }  # fmt: skip
+    return KernelMachine(**given)
+
+
 ONE, TWO, FOUR = np.zeros(1), np.zeros(2), np.ones((2, 2))
 FORGED: dict[str, Callable[[], Node]] = {
     "an unknown link": lambda: Link(how="eval"),
@@ -219,6 +229,10 @@ FORGED: dict[str, Callable[[], Node]] = {
     "a rotation too short": lambda: Quadratic(mean=FOUR[:, :1], rotation=FOUR[:1], constant=TWO, log_prior=TWO),
     "categories that are not there": lambda: Counts(sizes=np.array([9]), table=np.zeros((2, 2)), log_prior=TWO),
     "a negative number of categories": lambda: Counts(sizes=np.array([-1]), table=np.zeros((0, 2)), log_prior=TWO),
+    "a kernel of another name": lambda: kernel(kernel="eval"),
+    "vectors of other columns": lambda: kernel(vectors=FOUR),
+    "vectors without coefficients": lambda: kernel(coef=np.zeros((0, 2))),
+    "a power of too much": lambda: kernel(kernel="poly", degree=1 << 40),
     "trees cut off": lambda: TreeEnsemble(content=b"\x00", n_classes=2),
 }  # fmt: skip
 

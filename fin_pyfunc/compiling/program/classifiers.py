@@ -81,7 +81,8 @@ class Answers:
                 scores = self.builder.add(Link(how="pair"), scores)
         if scores.is_rounded:
             margin = max(margin, LEAST_BAND)
-        return self.builder.add(Choose(table=np.ascontiguousarray(table, dtype=np.float64), margin=margin), scores)
+        made = self.builder.add(Choose(table=np.ascontiguousarray(table, dtype=np.float64), margin=margin), scores)
+        return made._replace(is_rounded=False)  # what may be on either side is withheld
 
     def side_by_side(self, members: Any, link: str) -> Linear | None:
         """One matrix product for several linear classifiers of two classes; None where they are not all of them.

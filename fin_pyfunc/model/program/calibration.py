@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from fin_pyfunc.model.program.links import LINKS
-from fin_pyfunc.model.program.node import Array, Node, expect
+from fin_pyfunc.model.program.node import Array, Edge, Node, expect
 
 #: A step this small, relative to the number, is one of rounding; and how far it may move a probability.
 _STEP, _MOST = 1e-13, 1e-10
@@ -85,6 +86,9 @@ class Isotonic(Node, tag="isotonic"):
             if (is_steep := ~(self._at(X + by) - self._at(X - by) <= _MOST)).any():
                 made[is_steep.any(axis=1)] = np.nan
         return made
+
+    def edges(self) -> Sequence[Edge]:
+        return [Edge(np.repeat(np.arange(len(self.sizes)), self.sizes), self.x)]
 
     def _at(self, X: Array) -> Array:
         made = np.empty(X.shape)
