@@ -20,8 +20,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Parameters
     ----------
-    backend : {"boosted", "onnx", "treelite", "cuml"}
-        What runs it; treelite's is run by nvForest, too.
+    backend : {"trees", "onnx", "treelite", "cuml"}
+        What runs it; treelite's is run by nvForest, too, and was run by `forest` before there was "trees".
     file : str
         Its file in the artifact's folder.
     batch_file : str or None, default None
@@ -44,7 +44,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         scikit-learn class to the cuML class that computes in its place ("cuml" only).
     """
 
-    backend: Literal["boosted", "onnx", "treelite", "cuml"]
+    backend: Literal["trees", "onnx", "treelite", "cuml"]
     file: str
     batch_file: str | None = None
     batch_from: int = 0
