@@ -40,8 +40,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Parameters
     ----------
-    backend : {"boosted", "program", "onnx", "treelite", "cuml"}
-        What runs it; treelite's is run by nvForest, too.
+    backend : {"trees", "program", "onnx", "treelite", "cuml"}
+        What runs it; treelite's is run by nvForest, too, and was run by `forest` before there was "trees".
     file : str
         Its file in the artifact's folder.
     batch_file : str or None, default None
@@ -66,7 +66,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Where the class does not follow from the highest score.
     """
 
-    backend: Literal["boosted", "program", "onnx", "treelite", "cuml"]
+    backend: Literal["trees", "program", "onnx", "treelite", "cuml"]
     file: str
     batch_file: str | None = None
     batch_from: int = 0

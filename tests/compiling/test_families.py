@@ -26,7 +26,7 @@ from tests.authoring.estimators import (
 from tests.compiling.checks import assert_same, compiled, odd_rows
 from tests.models import Fitted, bars, bars_with_gaps, fit_array, labels, quotes
 
-ONNX, PROGRAM, BOTH, ALL = ["onnx"], ["program"], ["onnx", "treelite"], ["boosted", "onnx", "treelite"]
+ONNX, PROGRAM, TREES, BOTH = ["onnx"], ["program"], ["trees"], ["treelite", "trees"]
 boosting = sk("ensemble.GradientBoostingClassifier", n_estimators=8, random_state=0)
 pure_forest = sk("ensemble.RandomForestClassifier", n_estimators=15, random_state=0)
 
@@ -54,33 +54,33 @@ FAMILIES: dict[str, tuple[Callable[[], Fitted], list[str]]] = {
     "forest of numbers, integers and booleans": (of(random_forest, frame=numbers), BOTH),
     "forest on float32": (of(random_forest, frame=singles), BOTH),
     "forest on a bare array": (lambda: fit_array(random_forest(), labels(-1, 0, 1)), BOTH),
-    "forest with gaps": (of(random_forest, frame=bars_with_gaps), ONNX),  # treelite forgets which way gaps go
+    "forest with gaps": (of(random_forest, frame=bars_with_gaps), TREES),  # treelite forgets which way gaps go
     "extra trees, text": (
         of(sk("ensemble.ExtraTreesClassifier", n_estimators=10, random_state=0), "buy", "hold", "sell"),
         BOTH,
     ),
-    "one tree": (of(sk("tree.DecisionTreeClassifier", max_depth=4, random_state=0)), ONNX),
-    "one tree, two classes": (of(sk("tree.DecisionTreeClassifier", max_depth=4, random_state=0), 0, 1), ONNX),
-    "gradient boosting": (of(boosting), ALL),
-    "gradient boosting, two classes": (of(boosting, "down", "up"), ALL),
+    "one tree": (of(sk("tree.DecisionTreeClassifier", max_depth=4, random_state=0)), TREES),
+    "one tree, two classes": (of(sk("tree.DecisionTreeClassifier", max_depth=4, random_state=0), 0, 1), TREES),
+    "gradient boosting": (of(boosting), BOTH),
+    "gradient boosting, two classes": (of(boosting, "down", "up"), BOTH),
     "gradient boosting, exponential": (
         of(sk("ensemble.GradientBoostingClassifier", n_estimators=8, loss="exponential", random_state=0), 0, 1),
-        ["boosted", "onnx"],  # treelite forgets that its score counts twice
+        TREES,  # treelite forgets that its score counts twice
     ),
     "gradient boosting from zero": (
         of(sk("ensemble.GradientBoostingClassifier", n_estimators=8, init="zero", random_state=0)),
-        ALL,
+        BOTH,
     ),
-    "hist gradient boosting": (of(hist, frame=bars_with_gaps), ALL),
-    "hist gradient boosting, two classes": (of(hist, 0, 1), ALL),
-    "ada boost": (of(sk("ensemble.AdaBoostClassifier", n_estimators=20, random_state=0)), ONNX),
-    "ada boost, two classes": (of(sk("ensemble.AdaBoostClassifier", n_estimators=20, random_state=0), 0, 1), ONNX),
-    "lightgbm": (of(lightgbm, frame=bars_with_gaps), ALL),
-    "lightgbm, two classes": (of(lightgbm, "down", "up"), ALL),
-    "lightgbm, one against the rest": (of(lambda: lightgbm(objective="multiclassova")), ALL),
-    "lightgbm, zero is missing": (of(lambda: lightgbm(zero_as_missing=True), frame=bars_with_gaps), []),
-    "xgboost": (of(xgboost, 0, 1, 2, frame=bars_with_gaps), ALL),
-    "xgboost, two classes": (of(xgboost, 0, 1), ALL),
+    "hist gradient boosting": (of(hist, frame=bars_with_gaps), BOTH),
+    "hist gradient boosting, two classes": (of(hist, 0, 1), BOTH),
+    "ada boost": (of(sk("ensemble.AdaBoostClassifier", n_estimators=20, random_state=0)), TREES),
+    "ada boost, two classes": (of(sk("ensemble.AdaBoostClassifier", n_estimators=20, random_state=0), 0, 1), TREES),
+    "lightgbm": (of(lightgbm, frame=bars_with_gaps), BOTH),
+    "lightgbm, two classes": (of(lightgbm, "down", "up"), BOTH),
+    "lightgbm, one against the rest": (of(lambda: lightgbm(objective="multiclassova")), BOTH),
+    "lightgbm, zero is missing": (of(lambda: lightgbm(zero_as_missing=True), frame=bars_with_gaps), TREES),
+    "xgboost": (of(xgboost, 0, 1, 2, frame=bars_with_gaps), BOTH),
+    "xgboost, two classes": (of(xgboost, 0, 1), BOTH),
     "ada boost of linear ones": (of(lambda: sk("ensemble.AdaBoostClassifier", estimator=linear())()), PROGRAM),
     "hard votes": (
         of(lambda: sk("ensemble.VotingClassifier", estimators=[("a", linear()), ("b", lightgbm()), ("c", hist())])()),
@@ -113,7 +113,7 @@ FAMILIES: dict[str, tuple[Callable[[], Fitted], list[str]]] = {
     "voting": (of(voting), ONNX),
     "voting of boosted and linear": (of(voting_of(boosting, lightgbm, linear)), PROGRAM),
     "stacking": (of(stacking), ONNX),
-    "bagging": (of(sk("ensemble.BaggingClassifier", random_state=0)), ONNX),
+    "bagging": (of(sk("ensemble.BaggingClassifier", random_state=0)), TREES),
     "calibrated forest": (
         of(lambda: sk("calibration.CalibratedClassifierCV", estimator=random_forest(), cv=2)()),
         ONNX,
@@ -132,6 +132,7 @@ def test_forms_answer_as_the_estimator_does(family: str, tmp_path: Path) -> None
     model = make()
     made = compiled(model, tmp_path)
     assert made.kept == expected, made.compiled.dropped
+    assert all(form.error == 0 for form in made.compiled.forms if form.backend == "trees")
     assert_same(made, odd_rows(made, model.train))
     assert_same(made, odd_rows(made, model.held_out, seed=1)[:1])
 
@@ -143,8 +144,16 @@ def test_forms_answer_as_the_estimator_does(family: str, tmp_path: Path) -> None
 def test_without_a_sample_rows_come_from_what_the_estimator_knows(family: str, tmp_path: Path) -> None:
     model = FAMILIES[family][0]()
     made = compiled(model, tmp_path, sample=False)
-    assert {"onnx", "program"} & set(made.kept), made.compiled.dropped
+    assert made.kept, made.compiled.dropped
     assert_same(made, odd_rows(made, model.held_out))
+
+
+@pytest.mark.parametrize("family", [name for name, (_, kept) in FAMILIES.items() if kept == BOTH])
+def test_graphs_of_trees_alone_answer_as_the_estimator_does(family: str, tmp_path: Path) -> None:
+    model = FAMILIES[family][0]()
+    made = compiled(model, tmp_path, backends=ONNX)
+    assert made.kept == ONNX, made.compiled.dropped
+    assert_same(made, odd_rows(made, model.train))
 
 
 def test_where_every_leaf_is_pure_no_row_is_ever_asked_again(tmp_path: Path) -> None:
@@ -155,7 +164,7 @@ def test_where_every_leaf_is_pure_no_row_is_ever_asked_again(tmp_path: Path) -> 
 def test_a_row_within_the_band_is_left_to_the_estimator(tmp_path: Path) -> None:
     model = FAMILIES["gradient boosting, two classes"][0]()
     made = compiled(model, tmp_path)
-    form = made.form("onnx")
+    form = made.form("trees")
     assert 0 < form.band < 1e-6
-    assert form.error < 1e-12
+    assert form.error == 0
     assert made.open(form).score(np.zeros((1, 5))).probabilities is not None

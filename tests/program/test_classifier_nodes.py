@@ -16,9 +16,8 @@ from sklearn.naive_bayes import CategoricalNB, ComplementNB, MultinomialNB
 from sklearn.utils.extmath import softmax
 from sklearn.utils.multiclass import _ovr_decision_function
 
-from fin_pyfunc.compiling.boosted_form import boosted_trees
 from fin_pyfunc.compiling.program.build import program_of
-from fin_pyfunc.model.boosted_file import written as trees_written
+from fin_pyfunc.compiling.tree_form import trees_of
 from fin_pyfunc.model.errors import ArtifactError
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
@@ -30,6 +29,7 @@ from fin_pyfunc.model.program.links import LINKS, Link
 from fin_pyfunc.model.program.node import Node
 from fin_pyfunc.model.program.program import Program, Step, read, written
 from fin_pyfunc.model.program.votes import Average, Choose, Pairs, Spread, Withhold
+from fin_pyfunc.model.tree_file import written as trees_written
 
 Array = np.ndarray[Any, Any]
 FINITE = st.floats(-1e6, 1e6)
@@ -153,7 +153,7 @@ def test_a_rounded_number_on_a_step_is_withheld() -> None:
 def test_a_rounded_number_on_a_threshold_of_a_tree_is_withheld() -> None:
     X = np.arange(40.0)[:, None]
     trees = HistGradientBoostingClassifier(max_iter=1, max_leaf_nodes=2, min_samples_leaf=2).fit(X, X[:, 0] > 19)
-    content = trees_written(boosted_trees(trees, 1, single=False))
+    content = trees_written(trees_of(trees, 1, single=False))
     node = TreeEnsemble(content=content, n_classes=2, margin=1e-12)
     (edge,) = node.edges()
     at = float(edge.constant[0])

@@ -18,6 +18,7 @@ from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
     HistGradientBoostingClassifier,
+    RandomForestClassifier,
     StackingClassifier,
     VotingClassifier,
 )
@@ -30,6 +31,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import SVC, LinearSVC, NuSVC
+from sklearn.tree import DecisionTreeClassifier
 from xgboost import XGBClassifier
 
 from fin_pyfunc.compiling.program.build import program_of
@@ -52,6 +54,14 @@ def linear(**options: Any) -> Any:
 
 def scaled(last: Any) -> Any:
     return make_pipeline(StandardScaler(), last)
+
+
+def forest() -> Any:
+    return RandomForestClassifier(n_estimators=6, max_depth=4, random_state=0)
+
+
+def tree() -> Any:
+    return DecisionTreeClassifier(max_depth=3, random_state=0)
 
 
 def hist() -> Any:
@@ -130,6 +140,29 @@ MADE_OF_OTHERS: dict[str, tuple[Makes, tuple[str, ...]]] = {
     "calibrated AdaBoost": (
         lambda: CalibratedClassifierCV(AdaBoostClassifier(linear(), n_estimators=3), cv=2), ("two", "three")),
     "calibrated bagging": (lambda: CalibratedClassifierCV(bagged(), cv=2), ("two", "three")),
+    "voting of forests": (
+        lambda: VotingClassifier([("a", forest()), ("b", tree()), ("c", hist())], voting="soft"), ("two", "nine")),
+    "voting(hard) of forests": (
+        lambda: VotingClassifier([("a", forest()), ("b", tree()), ("c", hist())]), ("two", "three")),
+    "scaled forest": (lambda: scaled(forest()), ("two", "three")),
+    "scaled bagging": (lambda: scaled(BaggingClassifier(n_estimators=4, max_features=0.7)), ("two", "three")),
+    "scaled AdaBoost": (lambda: scaled(AdaBoostClassifier(n_estimators=5)), ("two", "three")),
+    "AdaBoost of forests": (lambda: AdaBoostClassifier(forest(), n_estimators=3), ("two", "three")),
+    "bagging of forests": (lambda: BaggingClassifier(forest(), n_estimators=3, max_samples=20), ("two", "nine")),
+    "calibrated forest": (lambda: CalibratedClassifierCV(forest(), cv=2), ("two", "three")),
+    "calibrated forest(isotonic)": (
+        lambda: CalibratedClassifierCV(forest(), method="isotonic", cv=2), ("two", "three", "nine")),
+    "calibrated forest(temperature)": (
+        lambda: CalibratedClassifierCV(forest(), method="temperature", cv=2), ("two", "three")),
+    "calibrated AdaBoost of trees": (
+        lambda: CalibratedClassifierCV(AdaBoostClassifier(n_estimators=4), cv=2), ("two", "three")),
+    "calibrated boosting": (lambda: CalibratedClassifierCV(hist(), method="isotonic", cv=2), ("two", "three")),
+    "one against the rest, forests": (lambda: OneVsRestClassifier(forest()), ("two", "three")),
+    "one against one, forests": (lambda: OneVsOneClassifier(forest()), ("two", "three")),
+    "stacking of forests": (lambda: stacking(of=[("a", forest()), ("b", linear())]), ("two", "three")),
+    "stacking below a forest": (
+        lambda: stacking(of=members()[:2], final_estimator=forest(), passthrough=True), ("two", "three")),
+    "self training of a forest": (lambda: SelfTrainingClassifier(forest()), ("codes",)),
     "one against the rest": (lambda: OneVsRestClassifier(linear()), ("two", "three", "nine")),
     "one against the rest, trees": (lambda: OneVsRestClassifier(lightgbm()), ("two", "three")),
     "one against the rest, decisions": (lambda: OneVsRestClassifier(svc()), ("two", "three", "nine")),

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.grown import type_name
 from fin_pyfunc.compiling.program import composition, encoders, functions, scalers
 from fin_pyfunc.compiling.program.classifiers import classifier
 from fin_pyfunc.compiling.program.values import Builder, Column, Value
+from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.program.program import Program
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.grown import type_name
 from fin_pyfunc.compiling.program.values import Builder, Value
+from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.program.calibration import Isotonic, Platt, Temperature
 from fin_pyfunc.model.program.links import Link
 from fin_pyfunc.model.program.node import Node

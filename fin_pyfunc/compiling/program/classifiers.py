@@ -8,24 +8,24 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fin_pyfunc.compiling.boosted_form import boosted_trees, is_boosted
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.grown import is_ensemble, type_name
 from fin_pyfunc.compiling.linear import is_linear
 from fin_pyfunc.compiling.program import ensembles
 from fin_pyfunc.compiling.program.calibrated import calibrated
-from fin_pyfunc.compiling.program.delegates import ends_in, innermost
+from fin_pyfunc.compiling.program.delegates import ADA_BOOST, ends_in, innermost, is_only_trees
 from fin_pyfunc.compiling.program.support_vectors import support_vector_decisions
 from fin_pyfunc.compiling.program.values import Builder, Value
+from fin_pyfunc.compiling.tree_form import trees_of
 from fin_pyfunc.model.backends.following import gap
+from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.backends.native import has_proba
-from fin_pyfunc.model.boosted_file import written
 from fin_pyfunc.model.form import LEAST_BAND
 from fin_pyfunc.model.program.classifiers import Constant, Linear, TreeEnsemble
 from fin_pyfunc.model.program.densities import Counts, Gaussian, Quadratic
 from fin_pyfunc.model.program.links import Link
 from fin_pyfunc.model.program.node import Array
 from fin_pyfunc.model.program.votes import Choose
+from fin_pyfunc.model.tree_file import written
 
 #: How near a threshold a feature that is rounded on the way may be for a tree to be sure, relative to its size.
 _MARGIN = 1e-12
@@ -101,32 +101,26 @@ class Answers:
         coef, intercept = (np.concatenate([getattr(node, name) for node in nodes]) for name in ("coef", "intercept"))
         return Linear(coef=coef, intercept=intercept, link="none")
 
-    def is_trees(self, estimator: Any) -> bool:
-        """Whether a classifier is nothing but trees, which take NaN as missing."""
-        return is_ensemble(estimator) or is_boosted(estimator)
-
     def is_float32(self, estimator: Any) -> bool:
         """Whether the probabilities of an estimator come as float32."""
-        return type_name(ends_in(estimator)).startswith("xgboost.")
+        return str(type_name(ends_in(estimator))).startswith("xgboost.")
 
     def _added(self, table: Mapping[str, _Adds], estimator: Any, value: Value) -> Value:
         if value.has_codes:
             raise NotCompilable(f"{type(estimator).__name__} is given text or categories")
         if np.ndim(getattr(estimator, "classes_", [0])) != 1 or isinstance(getattr(estimator, "classes_", 0), list):
             raise NotCompilable(f"{type(estimator).__name__} answers several labels a row")
-        name = type_name(estimator)
-        if (add := table.get(name)) is not None:
-            return add(self, estimator, value)
-        if self.is_trees(estimator):
+        add = table.get(type_name(estimator))
+        if is_only_trees(estimator) and (add is None or table is _PROBABILITIES):
             return self._trees(estimator, value, raw=table is _DECISIONS)
+        if add is not None:
+            return add(self, estimator, value)
         if is_linear(estimator) and (table is _DECISIONS or has_proba(estimator)):
             return self.builder.add(_linear(estimator, raw=table is _DECISIONS), value)
         raise NotCompilable(f"the classifier ({type(estimator).__name__}) is not compiled")
 
     def _trees(self, estimator: Any, value: Value, *, raw: bool) -> Value:
-        if not is_boosted(estimator):
-            raise NotCompilable(f"the classifier ({type(estimator).__name__}) is not compiled behind or within others")
-        trees, n_scores = boosted_trees(estimator, value.width, single=False), len(estimator.classes_)
+        trees, n_scores = trees_of(estimator, value.width, single=False), len(estimator.classes_)
         if raw:
             how = msgspec.structs.replace(trees.arithmetic, link="identity", slope=1.0)
             trees, n_scores = trees._replace(arithmetic=how), len(trees.base)
@@ -164,9 +158,7 @@ def is_classifier(estimator: Any) -> bool:
     last = ends_in(estimator)
     if last is estimator and type_name(last) in _FASTER_AS_GRAPHS:
         return False
-    if type_name(last) == _ADA_BOOST and not all(is_ensemble(member) for member in last.estimators_):
-        return True
-    if is_ensemble(last) or is_boosted(last):
+    if is_only_trees(last):
         return last is not estimator
     return type_name(last) in _PROBABILITIES or type_name(last) in _DECISIONS or is_linear(last)
 
@@ -309,7 +301,6 @@ def _numbers(of: Any) -> Array:
     return np.ascontiguousarray(of, dtype=np.float64)
 
 
-_ADA_BOOST = "sklearn.ensemble._weight_boosting.AdaBoostClassifier"
 _BAGGING = "sklearn.ensemble._bagging.BaggingClassifier"
 _DESCENT = "sklearn.linear_model._stochastic_gradient.SGDClassifier"
 _ONLY = "sklearn.multiclass._ConstantPredictor"
@@ -338,7 +329,7 @@ _PROBABILITIES: Mapping[str, _Adds] = {
     "sklearn.naive_bayes.GaussianNB": _gaussian,
     "sklearn.naive_bayes.MultinomialNB": _multinomial,
     "sklearn.neural_network._multilayer_perceptron.MLPClassifier": _network,
-    _ADA_BOOST: ensembles.ada_boost,
+    ADA_BOOST: ensembles.ada_boost,
     _BAGGING: ensembles.bagging,
     _DESCENT: _descent,
     _ONLY: _only_class,
@@ -350,7 +341,7 @@ _PROBABILITIES: Mapping[str, _Adds] = {
 _DECISIONS: Mapping[str, _Adds] = {
     "sklearn.svm._classes.NuSVC": support_vector_decisions,
     "sklearn.svm._classes.SVC": support_vector_decisions,
-    _ADA_BOOST: ensembles.ada_boost_decisions,
+    ADA_BOOST: ensembles.ada_boost_decisions,
     _BAGGING: ensembles.bagging_decisions,
     _DESCENT: _raw_linear,
     _ONLY: _only_class_decisions,

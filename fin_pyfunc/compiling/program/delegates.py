@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.grown import type_name
+from fin_pyfunc.compiling.grown import is_ensemble
 from fin_pyfunc.compiling.program.values import Builder, Value
+from fin_pyfunc.compiling.sklearn_trees import TREES
+from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.backends.native import has_proba
 from fin_pyfunc.model.form import Cut
 
+ADA_BOOST = "sklearn.ensemble._weight_boosting.AdaBoostClassifier"
 _FIXED = "sklearn.model_selection._classification_threshold.FixedThresholdClassifier"
 _TUNED = "sklearn.model_selection._classification_threshold.TunedThresholdClassifierCV"
 _ONE_VS_ONE = "sklearn.multiclass.OneVsOneClassifier"
@@ -73,6 +76,14 @@ def ends_in(estimator: Any) -> Any:
             estimator = inner(estimator)
         else:
             return estimator
+
+
+def is_only_trees(estimator: Any) -> bool:
+    """Whether a classifier is nothing but trees."""
+    is_of_others = type_name(estimator) == ADA_BOOST and any(
+        type_name(member) not in TREES for member in estimator.estimators_
+    )
+    return is_ensemble(estimator) and not is_of_others
 
 
 def cut_of(estimator: Any) -> Cut | None:

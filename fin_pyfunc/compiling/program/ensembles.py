@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.program.delegates import ends_in
+from fin_pyfunc.compiling.program.delegates import ends_in, is_only_trees
 from fin_pyfunc.compiling.program.values import Value
 from fin_pyfunc.model.backends.native import has_proba
 from fin_pyfunc.model.program.arithmetic import Scale
@@ -157,7 +157,7 @@ def _stacked(answers: Answers, estimator: Any, value: Value, last: Any) -> Value
     stacked = [*each, value] if estimator.passthrough else each
     answer = last(estimator.final_estimator_, builder.concat(stacked)._replace(is_sparse=value.is_sparse))
     # every other classifier hands a NaN on by itself
-    return builder.add(Withhold(), answer, *each) if answers.is_trees(ends_in(estimator.final_estimator_)) else answer
+    return builder.add(Withhold(), answer, *each) if is_only_trees(ends_in(estimator.final_estimator_)) else answer
 
 
 def _one_label(estimator: Any) -> None:

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from fin_pyfunc.model.backends.boosted import runner
-from fin_pyfunc.model.boosted_file import BoostedTrees, read
+from fin_pyfunc.model.backends.trees import runner
 from fin_pyfunc.model.program.links import LINKS, linked_width
 from fin_pyfunc.model.program.near import near_an_edge
 from fin_pyfunc.model.program.node import MAX_WIDTH, Array, Edge, Node, expect
+from fin_pyfunc.model.tree_file import CATEGORICAL, Trees, read
 
 
 class TreeEnsemble(Node, tag="trees"):
@@ -36,7 +36,7 @@ class TreeEnsemble(Node, tag="trees"):
         return self.n_classes
 
     @cached_property
-    def _trees(self) -> BoostedTrees:
+    def _trees(self) -> Trees:
         return read(self.content, self.n_classes)
 
     @cached_property
@@ -61,7 +61,7 @@ class TreeEnsemble(Node, tag="trees"):
         return made
 
     def edges(self) -> Sequence[Edge]:
-        inner = self._trees.left >= 0
+        inner = (self._trees.left >= 0) & ((self._trees.flags & CATEGORICAL) == 0)
         return [Edge(self._trees.feature[inner].astype(np.int64), self._trees.threshold[inner], is_tree=True)]
 
 
