@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.grown import type_name
 from fin_pyfunc.compiling.program import (
     composition,
     distributions,
@@ -24,6 +23,7 @@ from fin_pyfunc.compiling.program.classifiers import classifier
 from fin_pyfunc.compiling.program.feature_columns import column_of
 from fin_pyfunc.compiling.program.requirements import require_input, vouched
 from fin_pyfunc.compiling.program.values import Builder, Value
+from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.program.program import Program
 
@@ -85,17 +85,12 @@ _OF_ANY = frozenset(
 )
 
 
-def has_steps(estimator: Any) -> bool:
-    """Whether an estimator is a Pipeline with a step before its classifier."""
-    return type_name(estimator) == "sklearn.pipeline.Pipeline" and len(estimator.steps) > 1
-
-
 def program_of(estimator: Any, spec: FeatureSpec) -> Program:
-    """Build the program of a Pipeline.
+    """Build the program of a classifier.
 
     Parameters
     ----------
-    estimator : Pipeline
+    estimator : object
         Fitted; it is not modified.
     spec : FeatureSpec
         Rows of it come as a float64 matrix; text and categories as codes.
@@ -103,14 +98,12 @@ def program_of(estimator: Any, spec: FeatureSpec) -> Program:
     Raises
     ------
     NotCompilable
-        A step of it is none that can be compiled; the clause names it.
+        A part of it is none that can be compiled; the clause names it.
     """
     builder = Builder(_transform)
     value = Value(0, tuple(column_of(feature) for feature in spec.features))
     is_missing = np.array([column.nullable for column in value.columns])
-    for name, step in estimator.steps[:-1]:
-        value = builder.transform(step, value, name)
-    answer = vouched(builder, classifier(builder, estimator.steps[-1][1], value), is_missing)
+    answer = vouched(builder, classifier(builder, estimator, value), is_missing)
     return Program(n_features=len(spec.features), steps=builder.steps_to(answer))
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.grown import is_ensemble, type_name
+from fin_pyfunc.compiling.grown import is_ensemble
 from fin_pyfunc.compiling.program.values import Builder, Column, Value
+from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.program.arithmetic import Fill
 from fin_pyfunc.model.program.categories import Lookup
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fin_pyfunc.compiling.grown import type_name
 from fin_pyfunc.compiling.program.ranges import ranges
 from fin_pyfunc.compiling.program.values import NUMBER, Builder, Value
+from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.program.vouch import Vouch
 
 #: Modules whose estimators compute in float32, and refuse what that does not hold.
@@ -26,13 +26,16 @@ def require_input(builder: Builder, step: Any, value: Value) -> None:
     module, _, _ = type_name(step).rpartition(".")
     if module.startswith("xgboost"):
         builder.require(value, takes_missing=True)  # it refuses infinity
-    if not module.startswith("sklearn.") or module in _UNCHECKED:
+    if not module.startswith("sklearn.") or module in _UNCHECKED or passes_rows_on(step):
         return
-    is_single, is_selector = module in _SINGLE, hasattr(step, "get_support")
-    if not is_single and not is_selector and any(hasattr(step, name) for name in _HOLDING):
-        return
-    greatest = float(np.finfo(np.float32).max) if is_single else np.inf
+    greatest = float(np.finfo(np.float32).max) if module in _SINGLE else np.inf
     builder.require(value, takes_missing=_takes_missing(step), greatest=greatest)
+
+
+def passes_rows_on(step: Any) -> bool:
+    """Whether a step hands its rows to estimators that it holds, which look at them themselves."""
+    module, _, _ = type_name(step).rpartition(".")
+    return module not in _SINGLE and not hasattr(step, "get_support") and any(hasattr(step, name) for name in _HOLDING)
 
 
 def vouched(builder: Builder, scores: Value, is_missing: Any) -> Value:
