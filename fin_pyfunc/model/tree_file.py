@@ -196,6 +196,8 @@ def check(trees: Trees, n_classes: int) -> None:
     leaf, by_category = trees.left < 0, (trees.flags & CATEGORICAL) > 0
     if (trees.flags > 15).any() or np.isnan(trees.threshold[~leaf]).any():
         raise forged("a tree that splits on nothing")
+    if (trees.threshold[~leaf & by_category] < -1).any():
+        raise forged("a tree with categories below 0")
     n_splits = len(trees.category_starts) - 1
     for at, n in ((leaf, len(trees.values)), (~leaf & by_category, n_splits)):
         if ((trees.item[at] < 0) | (trees.item[at] >= n)).any():

@@ -91,40 +91,40 @@ def grow_in_steps(estimator: Any) -> None:
 
 boosting = sk("ensemble.GradientBoostingClassifier", n_estimators=8, random_state=0)
 MODELS: dict[str, tuple[Callable[[], Fitted], list[str]]] = {
-    "gradient boosting, stopped, 2 classes": (lambda: stopped_boosting(0, 1), ["boosted", "onnx", "treelite"]),
-    "gradient boosting, stopped, 3 classes": (lambda: stopped_boosting(-1, 0, 1), ["boosted", "onnx", "treelite"]),
-    "gradient boosting, stopped, text": (lambda: stopped_boosting("a", "b", "c"), ["boosted", "onnx", "treelite"]),
+    "gradient boosting, stopped, 2 classes": (lambda: stopped_boosting(0, 1), ["treelite", "trees"]),
+    "gradient boosting, stopped, 3 classes": (lambda: stopped_boosting(-1, 0, 1), ["treelite", "trees"]),
+    "gradient boosting, stopped, text": (lambda: stopped_boosting("a", "b", "c"), ["treelite", "trees"]),
     "gradient boosting, stopped, exponential loss": (
-        lambda: stopped_boosting(0, 1, loss="exponential"), ["boosted", "onnx"],
+        lambda: stopped_boosting(0, 1, loss="exponential"), ["trees"],
     ),
     "gradient boosting, more asked for": (
-        changed(boosting, lambda e: e.set_params(n_estimators=5000)), ["boosted", "onnx", "treelite"],
+        changed(boosting, lambda e: e.set_params(n_estimators=5000)), ["treelite", "trees"],
     ),
     "gradient boosting, another loss asked for": (
-        changed(boosting, lambda e: e.set_params(loss="exponential"), 0, 1), ["boosted", "onnx", "treelite"],
+        changed(boosting, lambda e: e.set_params(loss="exponential"), 0, 1), ["treelite", "trees"],
     ),
     "gradient boosting, fewer asked for": (
-        changed(boosting, lambda e: e.set_params(n_estimators=2)), ["boosted", "onnx", "treelite"],
+        changed(boosting, lambda e: e.set_params(n_estimators=2)), ["treelite", "trees"],
     ),
-    "gradient boosting, stages cut": (changed(boosting, cut(3)), ["boosted", "onnx", "treelite"]),
-    "AdaBoost, stopped": (stopped_ada_boost, ["onnx"]),
-    "AdaBoost, cut": (changed(sk("ensemble.AdaBoostClassifier", n_estimators=8), cut(3)), ["onnx"]),
-    "histogram boosting, stopped": (stopped_histogram, ["boosted", "onnx", "treelite"]),
+    "gradient boosting, stages cut": (changed(boosting, cut(3)), ["treelite", "trees"]),
+    "AdaBoost, stopped": (stopped_ada_boost, ["trees"]),
+    "AdaBoost, cut": (changed(sk("ensemble.AdaBoostClassifier", n_estimators=8), cut(3)), ["trees"]),
+    "histogram boosting, stopped": (stopped_histogram, ["treelite", "trees"]),
     "forest, more asked for": (
-        changed(random_forest, lambda e: e.set_params(n_estimators=500)), ["onnx", "treelite"],
+        changed(random_forest, lambda e: e.set_params(n_estimators=500)), ["treelite", "trees"],
     ),
-    "forest, fewer asked for": (changed(random_forest, lambda e: e.set_params(n_estimators=2)), ["onnx", "treelite"]),
-    "forest, cut": (changed(random_forest, cut(4)), ["onnx", "treelite"]),
-    "forest, grown in steps": (changed(random_forest, grow_in_steps), ["onnx", "treelite"]),
+    "forest, fewer asked for": (changed(random_forest, lambda e: e.set_params(n_estimators=2)), ["treelite", "trees"]),
+    "forest, cut": (changed(random_forest, cut(4)), ["treelite", "trees"]),
+    "forest, grown in steps": (changed(random_forest, grow_in_steps), ["treelite", "trees"]),
     "forest in a pipeline, cut": (changed(piped(random_forest), cut_last_step), ["onnx"]),
     "bagging, cut": (
         changed(lambda: sk("ensemble.BaggingClassifier", estimator=random_forest(), n_estimators=3)(), cut(2)), [],
     ),
-    "LightGBM, stopped": (stopped_lightgbm, ["boosted", "onnx", "treelite"]),
-    "XGBoost, stopped": (lambda: stopped_xgboost(0, 1, 2), ["boosted", "onnx", "treelite"]),
-    "XGBoost, stopped, 2 classes": (lambda: stopped_xgboost(0, 1), ["boosted", "onnx", "treelite"]),
+    "LightGBM, stopped": (stopped_lightgbm, ["treelite", "trees"]),
+    "XGBoost, stopped": (lambda: stopped_xgboost(0, 1, 2), ["treelite", "trees"]),
+    "XGBoost, stopped, 2 classes": (lambda: stopped_xgboost(0, 1), ["treelite", "trees"]),
     "XGBoost, stopped, several trees a round": (
-        lambda: stopped_xgboost(0, 1, num_parallel_tree=3, subsample=0.7), ["boosted", "onnx", "treelite"],
+        lambda: stopped_xgboost(0, 1, num_parallel_tree=3, subsample=0.7), ["treelite", "trees"],
     ),
 }  # fmt: skip
 

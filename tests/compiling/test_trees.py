@@ -321,6 +321,7 @@ FORGED: dict[str, tuple[str, Callable[[Trees], Trees]]] = {
     "a divisor of 0": ("", lambda t: t._replace(arithmetic=msgspec.structs.replace(t.arithmetic, divisor=0.0))),
     "flags that there are not": ("", lambda t: changed(t, "flags", branch_of(t), 16)),
     "categories that there are not": (", categories", lambda t: changed(t, "item", split_of(t), 10**6)),
+    "categories below 0": (", categories", lambda t: changed(t, "threshold", split_of(t), -9.0)),
     "categories before the first": (", categories", lambda t: changed(t, "item", split_of(t), -1)),
     "categories beyond their bits": (", categories", shortened("categories")),
     "categories that go back": (", categories", lambda t: changed(t, "category_starts", 1, len(t.categories) + 1)),
@@ -339,7 +340,7 @@ FORGED: dict[str, tuple[str, Callable[[Trees], Trees]]] = {
 #: What leads the module itself nowhere.
 HARMLESS = {
     "a threshold that is none", "scores of fewer classes", "a node below itself", "a divisor of 0",
-    "flags that there are not",
+    "flags that there are not", "categories below 0",
 }  # fmt: skip
 
 

@@ -117,7 +117,7 @@ static uint32_t step_by_category(const Trees *self, const Wide *tree, uint32_t a
     if (value != value) return node->below + (node->feature & NAN_RIGHT);
     if (!(node->feature & BY_CATEGORY)) return node->below + (value > node->threshold);
     const Split *split = self->splits + payload(node->threshold);
-    if (!(value > split->low) || value >= MAX_CATEGORY) return node->below + !(split->flags & LOW_LEFT);
+    if (!(value > split->low && value > -1.0) || value >= MAX_CATEGORY) return node->below + !(split->flags & LOW_LEFT);
     if (value >= (double)split->n) return node->below + !(split->flags & HIGH_LEFT);
     const int64_t category = (int64_t)value; /* towards 0, as the libraries do */
     return node->below + !(OF(self, unsigned char, CATEGORIES)[split->start + category / 8] >> (category % 8) & 1);

@@ -102,7 +102,7 @@ def _by_category(trees: Trees, node: Array, value: Array) -> Array:
     """Whether values go left at nodes that split on categories; of those that are missing, anything."""
     flags, split = trees.flags[node], trees.item[node]
     start, end = trees.category_starts[split], trees.category_starts[split + 1]
-    low = ~(value > trees.threshold[node]) | (value >= _MAX_CATEGORY)
+    low = ~((value > trees.threshold[node]) & (value > -1)) | (value >= _MAX_CATEGORY)
     inside = ~low & (value < 8 * (end - start))
     category = np.where(inside, value, 0).astype(np.int64)
     byte = np.append(trees.categories, 0).astype(np.uint8)[np.where(inside, start + category // 8, -1)]
