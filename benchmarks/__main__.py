@@ -33,6 +33,7 @@ BENCHMARKS = {
     "joined": "estimators that cannot be compiled (point 5)",
     "outage": "what others notice while a model's process ends, and when it is back",
     "start": "start-up and memory (point 6)",
+    "first_seconds": "latency in the first seconds after a server is ready, against the next ones",
     "many": "many models in one server (point 8)",
     "shadow": "what a second model in the shadow adds to the first one's latency",
     "guard": "authentication, limits and checks (point 9)",
