@@ -30,6 +30,8 @@ BENCHMARKS = {
     "micro": "one row and many within one process (points 2, 4, 7)",
     "serve": "one row a request, beside other servers (points 1, 7)",
     "batch": "5,000 rows a request (point 3)",
+    "desk": "pipelines with text and numbers, within one process and served (issue 22)",
+    "native": "one row answered by the estimator itself, beside its own call (issue 22)",
     "joined": "estimators that cannot be compiled (point 5)",
     "outage": "what others notice while a model's process ends, and when it is back",
     "start": "start-up and memory (point 6)",

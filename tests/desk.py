@@ -192,4 +192,5 @@ def _logarithms() -> Any:
 def _falling(n: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Frequencies that fall like 1/rank, as those of symbols do."""
     weights = 1 / np.arange(1, n + 1)
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
