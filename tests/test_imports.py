@@ -224,7 +224,10 @@ def test_fifty_first_requests_at_once_are_all_answered_twenty_times(
 def test_a_store_that_is_not_there_costs_no_imports_and_may_be_made_later(stock: Stock, tmp_path: Path) -> None:
     """An SQLite file that is not there is asked nothing; fifty first requests at once meet it when it is."""
     store = tmp_path / "later.db"
-    env = stock.env | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}"}
+    env = stock.env | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{store}",
+        "FIN_PYFUNC__MODELS__ARTIFACT_ROOTS": str(stock.roots.parent),
+    }
     code = (
         "import sys; from fin_pyfunc.serving.settings import load; from fin_pyfunc.serving.warming import warm;"
         "warm(load(None)); print('sqlalchemy.orm' in sys.modules, 'alembic' in sys.modules)"
