@@ -22,7 +22,10 @@ def median_seconds(call: Callable[[], Any], calls: int) -> float:
 
 
 def alternate(
-    calls: Mapping[str, Callable[[int], Any]], rounds: int, block_seconds: float = BLOCK_SECONDS
+    calls: Mapping[str, Callable[[int], Any]],
+    rounds: int,
+    block_seconds: float = BLOCK_SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Median duration of each call in each of several blocks.
 
@@ -34,6 +37,8 @@ def alternate(
         Blocks of each, taken in turn, forwards and backwards.
     block_seconds : float, default BLOCK_SECONDS
         A block holds one call at least.
+    clock : callable, default time.perf_counter
+        `time.thread_time` where the calls use one thread: what else runs on the machine is left out.
 
     Returns
     -------
@@ -45,13 +50,12 @@ def alternate(
         call(0)  # whatever is made at the first call
     for i in range(rounds):
         for name in list(calls) if i % 2 == 0 else list(calls)[::-1]:
-            found[name].append(statistics.median(_block(calls[name], block_seconds)))
+            found[name].append(statistics.median(_block(calls[name], block_seconds, clock)))
     return found
 
 
-def _block(call: Callable[[int], Any], seconds: float) -> list[float]:
+def _block(call: Callable[[int], Any], seconds: float, clock: Callable[[], float]) -> list[float]:
     times: list[float] = []
-    clock = time.perf_counter
     end = clock() + seconds
     while (start := clock()) < end or not times:
         call(len(times))

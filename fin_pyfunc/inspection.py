@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from fin_pyfunc.authoring.requirements import installed_version
+from fin_pyfunc.compiling.advice import why_native
 from fin_pyfunc.model import artifact, requirements_file
 from fin_pyfunc.model.artifact import FileDigest, Manifest
 from fin_pyfunc.model.backends.native import LazyNative, NativeBackend, labels_of
@@ -50,6 +51,10 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
         Compiled forms, the one to prefer first.
     dropped : dict of str to str
         By backend, why there is no such form.
+    seconds : float or None
+        What the estimator itself took for a row when the model was logged.
+    advice : str or None
+        Of a model without a compiled form: which step keeps it so, and what to use instead.
     tolerance : float or None
         How far, in probability, a form was allowed to be from the estimator.
     plan : list of Step or None
@@ -65,6 +70,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     gpu: str
     forms: list[Form] = []
     dropped: dict[str, str] = {}
+    seconds: float | None = None
+    advice: str | None = None
     tolerance: float | None = None
     plan: list[Step] | None = None
     times: dict[str, dict[int, float]] | None = None
@@ -227,6 +234,8 @@ def _with_forms(backend: Backend, manifest: Manifest, plan: Plan | None = None) 
         backend,
         forms=manifest.forms,
         dropped=manifest.dropped,
+        seconds=manifest.seconds.get(1),
+        advice=None if manifest.gpu_only else why_native(manifest.forms, manifest.dropped),
         tolerance=manifest.tolerance,
         plan=plan.steps if plan else None,
         times=plan.times if plan else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -218,3 +219,27 @@ def test_fifty_first_requests_at_once_are_all_answered_twenty_times(
 ) -> None:
     for _ in range(20):
         ask_at_once(stock, kinds, tmp_path)
+
+
+def test_a_store_that_is_not_there_costs_no_imports_and_may_be_made_later(stock: Stock, tmp_path: Path) -> None:
+    """An SQLite file that is not there is asked nothing; fifty first requests at once meet it when it is."""
+    store = tmp_path / "later.db"
+    env = stock.env | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{store}",
+        "FIN_PYFUNC__MODELS__ARTIFACT_ROOTS": str(stock.roots.parent),
+    }
+    code = (
+        "import sys; from fin_pyfunc.serving.settings import load; from fin_pyfunc.serving.warming import warm;"
+        "warm(load(None)); print('sqlalchemy.orm' in sys.modules, 'alembic' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=clean_environment(env), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["False", "False"]
+    with serving("-m", stock.uris["file"].removeprefix("file://"), folder=tmp_path, env=env) as server:
+        shutil.copy(stock.tracking_uri.removeprefix("sqlite:///"), store)
+        uris = [stock.uris["ours"], stock.uris["skops"]] * 25
+        with ThreadPoolExecutor(50) as pool:
+            answers = list(pool.map(lambda uri: server.predict(row(), uri), uris))
+        assert [answered.text for answered in answers if answered.status_code != 200] == [], server.log()

@@ -24,7 +24,7 @@ from sklearn.ensemble import (
     VotingClassifier,
 )
 from sklearn.linear_model import LogisticRegression, SGDClassifier
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, TunedThresholdClassifierCV
 from sklearn.naive_bayes import ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -111,6 +111,36 @@ def test_predict_is_not_asked_where_the_class_is_clear() -> None:
     backend = NativeBackend(estimator, infer(X))
     estimator.predict = lambda X: pytest.fail("it was asked for what is known already")
     assert len(backend.score(X.to_numpy()).index) == 200
+
+
+THRESHOLDS: dict[str, Any] = {
+    "fixed": FixedThresholdClassifier(DecisionTreeClassifier(max_depth=2), threshold=0.25),
+    "auto": FixedThresholdClassifier(DecisionTreeClassifier(max_depth=2)),
+    "of the first class": FixedThresholdClassifier(GaussianNB(), threshold=0.7, pos_label="a"),
+    "in float32": FixedThresholdClassifier(XGBClassifier(n_estimators=2), threshold=0.5),
+    "in a pipeline": make_pipeline(StandardScaler(), FixedThresholdClassifier(LogisticRegression(), threshold=0.1)),
+    "tuned": TunedThresholdClassifierCV(DecisionTreeClassifier(max_depth=2, random_state=0), cv=2),
+    "searched": GridSearchCV(FixedThresholdClassifier(GaussianNB()), {"threshold": [0.2, 0.4]}, cv=2),
+    "of decision values": FixedThresholdClassifier(LogisticRegression(), response_method="decision_function"),
+}
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+@settings(max_examples=8)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_class_by_a_threshold_of_its_own_is_that_of_predict(name: str, seed: int) -> None:
+    X = grid(40, seed)
+    labels = np.array(["a", "b"]) if name == "of the first class" else np.array([0, 1])
+    estimator = clone(THRESHOLDS[name]).fit(
+        X, labels[np.random.default_rng(seed).permutation(np.resize([0, 1], len(X)))]
+    )
+    asked = grid(30, seed + 1)
+    backend = NativeBackend(estimator, infer(X))
+    scores, expected = backend.score(asked.to_numpy()), estimator.predict(asked).tolist()
+    assert [scores.classes[i] for i in scores.index] == expected
+    if name != "of decision values":
+        estimator.predict = lambda X: pytest.fail("it was asked for what is known already")
+        assert [backend.score(asked.to_numpy()).classes[i] for i in scores.index] == expected
 
 
 @pytest.mark.parametrize("options", [{"eval_metric": ["logloss", "auc"]}, {"monotone_constraints": {"a": 1}}])

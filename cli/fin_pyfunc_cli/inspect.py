@@ -63,6 +63,8 @@ def _compiled(backend: Backend) -> Iterator[str]:
         yield text.table(
             [*((form.backend, _exactness(form)) for form in backend.forms), *backend.dropped.items()], "  "
         )
+    if backend.seconds is not None:
+        yield f"\nspeed\n  {_speed(backend, backend.seconds)}"
     if backend.plan is not None and backend.times is not None:
         yield "\nplan, as measured here"
         yield text.table(((f"from {step.from_rows:,} rows", step.backend) for step in backend.plan), "  ")
@@ -70,6 +72,16 @@ def _compiled(backend: Backend) -> Iterator[str]:
         head = ("rows", *(f"{n:,}" for n in sizes))
         rows = ((name, *(_milliseconds(times.get(n)) for n in sizes)) for name, times in backend.times.items())
         yield text.table([head, *rows], "  ")
+
+
+def _speed(backend: Backend, seconds: float) -> str:
+    """What a row took each way when the model was logged, or what keeps it from being compiled."""
+    from fin_pyfunc.compiling.advice import slow_line, spoken
+
+    if backend.advice is not None:
+        return slow_line(backend.advice, seconds)
+    ways = [f"{spoken(form.seconds[1])} by {form.backend}" for form in backend.forms if 1 in form.seconds]
+    return f"a row took {', '.join([*ways, f'{spoken(seconds)} by the estimator itself'])} when it was logged"
 
 
 def _exactness(form: Form) -> str:

@@ -28,6 +28,7 @@ from fin_pyfunc.authoring.cuml import Twin, checked_twin, twin_of
 from fin_pyfunc.authoring.signature import checked_signature, example_frame
 from fin_pyfunc.authoring.training_parts import without_training_parts
 from fin_pyfunc.authoring.verify import Reference, verify, within_float32
+from fin_pyfunc.compiling.advice import slow_line, why_native
 from fin_pyfunc.compiling.forms import Compiled, backends_of, can_compile, coded_for, compile_estimator, why_not
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.backends import asks_for
@@ -290,8 +291,10 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
             features=coded_for(compiled.forms, coded) or spec,
             forms=compiled.forms,
             dropped=compiled.dropped,
-            seconds=compiled.native_seconds,
+            seconds=compiled.native_seconds or answers.seconds_alone(),
         )
+        if not gpu_only and (why := why_native(manifest.forms, manifest.dropped)) is not None:
+            logger.warning("%s", slow_line(why, manifest.seconds[1]))
         written = artifact.write(folder, manifest)
         verify(folder, answers, [form.backend for form in compiled.forms], tolerance)
         yield {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ TOLERANCE, SINGLE_TOLERANCE = 1e-9, 1e-5
 MOST = 1e-4
 #: Rows, and draws for each of them, that an estimator's sensitivity is measured with.
 _CHANGED_ROWS, _DRAWS = 100, 4
+#: Calls of which the median counts as the time of one.
+_TIMED_CALLS = 5
 #: Rounding units of float64 and float32 (IEEE 754).
 _UNIT, _SINGLE_UNIT = 2.0**-53, 2.0**-24
 #: A number that float64 holds and float32 does not (its greatest is 3.4e38).
@@ -83,6 +87,18 @@ class Reference:
             return True
         p = self.scores.probabilities
         return p is not None and bool((p == p.astype(np.float32)).all())
+
+    def seconds_alone(self) -> dict[int, float]:
+        """Median seconds that the estimator takes for one row, under the key 1."""
+        native = NativeBackend(self.estimator, self.spec, self.scores.classes, self.device)
+        rows, taken = self.rows[self.spec.names], []
+        with single_threaded(self.estimator):
+            for i in range(_TIMED_CALLS):
+                row = rows.iloc[[i % len(rows)]]
+                start = time.perf_counter()
+                native.score(row)
+                taken.append(time.perf_counter() - start)
+        return {1: statistics.median(taken)}
 
     def rounding(self) -> float:
         """How far rounding may move a probability between one way of adding up and another.

@@ -328,7 +328,7 @@ def _datetime(feature: Feature, value: Any) -> pd.Timestamp:
         raise Refused("must be a date and time that there is, in ISO 8601") from None
     if (stamp.tzinfo is None) != (feature.zone is None):
         raise Refused(
-            "must have no time zone: the training data had none" if feature.zone is None
+            "must have no time zone: the signature of the model has none" if feature.zone is None
             else "must have a time zone, such as Z or +01:00, as the training data had"
         )  # fmt: skip
     unit: Any = getattr(dtype, "unit", None) or np.datetime_data(dtype)[0]

@@ -23,7 +23,16 @@ _MAX_VERSIONS = 10_000
 #: MLflow 2 keeps what a run logged in this tag, MLflow 3 does not write it.
 _HISTORY = "mlflow.log-model.history"
 
-_NO_EXPERIMENT = "There is no experiment of the name asked for; see what there is in MLflow's own pages."
+_NOT_FOUND = "MLflow does not know what was asked for: see what there is in its own pages."
+#: What is wrong, by whether a request named the experiment: never with the name that it sent.
+_NO_EXPERIMENT = (
+    "There is no experiment of the name asked for: leave 'experiment_name' out for the default one, {default!r}, or "
+    "see what there is in MLflow's own pages."
+)
+_NO_DEFAULT = (
+    "There is no experiment {default!r}: name another with 'experiment_name' (--mlflow-experiment-name of a command), "
+    "or have deployment.api.mlflow.experiment_name name one for the server."
+)
 
 
 class Catalog:
@@ -73,10 +82,11 @@ class Catalog:
         StoreUnavailableError
             MLflow does not answer.
         """
-        with self._store.asking(_NO_EXPERIMENT) as client:
+        missing = (_NO_EXPERIMENT if experiment_name else _NO_DEFAULT).format(default=self._experiment_name)
+        with self._store.asking(missing) as client:
             experiment = client.get_experiment_by_name(experiment_name or self._experiment_name)
             if experiment is None or experiment.lifecycle_stage != "active":
-                raise ModelNotFoundError(_NO_EXPERIMENT)
+                raise ModelNotFoundError(missing)
             experiments = [experiment.experiment_id]
             logged = search_logged_models(
                 client, experiment.experiment_id, max_results=min(max(10 * limit, 1000), _MAX_LOGGED)
@@ -105,7 +115,7 @@ class Catalog:
 
     def _registered(self, run_ids: Sequence[str]) -> dict[str, list[RegisteredVersion]]:
         """By run, the registered versions of its models."""
-        with self._store.asking(_NO_EXPERIMENT) as client:
+        with self._store.asking(_NOT_FOUND) as client:
             versions = client.search_model_versions(
                 f"run_id IN ({', '.join(map(repr, run_ids))})", max_results=_MAX_VERSIONS
             )

@@ -121,16 +121,22 @@ def query(scope: Scope) -> tuple[str | None, bool]:
 
 
 def refuse_model_in_query(scope: Scope, instead: str) -> None:
-    """Refuse a model that is named where it would be ignored, and another one answer.
+    """Refuse a model that is named where it would be ignored, and another one answer; and `return_proba` there.
 
     Raises
     ------
     RequestError
-        422: the query string has the key `model_uri`.
+        422: the query string has the key `model_uri` or `return_proba`.
     """
     sent = scope.get("query_string")
     if sent and b"model_uri" in sent:
         raise RequestError(422, f"This request names its model in the query string, where it is not read: {instead}.")
+    if sent and b"return_proba" in sent:
+        raise RequestError(
+            422,
+            "This request has 'return_proba' in the query string, where it is not read: put it into the JSON body, as "
+            "the key 'return_proba' (in 'params' for /invocations).",
+        )
 
 
 def unsupported() -> RequestError:

@@ -31,6 +31,8 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NAN = re.compile(r"[+-]?nan", re.IGNORECASE)
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+#: What other writers put between cells: of countries whose numbers have a decimal comma, and of spreadsheets.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _ODD_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
 
 Values = np.ndarray[Any, Any]
@@ -55,6 +57,31 @@ def columns(body: bytes) -> list[str]:
     if found is None:
         raise ValueError("no header")
     return found
+
+
+def require_commas(names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse cells that are parted by something else than commas, which would be read as one column.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the header.
+    known : sequence of str
+        Features of the model.
+
+    Raises
+    ------
+    RequestError
+        422.
+    """
+    if len(names) != 1 or names[0] in known:
+        return
+    if separator := next((word for sign, word in _SEPARATORS.items() if sign in names[0]), None):
+        raise RequestError(
+            422,
+            f"The CSV body has one column, whose name holds {separator}: write it with commas between cells (in "
+            "pandas, frame.to_csv(index=False)) and a point in numbers.",
+        )
 
 
 def batches(body: bytes, names: Sequence[str], wanted: Sequence[str]) -> Any:

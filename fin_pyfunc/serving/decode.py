@@ -134,7 +134,8 @@ def read_row(envelope: Envelope, model: Classifier, max_keys: int) -> Table:
         require_unique_rows([row], most_keys(model, max_keys))
     if spec is not None and spec.reader is not None and (matrix := spec.reader.one(row)) is not None:
         return matrix
-    return model.table(_bounded(model, [_decode(_rebuilt(b"features", row), _predict_decoder).features], max_keys))
+    features = _decode(_rebuilt(b"features", row), _predict_decoder, model).features
+    return model.table(_bounded(model, [features], max_keys))
 
 
 def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int, max_keys: int) -> Table:
@@ -161,7 +162,7 @@ def read_rows(envelope: BatchEnvelope, model: Classifier, max_rows: int, max_key
         raise too_many_rows(max_rows)
     require_unique_rows(map(bytes, raw), most_keys(model, max_keys))
     return model.table(
-        _bounded(model, _decode(_rebuilt(b"features_list", body), _batch_decoder).features_list, max_keys)
+        _bounded(model, _decode(_rebuilt(b"features_list", body), _batch_decoder, model).features_list, max_keys)
     )
 
 
@@ -207,8 +208,15 @@ def _rebuilt(key: bytes, value: bytes) -> bytes:
     return b'{"' + key + b'":' + value + b"}"
 
 
-def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+def _decode(body: bytes, decoder: msgspec.json.Decoder[T], model: Classifier | None = None) -> T:
     """Decode a body.
+
+    Parameters
+    ----------
+    body : bytes
+    decoder : msgspec.json.Decoder
+    model : Classifier, optional
+        What else is wrong with the rows by its features is said together with what cannot be read.
 
     Raises
     ------
@@ -220,11 +228,11 @@ def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as e:
-        _refuse_features(body)
+        _refuse_features(body, model)
         raise RequestError(422, _sentence(str(e), decoder.type)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         refuse_utf_16(body)
-        _refuse_features(body)  # Python's own json writes NaN and Infinity, which JSON does not have
+        _refuse_features(body, model)  # Python's own json writes NaN and Infinity, which JSON does not have
         if not _is_utf_8(body):
             raise RequestError(422, NOT_UTF_8) from None
         raise RequestError(
@@ -244,8 +252,8 @@ def _is_utf_8(body: bytes) -> bool:
     return True
 
 
-def _refuse_features(body: bytes) -> None:
-    """Name the features that made a body unreadable, where a more lenient reader can tell."""
+def _refuse_features(body: bytes, model: Classifier | None) -> None:
+    """Name the features that made a body unreadable, where a more lenient reader can tell, and what else is wrong."""
     try:
         loose = json.loads(body)
         rows = loose["features_list"] if "features_list" in loose else [loose["features"]]
@@ -258,7 +266,24 @@ def _refuse_features(body: bytes) -> None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return
     if problems:
-        raise FeatureError(problems)
+        raise _with_others(problems, rows, model)
+
+
+def _with_others(problems: list[Problem], rows: list[Any], model: Classifier | None) -> FeatureError:
+    """The error that names features that cannot be read, and what is wrong with the others, in the rows' order."""
+    if model is None or model.features is None:
+        return FeatureError(problems)
+    try:
+        model.table(rows)
+    except FeatureError as e:
+        unreadable = {(problem.row, problem.feature) for problem in problems}
+        others = [problem for problem in e.problems if (problem.row, problem.feature) not in unreadable]
+        total = max(e.total, len(problems) + len(others))
+        found = sorted([*problems, *others], key=lambda problem: problem.row)
+        return FeatureError(found, total, {*e.rows, *(problem.row for problem in problems)}, misspelt=e.misspelt)
+    except Exception:  # rows that no JSON of the protocol makes
+        return FeatureError(problems)
+    return FeatureError(problems)
 
 
 def _unreadable(value: object) -> str | None:

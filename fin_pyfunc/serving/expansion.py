@@ -37,6 +37,10 @@ class TooLargeError(Exception):
     """The table would take more memory than it may."""
 
 
+class NotParquetError(Exception):
+    """The body does not begin as Parquet does."""
+
+
 def check_stream(body: bytes, limit: int) -> None:
     """Refuse an Arrow IPC stream whose compressed buffers unpack to more than `limit` bytes in all.
 
@@ -58,12 +62,15 @@ def check_stream(body: bytes, limit: int) -> None:
 
 
 def check_footer(body: bytes) -> None:
-    """Refuse a Parquet file with so large a footer that to read it takes seconds.
+    """Refuse what is no Parquet file, and one with so large a footer that to read it takes seconds.
 
     Raises
     ------
+    NotParquetError
     TooLargeError
     """
+    if not body.startswith((b"PAR1", b"PARE")):  # the second is encrypted
+        raise NotParquetError
     if body.endswith(b"PAR1") and int.from_bytes(body[-8:-4], "little") > MAX_FOOTER:
         raise TooLargeError
 

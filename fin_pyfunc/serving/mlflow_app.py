@@ -69,7 +69,8 @@ class Invocations:
         n_rows = None
         try:
             if sent == CSV:
-                n_rows = check_csv(body, most, self._limits)
+                features = loaded.model.features
+                n_rows = check_csv(body, most, self._limits, () if features is None else features.names)
             elif sent == PARQUET:
                 body = plain_parquet(body, most, self._limits)
         finally:

@@ -93,7 +93,7 @@ def read_json(body: bytes, max_columns: int, schema: Schema | None, limits: Limi
     return decoded
 
 
-def check_csv(body: bytes, max_columns: int, limits: Limits) -> int:
+def check_csv(body: bytes, max_columns: int, limits: Limits, known: Sequence[str] = ()) -> int:
     """Refuse a CSV body that is malformed, or that pandas would read in another way than it is written.
 
     Parameters
@@ -102,6 +102,8 @@ def check_csv(body: bytes, max_columns: int, limits: Limits) -> int:
     max_columns : int
     limits : Limits
         `max_body_bytes`: the table may take some times as much.
+    known : sequence of str, default ()
+        Features of the model.
 
     Returns
     -------
@@ -120,6 +122,7 @@ def check_csv(body: bytes, max_columns: int, limits: Limits) -> int:
     n_rows = 0
     with refusing(CSV, limits):
         names = csv_rows.columns(body)
+        csv_rows.require_commas(names, known)
         _require_text(body)
         if len(names) > max_columns:
             raise too_many_columns(max_columns)

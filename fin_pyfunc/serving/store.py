@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fin_pyfunc.model.errors import FinPyfuncError, ModelForbiddenError, ModelNotFoundError, StoreUnavailableError
-from fin_pyfunc.model.store_database import OLDER, UNAVAILABLE, check_database, sqlite_file, touch_sqlite
+from fin_pyfunc.model.store_database import (
+    OLDER,
+    UNAVAILABLE,
+    check_database,
+    is_database,
+    missing_file,
+    sqlite_file,
+    touch_sqlite,
+)
+from fin_pyfunc.serving.warming import warm_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -192,7 +201,7 @@ class Store:
         uri = self._uris()[0]
         if sqlite_file(uri) is not None and self._client is None:
             if not self._is_checked:
-                check_database(uri)
+                _check(uri)
                 self._is_checked = True
             return touch_sqlite(uri)
         with self.asking(UNAVAILABLE) as client:
@@ -202,7 +211,7 @@ class Store:
     def _connected(self) -> MlflowClient:
         for uri in self._uris():
             if self._client is None:
-                check_database(uri)
+                _check(uri)
             else:
                 touch_sqlite(uri)
         with self._lock:
@@ -242,6 +251,13 @@ class Store:
         tracking_uri = self.tracking_uri or get_tracking_uri()
         registry_uri = self.registry_uri or os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri
         return list(dict.fromkeys((tracking_uri, registry_uri)))
+
+
+def _check(uri: str) -> None:
+    """As `check_database`; a database that was made since the server started has its libraries imported first."""
+    if is_database(uri) and missing_file(uri) is None:
+        warm_database(uri)
+    check_database(uri)
 
 
 def lacks_route(error: MlflowException) -> bool:

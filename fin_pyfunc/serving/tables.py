@@ -21,7 +21,7 @@ from fin_pyfunc.serving.arrow_columns import Values, categories, is_readable, is
 from fin_pyfunc.serving.content_types import ARROW, CSV, PARQUET
 from fin_pyfunc.serving.decode import too_many_columns, too_many_rows
 from fin_pyfunc.serving.errors import RequestError
-from fin_pyfunc.serving.expansion import TooLargeError, check_footer, check_pages, check_stream
+from fin_pyfunc.serving.expansion import NotParquetError, TooLargeError, check_footer, check_pages, check_stream
 from fin_pyfunc.serving.http import encode
 from fin_pyfunc.serving.json_values import json_values
 from fin_pyfunc.serving.settings import Limits
@@ -105,6 +105,11 @@ def refusing(content_type: str, limits: Limits) -> Iterator[None]:
             413,
             f"The table takes more memory than this server gives to one ({EXPANSION * limits.max_body_bytes} bytes): "
             "send fewer rows or columns at a time, or raise deployment.api.limits.max_body_bytes.",
+        ) from None
+    except NotParquetError:
+        raise RequestError(
+            422,
+            "The body is not a Parquet file: send the bytes of one as they are, or name what it is in Content-Type.",
         ) from None
     except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError) as e:
         refusal = csv_rows.odd_row(e) if content_type == CSV else None
@@ -270,6 +275,7 @@ def _csv(body: bytes, spec: FeatureSpec | None, limits: Limits) -> _Read:
     import pyarrow as pa
 
     names = csv_rows.columns(body)
+    csv_rows.require_commas(names, [] if spec is None else spec.names)
     wanted = _once(names, spec, limits)
     n_rows, batches = 0, []
     # without a wanted column there are still rows to count

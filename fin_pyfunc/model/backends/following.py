@@ -71,12 +71,10 @@ def gap(estimator: Any, is_given_frames: bool) -> float | None:
     float or None
         0 where it always is; None where `predict` has to be asked about every row.
     """
-    last, name = estimator, type_name(estimator)
-    while (part := _PARTS.get(name)) is not None and not _has_its_own(last):
-        last = part(last)
-        name = type_name(last)
-    if _has_its_own(last):
+    last = deciding_part(estimator)
+    if last is None:
         return None
+    name = type_name(last)
     if name == NEIGHBOURS:  # both count the same neighbours
         same_neighbours = counts_alike(last) or (last is estimator and is_given_frames)
         return 0.0 if last.weights == "uniform" and not last.outputs_2d_ and same_neighbours else None
@@ -87,6 +85,16 @@ def gap(estimator: Any, is_given_frames: bool) -> float | None:
     if name.startswith("xgboost.") and last.objective not in ("binary:logistic", "multi:softprob"):
         return None
     return _GAPS.get(name)
+
+
+def deciding_part(estimator: Any) -> Any | None:
+    """The part whose `predict` and `predict_proba` are the estimator's; None where somebody gave it methods."""
+    last = estimator
+    while not _has_its_own(last):
+        if (part := _PARTS.get(type_name(last))) is None:
+            return last
+        last = part(last)
+    return None
 
 
 def _has_its_own(estimator: Any) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from fin_pyfunc.model.backends import Backend
 from fin_pyfunc.model.backends.alike import score_alike
+from fin_pyfunc.model.backends.class_threshold import class_threshold
 from fin_pyfunc.model.backends.following import gap, unclear
 from fin_pyfunc.model.backends.nameless import nameless
 from fin_pyfunc.model.decision import Label, Probabilities, Scores
@@ -64,6 +65,7 @@ class NativeBackend:
             or (spec is not None and spec.has_numbers_for_names)
         )
         self._gap = gap(estimator, self._wants_names) if self._has_proba else None
+        self._threshold = class_threshold(estimator) if self._has_proba else None
         for part in _parallel_parts(estimator):
             _set_jobs(part, 1)
         #: what is asked instead of it where its features are a matrix
@@ -80,7 +82,9 @@ class NativeBackend:
         X = self._estimator_input(table)
         probabilities = self._call("predict_proba", X) if self._has_proba else None
         checked = None if probabilities is None else self._check(probabilities, len(table))
-        if self._gap is None or checked is None:
+        if checked is not None and self._threshold is not None:
+            index = self._threshold.positions(probabilities)
+        elif self._gap is None or checked is None:
             index = self._index(self._call("predict", X), len(table))
         else:
             index = checked.argmax(axis=1)

@@ -86,7 +86,8 @@ class Follower:
         self.rejected: dict[Key, Rejection] = {}
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled, from `refresh_seconds` on: what is loaded at the start was resolved just before."""
+        await asyncio.sleep(self._refresh_seconds)
         while True:
             began = time.monotonic()
             try:
