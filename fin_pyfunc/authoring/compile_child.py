@@ -101,6 +101,8 @@ class Compilation:
                 failed = self._left if outcome.making is None else (outcome.making,)
                 self._made.dropped.update({name: why for name in failed if name not in done})
                 done |= set(failed)
+            if any(form.backend == "trees" for form in outcome.forms):
+                done.add("onnx")  # as `compile_estimator` leaves it out
             self._left = () if why is None else tuple(name for name in self._left if name not in done)
             if self._left:
                 self._job = msgspec.structs.replace(self._job, backends=self._left)

@@ -34,13 +34,13 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_nearest_to_the_process_wins(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert computes(native) == "native"
-    assert computes(native, {"backend": "onnx"}) == "onnx"
+    assert computes(native, {"backend": "trees"}) == "trees"
     monkeypatch.setenv("FIN_PYFUNC_BACKEND", "treelite")
-    assert computes(native, {"backend": "onnx"}) == "treelite"
+    assert computes(native, {"backend": "trees"}) == "treelite"
     assert fin_pyfunc.load_model(str(native)).dispatch.wanted == "treelite"
-    assert fin_pyfunc.load_model(str(native), backend="onnx").dispatch.wanted == "onnx"
+    assert fin_pyfunc.load_model(str(native), backend="trees").dispatch.wanted == "trees"
     with asking_for("native"):
-        assert computes(native, {"backend": "onnx"}) == "native"
+        assert computes(native, {"backend": "trees"}) == "native"
     monkeypatch.setenv("FIN_PYFUNC_BACKEND", "")  # none
     assert computes(native) == "native"
     assert nearest(None) is None
@@ -54,17 +54,17 @@ def test_a_server_takes_an_option_before_its_own_variable_that_before_the_shared
     environ = {"FIN_PYFUNC_BACKEND": "native"}
     assert settings.load(file, environ={}).backend == "cpu"
     assert settings.load(file, environ=environ).backend == "native"
-    environ["FIN_PYFUNC__BACKEND"] = "onnx"
-    assert settings.load(file, environ=environ).backend == "onnx"
+    environ["FIN_PYFUNC__BACKEND"] = "trees"
+    assert settings.load(file, environ=environ).backend == "trees"
     assert settings.load(file, environ=environ, overrides={"backend": "gpu"}).backend == "gpu"
 
 
 def test_mlflows_routes_of_a_server_take_what_the_server_takes(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIN_PYFUNC_BACKEND", "treelite")
     resolver = Resolver(None)
-    loaded = load(resolver, resolver.resolve_argument(str(native)), "onnx")
-    assert loaded.model.dispatch.wanted == "onnx"
-    assert loaded.pyfunc.unwrap_python_model().dispatch.wanted == "onnx"
+    loaded = load(resolver, resolver.resolve_argument(str(native)), "trees")
+    assert loaded.model.dispatch.wanted == "trees"
+    assert loaded.pyfunc.unwrap_python_model().dispatch.wanted == "trees"
     assert load(resolver, resolver.resolve_argument(str(native))).model.dispatch.wanted == "treelite"
     resolver.close()
 
@@ -77,8 +77,8 @@ def test_commands_take_an_option_and_the_variable(
     said = run("inspect", native).out
     assert "treelite (cpu)" in said
     assert "asked for: treelite" in said
-    assert "asked for: onnx" in run("inspect", native, "--backend", "onnx").out
-    assert run("predict", "-m", native, tmp_path / "rows.csv", "--backend", "onnx").code == 0
+    assert "asked for: trees" in run("inspect", native, "--backend", "trees").out
+    assert run("predict", "-m", native, tmp_path / "rows.csv", "--backend", "trees").code == 0
     monkeypatch.setenv("FIN_PYFUNC_BACKEND", "abacus")
     assert "backend 'abacus' is not available" in refused("predict", "-m", native, tmp_path / "rows.csv")
 

@@ -110,7 +110,7 @@ def test_one_fitted_under_cuml_accel_is_its_scikit_learn_self(tmp_path: Path, st
 def test_of_a_forest_that_gives_its_trees_alone_they_are_taken(tmp_path: Path, standin: Path) -> None:
     fitted = cuml("ensemble.TreesOnly", n_estimators=5, max_depth=3, random_state=0).fit(X.to_numpy(), y + 1)
     manifest = saved(fitted, tmp_path, classes=[-1, 0, 1])
-    assert {"onnx", "treelite"} <= {form["backend"] for form in manifest["forms"]}
+    assert {"trees", "treelite"} <= {form["backend"] for form in manifest["forms"]}
     model = fin_pyfunc.load_model(str(tmp_path / "model"))
     assert model.predict(X)["prediction"].tolist() == (fitted.predict(X.to_numpy()).get() - 1).tolist()
 
