@@ -67,14 +67,14 @@ def require_commas(names: Sequence[str], known: Sequence[str]) -> None:
     names : sequence of str
         Of the header.
     known : sequence of str
-        Features of the model.
+        Features of the model; a model that says nothing of its features takes any column.
 
     Raises
     ------
     RequestError
         422.
     """
-    if len(names) != 1 or names[0] in known:
+    if not known or len(names) != 1 or names[0] in known:
         return
     if separator := next((word for sign, word in _SEPARATORS.items() if sign in names[0]), None):
         raise RequestError(
