@@ -112,12 +112,21 @@ def valid(rows: Array, spec: FeatureSpec) -> Array:
             if feature.known is not None and len(taken := np.array([*feature.dictionary.taken.values()])):
                 odd = ~np.isnan(column) & ~np.isin(column, taken)
                 column[odd] = taken[column[odd].astype(int) % len(taken)]
+        elif feature.known is not None:
+            column = _nearest(column, np.unique(np.array(feature.known, dtype=np.float64)))
         lacking = np.isnan(column)
         if lacking.any() and not feature.nullable:
             known = column[~lacking]
             column[lacking] = known[0] if len(known) else 0.0
         rows[:, i] = column
     return rows
+
+
+def _nearest(column: Array, known: Array) -> Array:
+    """The nearest known number to each; NaN stays."""
+    at = np.searchsorted((known[1:] + known[:-1]) / 2, column)
+    found: Array = np.where(np.isnan(column), np.nan, known[at])
+    return found
 
 
 def _limits(feature: Feature) -> tuple[float, float]:

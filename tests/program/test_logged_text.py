@@ -34,8 +34,8 @@ def _fitted() -> tuple[Any, pd.DataFrame]:
         [
             ("numbers", make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), ["size", "spread"]),
             ("venue", make_pipeline(filled, OneHotEncoder(handle_unknown="ignore")), ["venue"]),
-            ("side", OneHotEncoder(drop="first"), ["side"]),
-            ("others", OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["weekday", "desk"]),
+            ("strict", OneHotEncoder(drop="first"), ["side", "weekday"]),
+            ("others", OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["desk"]),
         ]
     )
     return make_pipeline(steps, LGBMClassifier(n_estimators=10, verbose=-1)).fit(X, y), X
@@ -51,12 +51,13 @@ def test_a_pipeline_over_text_is_logged_with_a_program_that_answers_as_it_does(t
     row = X.iloc[0].to_dict() | {"weekday": 3}
     rows = [
         row, row | {"venue": None}, row | {"venue": "none"}, row | {"venue": "a new one"}, row | {"venue": "ebs"},
-        row | {"size": None}, row | {"desk": "credit"}, row | {"weekday": 6}, row | {"spread": 1e300},
+        row | {"size": None}, row | {"desk": "credit"}, row | {"spread": 1e300},
     ]  # fmt: skip
     whole, alone = model.decide(rows), [model.decide([row]) for row in rows]
     own = native.decide(rows)
     assert whole.predictions == own.predictions == [one.predictions[0] for one in alone]
     np.testing.assert_array_equal(whole.scores.probabilities, own.scores.probabilities)
     np.testing.assert_array_equal(np.vstack([one.scores.probabilities for one in alone]), own.scores.probabilities)
-    with pytest.raises(FeatureError, match="side"):
-        model.decide([row | {"side": "short"}])  # its encoder raises for what it does not know
+    for unknown in ({"side": "short"}, {"weekday": 6}):
+        with pytest.raises(FeatureError, match="the model's encoder knows"):
+            model.decide([row | unknown])

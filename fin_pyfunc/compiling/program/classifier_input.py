@@ -50,11 +50,7 @@ def classifier_input(builder: Builder, estimator: Any, value: Value) -> Value:
     # a value without a code is missing to all of them
     tables = [[*numbers[:-1], math.nan, numbers[-1]] for i, numbers in zip(coded, found, strict=True) if i in at]
     node = Lookup(sizes=sizes, table=np.concatenate(tables))
-    looked_up = builder.add(node, builder.select(value, at), is_sparse=False)
-    others = [i for i in range(value.width) if i not in at]
-    order = [*others, *at]
-    both = builder.concat([builder.select(value, others), looked_up]) if others else looked_up
-    made = builder.select(both, [order.index(i) for i in range(value.width)])
+    made = builder.replace(value, at, builder.add(node, builder.select(value, at)))
     return made._replace(columns=tuple(_as_numbers(column) for column in value.columns))
 
 

@@ -81,12 +81,8 @@ def _codes(builder: Builder, step: Any, value: Value, *, raises: bool) -> Value:
         of_numbers = np.concatenate([np.empty(0), *(np.array(made[i].values, dtype=np.float64) for i in numbers)])
         chosen = builder.select(value, numbers)
         builder.require(chosen, takes_missing=True)
-        codes = builder.add(Categorise(sizes=sizes, known=of_numbers), chosen, columns=[made[i] for i in numbers])
-        if len(numbers) < value.width:
-            others = [i for i in range(value.width) if i not in numbers]
-            both = builder.concat([builder.select(value, others), codes])
-            order = [*others, *numbers]
-            codes = builder.select(both, [order.index(i) for i in range(value.width)])
+        found = builder.add(Categorise(sizes=sizes, known=of_numbers), chosen, columns=[made[i] for i in numbers])
+        codes = builder.replace(value, numbers, found)
     if raises:
         _refuse(builder, codes, [set(of) for of in known])
     return codes

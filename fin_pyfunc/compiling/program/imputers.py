@@ -72,13 +72,8 @@ def _filled(builder: Builder, value: Value, fills: Sequence[Any], step: Any, dty
         return value._replace(columns=tuple(columns))
     made = [i for i, column in enumerate(value.columns) if column.values is None]
     node = Fill(values=numbers[made], missing=_number(step.missing_values))
-    filled = builder.add(node, builder.select(value, made), columns=[columns[i] for i in made])
-    if len(made) == value.width:
-        return filled
-    others = [i for i in range(value.width) if i not in made]
-    both = builder.concat([builder.select(value, others)._replace(columns=tuple(columns[i] for i in others)), filled])
-    order = [*others, *made]
-    return builder.select(both, [order.index(i) for i in range(value.width)])
+    filled = builder.replace(value, made, builder.add(node, builder.select(value, made)))
+    return filled._replace(columns=tuple(columns))
 
 
 def _renamed(column: Column, fill: Any, missing: Any) -> Column:

@@ -163,6 +163,14 @@ class Builder:
         node = Select(columns=np.array(positions, dtype=np.int64))
         return self.add(node, value, columns=[value.columns[i] for i in positions])
 
+    def replace(self, value: Value, positions: Sequence[int], made: Value) -> Value:
+        """A value with the columns of another in place of those at some positions, in ascending order."""
+        if len(positions) == value.width:
+            return made
+        others = sorted(set(range(value.width)) - set(positions))
+        both = self.concat([self.select(value, others), made], is_sparse=value.is_sparse)
+        return self.select(both, np.argsort([*others, *positions]).tolist())
+
     def concat(self, values: Sequence[Value], is_sparse: bool = False) -> Value:
         """Values side by side."""
         if len(values) == 1:
