@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fin_pyfunc.compiling.graph import IR_VERSION, needed
 from fin_pyfunc.compiling.rounding import Grade
 from fin_pyfunc.compiling.trees import Array
+from fin_pyfunc.model.backends.onnx import INPUT
+from fin_pyfunc.model.backends.onnx_session import open_session
 
 _COMPARE = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 #: Operators that change their answer at whole numbers, and at the halves between them.
@@ -70,6 +73,43 @@ def comparisons(model: Any, grades: Mapping[str, Grade]) -> list[Comparison]:
         for found in _of(node, known)
         if found.value not in constants and grades.get(found.value) is not Grade.WHOLE
     ]
+
+
+def compared_values(model: Any, found: Sequence[Comparison]) -> Callable[[Array], Sequence[Array]]:
+    """What runs the part of a graph that its comparisons need: rows to the value of each of them."""
+    if not found:
+        return lambda _: []
+    from onnx import ModelProto, TensorProto, helper
+
+    part = ModelProto(ir_version=IR_VERSION)
+    part.opset_import.extend(model.opset_import)
+    part.graph.name = "compared"
+    part.graph.input.extend(model.graph.input)
+    wanted = [name for each in found for name in (each.value, each.other) if name is not None]
+    part.graph.node.extend(needed(model.graph.node, wanted))
+    outputs = []
+    for i, each in enumerate(found):
+        name = f"compared_{i}"
+        sides = [each.value, *([each.other] if each.other is not None else [])]
+        for j, side in enumerate(sides):
+            part.graph.node.append(helper.make_node("Cast", [side], [f"{name}_{j}"], to=TensorProto.DOUBLE))
+        last = ("Sub", [f"{name}_0", f"{name}_1"]) if len(sides) > 1 else ("Identity", [f"{name}_0"])
+        part.graph.node.append(helper.make_node(*last, [name]))
+        part.graph.output.append(helper.make_tensor_value_info(name, TensorProto.DOUBLE, None))
+        outputs.append(name)
+    used = {name for node in part.graph.node for name in node.input}
+    # the body of a Loop or Scan reads names of the graph around it
+    used |= {
+        n for node in part.graph.node for a in node.attribute if a.HasField("g") for i in a.g.node for n in i.input
+    }
+    part.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in used)
+    session = open_session(part.SerializeToString())
+
+    def run(rows: Array) -> Sequence[Array]:
+        values: Sequence[Array] = session.run(outputs, {INPUT: rows})
+        return values
+
+    return run
 
 
 def _of(node: Any, known: Mapping[str, Array]) -> Iterator[Comparison]:

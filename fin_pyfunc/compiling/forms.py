@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from fin_pyfunc.compiling.comparisons import comparisons
+from fin_pyfunc.compiling.comparisons import compared_values, comparisons
 from fin_pyfunc.compiling.conversion import convert, culprit, parts
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.exactness import Reference, Run
@@ -21,6 +23,7 @@ from fin_pyfunc.compiling.hard_rows import HardRows, hard_rows
 from fin_pyfunc.compiling.linear import is_linear
 from fin_pyfunc.compiling.program.build import program_of
 from fin_pyfunc.compiling.program.classifiers import is_classifier
+from fin_pyfunc.compiling.program.comparisons import program_rows
 from fin_pyfunc.compiling.program.delegates import cut_of
 from fin_pyfunc.compiling.rounding import grades
 from fin_pyfunc.compiling.timing import ROW_COUNTS, seconds
@@ -75,8 +78,8 @@ class _Made:
     run: Run
     batch: Run | None
     exact: bool
-    #: a converter's graph, which is tried out at its own constants
-    converted: Any = None
+    #: rows of the sample to rows at the constants that the form compares with
+    hard: Callable[[Array], HardRows] | None = None
 
 
 def compile_estimator(
@@ -169,11 +172,10 @@ def _form(backend: str, estimator: Any, reference: Reference, single: bool, fold
         raise NotCompilable("there is no such backend")
     made = make(estimator, reference, single)
     plain = reference.rows[: reference.n_plain]
-    if made.converted is not None:
-        graded = grades(made.converted, culprit(estimator))
-        hard = hard_rows(made.converted, comparisons(made.converted, graded), plain)
+    if made.hard is not None:
+        hard = made.hard(plain)
         _judge_steps(made.run, hard, culprit(estimator), tolerance)
-        reference = reference.with_rows(hard.rows)
+        reference = reference.with_rows(_answered(made.run, hard.rows))
     error, band = reference.judge(
         made.run, made.batch, exact=made.exact, tolerance=tolerance, cut=made.form.cut, withholds=backend == "program"
     )
@@ -189,8 +191,17 @@ def _form(backend: str, estimator: Any, reference: Reference, single: bool, fold
 
 def _judge_steps(run: Run, hard: HardRows, computes_in: str, tolerance: float) -> None:
     """Refuse a form whose scores jump where nobody can say on which side of the jump the estimator is."""
-    if len(hard.below) and not (abs(run(hard.below) - run(hard.above)) <= tolerance).all():
-        raise NotCompilable(f"{computes_in} decides on numbers that are rounded on the way")
+    if len(hard.below):
+        apart = abs(run(hard.below) - run(hard.above))
+        if not (np.isnan(apart) | (apart <= tolerance)).all():  # a row without scores is asked of the estimator
+            raise NotCompilable(f"{computes_in} decides on numbers that are rounded on the way")
+
+
+def _answered(run: Run, rows: Array) -> Array:
+    """The rows that a form answers; of one without scores the estimator is asked."""
+    with contextlib.suppress(Exception):  # a graph may refuse rows, as its estimator does
+        rows = rows[~np.isnan(run(rows)).any(axis=1)] if len(rows) else rows
+    return rows
 
 
 def _trees(estimator: Any, reference: Reference, single: bool) -> _Made:
@@ -207,7 +218,8 @@ def _program(estimator: Any, reference: Reference, single: bool) -> _Made:
     content = programs.written(program_of(estimator, reference.spec))
     run = programs.read(content, reference.scores.shape[1])
     form = Form(backend="program", file=PROGRAM_FILE, cut=cut_of(estimator))
-    return _Made(form, {PROGRAM_FILE: content}, run, None, False)
+    hard = partial(program_rows, run, reference.spec)
+    return _Made(form, {PROGRAM_FILE: content}, run, None, False, hard)
 
 
 def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:
@@ -246,7 +258,13 @@ def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:
     batch_file = ONNX_BATCH_FILE if len(runs) > 1 else None
     form = Form(backend="onnx", file=ONNX_FILE, batch_file=batch_file)
     batch = runs[1] if batch_file else None
-    return _Made(form, contents, runs[0], batch, exact, graph if is_converted else None)
+    hard = partial(_graph_rows, graph, culprit(estimator)) if is_converted else None
+    return _Made(form, contents, runs[0], batch, exact, hard)
+
+
+def _graph_rows(graph: Any, named: str, plain: Array) -> HardRows:
+    found = comparisons(graph, grades(graph, named))
+    return hard_rows(compared_values(graph, found), found, plain)
 
 
 def _session_run(content: bytes) -> Run:

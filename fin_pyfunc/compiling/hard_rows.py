@@ -1,22 +1,19 @@
-"""Rows at every constant that an ONNX graph compares with, and one step to either side of it.
+"""Rows at every constant that a compiled form compares with, and one step to either side of it.
 
-A constant behind other operations, such as a scaler, is followed back to the features by the graph itself: one feature
+A constant behind other operations, such as a scaler, is followed back to the features by the form itself: one feature
 is moved until what is compared passes the constant, and the two float64 numbers are found between which it does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from fin_pyfunc.compiling.comparisons import Comparison
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.graph import IR_VERSION, needed
 from fin_pyfunc.compiling.trees import Array
-from fin_pyfunc.model.backends.onnx import INPUT
-from fin_pyfunc.model.backends.onnx_session import open_session
 
 #: Most constants that are tried out, of trees and of everything else; of more than that, so many are drawn.
 TREE_CONSTANTS, CONSTANTS = 200, 1000
@@ -48,16 +45,21 @@ class HardRows(NamedTuple):
     above: Array
 
 
-def hard_rows(model: Any, found: Sequence[Comparison], plain: Array) -> HardRows:
-    """Make the rows for a graph.
+def hard_rows(
+    run: Callable[[Array], Sequence[Array]], found: Sequence[Comparison], plain: Array, is_fixed: Array | None = None
+) -> HardRows:
+    """Make the rows for a form.
 
     Parameters
     ----------
-    model : onnx.ModelProto
+    run : callable
+        Rows to the value of each comparison, each of shape (n_rows, ...).
     found : sequence of Comparison
-        The graph's own.
+        The form's own.
     plain : ndarray of shape (n_rows, n_features), float64
         Rows of the sample; each hard row is one of them but for one feature.
+    is_fixed : ndarray of shape (n_features,), bool, optional
+        Features that are not moved: codes, between which there is nothing.
 
     Raises
     ------
@@ -68,7 +70,7 @@ def hard_rows(model: Any, found: Sequence[Comparison], plain: Array) -> HardRows
     if not found:
         return HardRows(none, none, none)
     rng = np.random.default_rng(0)
-    compared = _Compared(model, found, plain[:1])
+    compared = _Compared(run, plain[:1])
     if not sum(compared.widths):  # no feature has an edge
         return HardRows(none, none, none)
     targets = _targets(compared, found, plain, rng)
@@ -77,7 +79,8 @@ def hard_rows(model: Any, found: Sequence[Comparison], plain: Array) -> HardRows
     targets = np.repeat(targets, 2, axis=0)  # of the step to the constant, and of the step from it on
     column, constant, is_rounded = targets[:, 0].astype(np.int64), targets[:, 1], targets[:, 2] != 0
     base = plain[rng.integers(len(plain), size=len(targets))]
-    feature, is_moved = _moved_by(compared, column, plain, rng)
+    fixed = np.zeros(plain.shape[1], dtype=bool) if is_fixed is None else is_fixed
+    feature, is_moved = _moved_by(compared, column, plain, fixed, rng)
     below, above, passes = _passed(compared, base, feature, column, constant)
     passes &= is_moved
     low, high = below[np.arange(len(base)), feature], above[np.arange(len(base)), feature]
@@ -98,10 +101,10 @@ def hard_rows(model: Any, found: Sequence[Comparison], plain: Array) -> HardRows
 
 
 class _Compared:
-    """What a graph compares, with the values of each comparison side by side."""
+    """What a form compares, with the values of each comparison side by side."""
 
-    def __init__(self, model: Any, found: Sequence[Comparison], row: Array) -> None:
-        self._run = _session(model, found)
+    def __init__(self, run: Callable[[Array], Sequence[Array]], row: Array) -> None:
+        self._run = run
         #: of each comparison, for one row
         self.shapes = [np.shape(value) for value in self._run(row)]
         self.widths = [int(np.prod(shape)) for shape in self.shapes]
@@ -126,36 +129,6 @@ class _Compared:
     def at_once(self) -> int:
         """Rows of one call."""
         return max(3, _VALUES_AT_ONCE // sum(self.widths))
-
-
-def _session(model: Any, found: Sequence[Comparison]) -> Any:
-    """What runs the part of a graph that its comparisons need."""
-    from onnx import ModelProto, TensorProto, helper
-
-    part = ModelProto(ir_version=IR_VERSION)
-    part.opset_import.extend(model.opset_import)
-    part.graph.name = "compared"
-    part.graph.input.extend(model.graph.input)
-    wanted = [name for each in found for name in (each.value, each.other) if name is not None]
-    part.graph.node.extend(needed(model.graph.node, wanted))
-    outputs = []
-    for i, each in enumerate(found):
-        name = f"compared_{i}"
-        sides = [each.value, *([each.other] if each.other is not None else [])]
-        for j, side in enumerate(sides):
-            part.graph.node.append(helper.make_node("Cast", [side], [f"{name}_{j}"], to=TensorProto.DOUBLE))
-        last = ("Sub", [f"{name}_0", f"{name}_1"]) if len(sides) > 1 else ("Identity", [f"{name}_0"])
-        part.graph.node.append(helper.make_node(*last, [name]))
-        part.graph.output.append(helper.make_tensor_value_info(name, TensorProto.DOUBLE, None))
-        outputs.append(name)
-    used = {name for node in part.graph.node for name in node.input}
-    # the body of a Loop or Scan reads names of the graph around it
-    used |= {
-        n for node in part.graph.node for a in node.attribute if a.HasField("g") for i in a.g.node for n in i.input
-    }
-    part.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in used)
-    session = open_session(part.SerializeToString())
-    return lambda rows: session.run(outputs, {INPUT: rows})
 
 
 def _targets(compared: _Compared, found: Sequence[Comparison], plain: Array, rng: np.random.Generator) -> Array:
@@ -208,7 +181,9 @@ def _whole_numbers(seen: Array, shift: float, rng: np.random.Generator) -> tuple
     return np.concatenate(column), np.concatenate(constant)
 
 
-def _moved_by(compared: _Compared, column: Array, plain: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+def _moved_by(
+    compared: _Compared, column: Array, plain: Array, is_fixed: Array, rng: np.random.Generator
+) -> tuple[Array, Array]:
     """For each column one of the features that it depends on, and whether there is one."""
     n = plain.shape[1]
     probes = np.repeat(plain[:1], 3 * n + 1, axis=0)
@@ -219,6 +194,7 @@ def _moved_by(compared: _Compared, column: Array, plain: Array, rng: np.random.G
     probes, step = np.nan_to_num(probes), compared.at_once
     values = np.vstack([compared(probes[i : i + step])[:, column] for i in range(0, len(probes), step)])
     moved = np.any([(values[k:-1:3] != values[-1]) for k in range(3)], axis=0)
+    moved[is_fixed] = False
     chosen = (moved * rng.random(moved.shape)).argmax(axis=0)
     return chosen, moved.any(axis=0)
 

@@ -13,6 +13,7 @@ from fin_pyfunc.compiling.linear import is_linear
 from fin_pyfunc.compiling.program import ensembles
 from fin_pyfunc.compiling.program.calibrated import calibrated
 from fin_pyfunc.compiling.program.delegates import ADA_BOOST, ends_in, innermost, is_only_trees
+from fin_pyfunc.compiling.program.requirements import require_input
 from fin_pyfunc.compiling.program.support_vectors import support_vector_decisions
 from fin_pyfunc.compiling.program.values import Builder, Value
 from fin_pyfunc.compiling.tree_form import trees_of
@@ -110,6 +111,7 @@ class Answers:
             raise NotCompilable(f"{type(estimator).__name__} is given text or categories")
         if np.ndim(getattr(estimator, "classes_", [0])) != 1 or isinstance(getattr(estimator, "classes_", 0), list):
             raise NotCompilable(f"{type(estimator).__name__} answers several labels a row")
+        require_input(self.builder, estimator, value)
         add = table.get(type_name(estimator))
         if is_only_trees(estimator) and (add is None or table is _PROBABILITIES):
             return self._trees(estimator, value, raw=table is _DECISIONS)

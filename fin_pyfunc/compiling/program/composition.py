@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fin_pyfunc.compiling.errors import NotCompilable
+from fin_pyfunc.compiling.program.scalers import weighted
 from fin_pyfunc.compiling.program.values import Builder, Value
 
 
@@ -31,13 +32,12 @@ def column_transformer(builder: Builder, step: Any, value: Value) -> Value:
 
 def feature_union(builder: Builder, step: Any, value: Value) -> Value:
     """Add the parts of a FeatureUnion, side by side."""
-    parts = []
+    parts, weights = [], step.transformer_weights or {}
     for name, transformer in step.transformer_list:
         if transformer == "drop":
             continue
-        if (step.transformer_weights or {}).get(name, 1) != 1:
-            raise NotCompilable("a FeatureUnion of it has weights")
-        parts.append(value if transformer == "passthrough" else builder.transform(transformer, value))
+        part = value if transformer == "passthrough" else builder.transform(transformer, value)
+        parts.append(part if weights.get(name) is None else weighted(builder, part, weights[name]))
     if not parts:
         raise NotCompilable("a FeatureUnion of it makes no columns")
     return builder.concat(parts, is_sparse=any(part.is_sparse for part in parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,11 +24,14 @@ class Column(NamedTuple):
         What a missing value of it is to scikit-learn: NaN or None.
     name : str or None, default None
         The feature that it is, where it still is one.
+    dtype : str, default "float64"
+        What scikit-learn has there: functions of NumPy's make float16 of small integers and booleans.
     """
 
     values: tuple[Any, ...] | None = None
     null: Any = float("nan")
     name: str | None = None
+    dtype: str = "float64"
 
 
 NUMBER = Column()
@@ -75,11 +79,17 @@ class Builder:
 
     def __init__(self, transform: Callable[[Builder, Any, Value], Value]) -> None:
         self.steps: list[Step] = []
+        #: of `require`: number of a value, whether it may be missing, and the greatest number
+        self.required: list[tuple[int, bool, float]] = []
         self._transform = transform
 
     def transform(self, transformer: Any, value: Value) -> Value:
         """Add a fitted transformer's steps; returns what they make of a value."""
         return self._transform(self, transformer, value)
+
+    def require(self, value: Value, *, takes_missing: bool, greatest: float = math.inf) -> None:
+        """Leave to the estimator the rows of which a value is infinite, greater than this, or missing."""
+        self.required.append((value.at, takes_missing, greatest))
 
     def add(
         self, node: Node, *of: Value, columns: Sequence[Column] | None = None, is_sparse: bool | None = None

@@ -47,12 +47,7 @@ class TreeEnsemble(Node, tag="trees"):
     def _constants(self) -> list[Array]:
         """The numbers at which a row goes another way, of each feature, in ascending order."""
         (edge,) = self.edges()
-        constant = edge.constant
-        if self._trees.arithmetic.rounds:  # half way to the next float32
-            below = constant.astype(np.float32)
-            below = np.where(below > constant, np.nextafter(below, np.float32(-np.inf)), below)
-            constant = (below.astype(np.float64) + np.nextafter(below, np.float32(np.inf)).astype(np.float64)) / 2
-        return [np.unique(constant[edge.column == i]) for i in range(self._trees.n_features)]
+        return [np.unique(edge.constant[edge.column == i]) for i in range(self._trees.n_features)]
 
     def __call__(self, *inputs: Array) -> Array:
         made = self._run(inputs[0])
@@ -60,9 +55,20 @@ class TreeEnsemble(Node, tag="trees"):
             made = np.where(near[:, None], np.nan, made)
         return made
 
+    @property
+    def greatest(self) -> float:
+        """A number that no score is greater than, by size."""
+        trees = self._trees
+        if trees.arithmetic.link != "identity":
+            return 1.0
+        leaves = np.abs(trees.values).max(initial=0.0) * len(trees.roots) / abs(trees.arithmetic.divisor)
+        return float(leaves + np.abs(trees.base).max())
+
     def edges(self) -> Sequence[Edge]:
         inner = (self._trees.left >= 0) & ((self._trees.flags & CATEGORICAL) == 0)
-        return [Edge(self._trees.feature[inner].astype(np.int64), self._trees.threshold[inner], is_tree=True)]
+        constant = self._trees.threshold[inner]
+        constant = rounded_at(constant) if self._trees.arithmetic.rounds else constant
+        return [Edge(self._trees.feature[inner].astype(np.int64), constant, is_tree=True)]
 
 
 class Linear(Node, tag="linear"):
@@ -118,3 +124,17 @@ class Constant(Node, tag="constant"):
 
     def __call__(self, *inputs: Array) -> Array:
         return np.tile(self.values, (len(inputs[0]), 1))
+
+
+def rounded_at(threshold: Array) -> Array:
+    """Where a float64 passes a threshold that it is compared with as a float32.
+
+    A number goes left unless it is greater: the last that does is the threshold, or the float32 before it, and it is
+    half way to the next one that a float64 is rounded to that instead.
+    """
+    with np.errstate(over="ignore"):
+        last = threshold.astype(np.float32)
+        last = np.where(last > threshold, np.nextafter(last, np.float32(-np.inf)), last)
+        following = np.nextafter(last, np.float32(np.inf))
+    between = (last.astype(np.float64) + following.astype(np.float64)) / 2
+    return np.where(np.isfinite(between), between, threshold)

@@ -14,13 +14,27 @@ from fin_pyfunc.model.program.densities import Counts, Gaussian, Quadratic
 from fin_pyfunc.model.program.kernels import KernelMachine
 from fin_pyfunc.model.program.links import Link
 from fin_pyfunc.model.program.node import MAX_WIDTH, Array, expect, from_builtins, to_builtins
+from fin_pyfunc.model.program.numbers import Clip, Function, Normalize, Threshold
+from fin_pyfunc.model.program.polynomials import Polynomials
+from fin_pyfunc.model.program.power import Power
+from fin_pyfunc.model.program.quantiles import Bins, Quantiles
+from fin_pyfunc.model.program.spline_bases import SplineBases
 from fin_pyfunc.model.program.votes import Average, Choose, Pairs, Spread, Withhold
+from fin_pyfunc.model.program.vouch import Vouch
 from fin_pyfunc.model.soundness.trees import forged
 
+#: What computes with numbers alone.
+_Arithmetic = (
+    Bins | Clip | Fill | Function | IsMissing | Normalize | Polynomials | Power | Quantiles | Scale | SplineBases
+)
+
 #: Every kind of node that a file may hold.
-AnyNode = Categorise | Concat | Fill | IsMissing | Lookup | OneHot | Scale | Select
-AnyNode |= Constant | Counts | Gaussian | KernelMachine | Linear | Link | Quadratic | TreeEnsemble
-AnyNode |= Average | Choose | Isotonic | Pairs | Platt | Spread | Temperature | Withhold
+_OfColumns = Categorise | Concat | Lookup | OneHot | Select | Threshold
+_OfClassifiers = (
+    Average | Choose | Constant | Counts | Gaussian | Isotonic | KernelMachine | Linear | Link | Pairs | Platt
+    | Quadratic | Spread | Temperature | TreeEnsemble | Vouch | Withhold
+)  # fmt: skip
+AnyNode = _Arithmetic | _OfColumns | _OfClassifiers
 #: Most steps of a program.
 MAX_STEPS = 10_000
 
