@@ -29,12 +29,14 @@ from tests.authoring.estimators import (
 from tests.compiling.checks import assert_same, compiled, matrix
 from tests.models import Fitted, bars, fit, labels, logistic, quotes, quotes_as_categories, small_forest
 
+neighbours = sk("neighbors.KNeighborsClassifier", n_neighbors=3)
+
 DROPPED: dict[str, tuple[Callable[[], Fitted], str]] = {
-    "SVC": (of(sk("svm.SVC")), "float32"),
-    "nearest neighbours": (of(sk("neighbors.KNeighborsClassifier", n_neighbors=3)), "rounded on the way (TopK)"),
+    "SVC with probabilities": (of(sk("svm.SVC", probability=True)), "float32"),
+    "nearest neighbours": (of(neighbours), "rounded on the way (TopK)"),
     "an object of the user's own": (duck, "Momentum is no estimator of a library that can be compiled"),
     "hard votes": (
-        of(lambda: sk("ensemble.VotingClassifier", estimators=[("a", linear()), ("b", random_forest())])()),
+        of(lambda: sk("ensemble.VotingClassifier", estimators=[("a", linear()), ("b", neighbours())])()),
         "neither probabilities nor decision values",
     ),
     "text": (of(encoded_text, frame=quotes), "not a number"),

@@ -97,7 +97,7 @@ FAMILIES: dict[str, tuple[Callable[[], Fitted], list[str]]] = {
     "naive bayes": (of(sk("naive_bayes.GaussianNB")), ONNX),
     "scaled network": (of(piped(sk("neural_network.MLPClassifier", max_iter=30, random_state=0))), PROGRAM),
     "scaled logistic regression": (of(piped(linear)), PROGRAM),
-    "scaled forest": (of(piped(random_forest)), ONNX),
+    "scaled forest": (of(piped(random_forest)), PROGRAM),
     "scaled gradient boosting": (of(piped(boosting), 0, 1), PROGRAM),
     "scaled lightgbm": (of(piped(lightgbm)), PROGRAM),
     "scaled xgboost": (of(piped(xgboost), 0, 1, 2), PROGRAM),
@@ -109,19 +109,19 @@ FAMILIES: dict[str, tuple[Callable[[], Fitted], list[str]]] = {
         of(lambda: piped_through(sk("impute.SimpleImputer")(), random_forest()), frame=bars_with_gaps),
         ONNX,
     ),
-    "principal components": (of(lambda: piped_through(sk("decomposition.PCA", n_components=3)(), linear())), ONNX),
-    "voting": (of(voting), ONNX),
+    "principal components": (of(lambda: piped_through(sk("decomposition.PCA", n_components=3)(), linear())), PROGRAM),
+    "voting": (of(voting), PROGRAM),
     "voting of boosted and linear": (of(voting_of(boosting, lightgbm, linear)), PROGRAM),
-    "stacking": (of(stacking), ONNX),
+    "stacking": (of(stacking), PROGRAM),
     "bagging": (of(sk("ensemble.BaggingClassifier", random_state=0)), TREES),
     "calibrated forest": (
         of(lambda: sk("calibration.CalibratedClassifierCV", estimator=random_forest(), cv=2)()),
-        ONNX,
+        PROGRAM,
     ),
     "one against the rest": (of(lambda: sk("multiclass.OneVsRestClassifier", estimator=linear())()), PROGRAM),
     "grid search": (
         of(lambda: sk("model_selection.GridSearchCV", estimator=random_forest(), param_grid={}, cv=2)()),
-        ONNX,
+        PROGRAM,
     ),
 }
 

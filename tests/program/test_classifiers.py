@@ -84,6 +84,10 @@ def members() -> list[tuple[str, Any]]:
     return [("linear", scaled(linear())), ("trees", hist()), ("bayes", GaussianNB())]
 
 
+def soft() -> Any:
+    return VotingClassifier(members()[:2], voting="soft")
+
+
 def stacking(**options: Any) -> Any:
     return StackingClassifier(options.pop("of", members()), cv=2, **options)
 
@@ -134,7 +138,7 @@ MADE_OF_OTHERS: dict[str, tuple[Makes, tuple[str, ...]]] = {
     "calibrated(temperature)": (
         lambda: CalibratedClassifierCV(svc(), method="temperature", cv=2), ("two", "three")),
     "calibrated(temperature) of probabilities": (
-        lambda: CalibratedClassifierCV(GaussianNB(), method="temperature", cv=2), ("two", "three")),
+        lambda: CalibratedClassifierCV(soft(), method="temperature", cv=2), ("two", "three")),
     "calibrated SVC": (lambda: CalibratedClassifierCV(SVC(), cv=2), ("two", "three")),
     "calibrated once": (lambda: CalibratedClassifierCV(linear(), cv=2, ensemble=False), ("two", "three")),
     "calibrated AdaBoost": (

@@ -55,6 +55,15 @@ class TreeEnsemble(Node, tag="trees"):
             made = np.where(near[:, None], np.nan, made)
         return made
 
+    @property
+    def greatest(self) -> float:
+        """A number that no score is greater than, by size."""
+        trees = self._trees
+        if trees.arithmetic.link != "identity":
+            return 1.0
+        leaves = np.abs(trees.values).max(initial=0.0) * len(trees.roots) / abs(trees.arithmetic.divisor)
+        return float(leaves + np.abs(trees.base).max())
+
     def edges(self) -> Sequence[Edge]:
         inner = (self._trees.left >= 0) & ((self._trees.flags & CATEGORICAL) == 0)
         constant = self._trees.threshold[inner]
