@@ -213,6 +213,24 @@ class Worker:
         self.cache.close()
 
 
+def test_nothing_is_looked_at_in_the_first_seconds(registry: Registry) -> None:
+    registry.move("counted", 1)
+
+    async def begin() -> None:
+        worker = Worker(registry)
+        try:
+            await worker.default.start()
+            registry.move("counted", 2)
+            following = asyncio.create_task(worker.follower.run())
+            await asyncio.sleep(0.5)
+            assert (following.done(), worker.tally.total("followed")) == (False, 0)
+            following.cancel()
+        finally:
+            worker.close()
+
+    asyncio.run(begin())
+
+
 def test_the_old_version_is_freed_after_its_last_request_and_outcomes_are_counted(registry: Registry) -> None:
     registry.move("counted", 1)
 
