@@ -22,7 +22,7 @@ RUN if ls /src/dist/*.whl >/dev/null 2>&1; then set -- /src/dist/*.whl; else set
     && /opt/venv/bin/python -m pip install --quiet --no-compile --no-deps "$@" \
     && cd /opt/venv/lib/python3*/site-packages/fin_pyfunc \
     && include=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])') \
-    && for module in model/backends/_boosted model/backends/_forest serving/_lines; do \
+    && for module in model/backends/_trees serving/_lines; do \
         gcc -O2 -ffp-contract=off -shared -fPIC -I"$include" "$module.c" -lm -o "$module.abi3.so" || exit 1; done
 # what no server needs: plotting and the packages of MLflow's own server and agents, tests, headers, Arrow's RPC and
 # cloud connectors, ONNX Runtime's C library (its Python one has all of it) and tools, MLflow's web page, symbols, pip

@@ -77,7 +77,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module did not work; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
 # a stamp per set of packages: made again only when what it depends on has changed
-IN_C := fin_pyfunc/model/backends/_boosted.c fin_pyfunc/model/backends/_forest.c fin_pyfunc/serving/_lines.c
+IN_C := fin_pyfunc/model/backends/_trees.c fin_pyfunc/serving/_lines.c
 
 $(VENV)/.serve: $(VENV)/bin/python pyproject.toml setup.cfg setup.py $(IN_C) constraints.txt
 	@echo "installing fin_pyfunc (700 MB; a minute or two the first time)"

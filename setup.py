@@ -1,15 +1,14 @@
 """Packaging lives in setup.cfg; here is what it cannot say: the modules in C.
 
-They may be missing where there is no compiler: trees are then scored by ONNX Runtime, and lines of the record and of
-the log made in Python.
+They may be missing where there is no compiler: trees are then walked in NumPy, and lines of the record and of the log
+made in Python.
 """
 
 from setuptools import Extension, setup
 
 #: Each by the folder it lies in.
 MODULES = {
-    "_boosted": "fin_pyfunc/model/backends",
-    "_forest": "fin_pyfunc/model/backends",
+    "_trees": "fin_pyfunc/model/backends",
     "_lines": "fin_pyfunc/serving",
 }
 

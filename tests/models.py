@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-#: What computes forests here: our own module, or ONNX Runtime where no compiler could build it.
-OF_FORESTS = "onnx" if find_spec("fin_pyfunc.model.backends._forest") is None else "forest"
+#: What computes forests.
+OF_FORESTS = "trees"
 BARS = ("bidPrice", "askPrice", "spread", "return_1", "order_flow_imbalance")
 N_TRAIN, N_HELD_OUT = 160, 40
 

@@ -20,9 +20,9 @@ from tests.test_plan import Clocked
 def test_a_form_that_is_never_the_faster_one_is_opened_only_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fin_pyfunc.model.backends.forest.can_run", lambda _: False)
+    monkeypatch.setattr("fin_pyfunc.model.backends.forest.is_forest", lambda _: False)
     fitted = models.small_forest()
-    fin_pyfunc.save_model(fitted.estimator, fitted.train, tmp_path / "model", input_example=None)
+    fin_pyfunc.save_model(fitted.estimator, fitted.train, tmp_path / "model", input_example=None, backend="onnx")
     manifest = fin_pyfunc.load_model(str(tmp_path / "model")).manifest
     assert manifest is not None
     folder = tmp_path / "model" / "artifacts" / "fin_pyfunc"

@@ -11,11 +11,10 @@ import pytest
 
 import fin_pyfunc
 from fin_pyfunc.model import artifact
-from tests.models import OF_FORESTS
 from tests.test_artifact import FIXTURES, folder
 
 
-@pytest.mark.parametrize(("version", "backends"), [(1, ["native"]), (2, [OF_FORESTS, "native"])])
+@pytest.mark.parametrize(("version", "backends"), [(1, ["native"]), (2, ["forest", "native"])])
 def test_a_model_of_an_earlier_format_keeps_loading_and_answers_as_it_did(version: int, backends: list[str]) -> None:
     """A logistic regression (format 1) and a forest with its compiled forms (format 2) by fin_pyfunc 0.1.0; the wheel
     and the machine's paths in MLmodel were taken out.

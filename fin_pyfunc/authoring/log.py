@@ -51,7 +51,7 @@ logger = logging.getLogger("fin_pyfunc")
 
 #: The code file of every artifact, copied from here.
 ENTRY = Path(artifact.__file__).with_name("entry.py")
-BACKENDS = ("native", "forest", "boosted", "program", "onnx", "treelite", *NAMES)
+BACKENDS = ("native", "forest", "trees", "program", "onnx", "treelite", *NAMES)
 #: How far, in probability, a compiled form may be from the estimator.
 TOLERANCE = 1e-6
 
@@ -111,7 +111,7 @@ def log_model(estimator: Any, X: pd.DataFrame, name: str = "model", **options: U
     extra : {"ignore", "forbid"}, default "ignore"
         Whether a request may carry columns that are neither features nor identifiers.
     backend : str, default "auto"
-        "auto", "cpu", "gpu" or a backend's name ("native", "forest", "boosted", "program", "onnx", "treelite",
+        "auto", "cpu", "gpu" or a backend's name ("native", "forest", "trees", "program", "onnx", "treelite",
         "nvforest", "cuml"); the default for whoever loads the model.
     tolerance : float, default 1e-6
         How far, in probability, a compiled form may be from the estimator on any row that is compared; 0 keeps only
@@ -255,7 +255,7 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
         estimators.dump(estimator, file, serialization)
         modules = requirements.modules_of(file, serialization)
         requirements.refuse_local_modules(modules, code_paths)
-        with _compiling(estimator, file, serialization, X, spec, classes, tolerance, twin) as compiled_forms:
+        with _compiling(estimator, file, serialization, X, spec, classes, tolerance, twin, backend) as compiled_forms:
             own_wheel = wheel.build(Path(temporary))
             example = answers.example(X)
             manifest = artifact.Manifest(
@@ -322,9 +322,10 @@ def _compiling(
     classes: Sequence[Label],
     tolerance: float,
     twin: Twin | None,
+    backend: str,
 ) -> Iterator[Callable[[], Compiled]]:
     """Begin to compile what can be, into the file's folder; yields what waits for it."""
-    backends = backends_of(estimator)
+    backends = backends_of(estimator, backend)
     reason = str(twin.refusal) if twin is not None and twin.is_gpu_only else why_not(estimator, spec)
     if reason is not None:
         yield lambda: Compiled(dropped=dict.fromkeys(backends, reason))
@@ -340,8 +341,9 @@ def _compiling(
     def compiled_here() -> Compiled:  # a GPU's context does not survive a fork
         with single_threaded(estimator):
             return compile_estimator(
-                estimator, spec, classes, file.parent, matrix, tolerance=tolerance, cuml=(twin.parts, file.name)
-            )
+                estimator, spec, classes, file.parent, matrix, tolerance=tolerance, backends=backends,
+                cuml=(twin.parts, file.name),
+            )  # fmt: skip
 
     yield compiled_here
 
@@ -351,7 +353,7 @@ def _refuse_missing(backend: str, compiled: Compiled) -> None:
     for name, reason in compiled.dropped.items():
         logger.info("no %s form of the estimator: %s", name, reason)
     made = {form.backend for form in compiled.forms} | {"forest" for form in compiled.forms if is_forest(form)}
-    sources = [backend] if backend in (*LIBRARIES, "boosted", "forest") else []
+    sources = [backend] if backend in (*LIBRARIES, "trees", "forest") else []
     if backend not in ("auto", "cpu"):
         sources += [kind.form for kind in KINDS if asks_for(backend, kind.name, kind.device)]
     if sources and not made.intersection(sources):

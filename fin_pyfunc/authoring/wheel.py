@@ -1,7 +1,9 @@
 """Our own wheel, made again from what is installed, so that it can ride along in every artifact.
 
 It works from an editable checkout as from site-packages, needs no build tools and no network, and gives the same bytes
-for the same code: an artifact's digests say which code scored.
+for the same code on the same platform: an artifact's digests say which code scored. The module in C that walks trees
+rides along as it was built here, as data of a wheel for every platform: where it cannot be imported, NumPy computes the
+same bits.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from pathlib import Path
 
 DISTRIBUTION = "fin_pyfunc"
 PACKAGES = ("fin_pyfunc", "fin_pyfunc_cli")
+#: What was compiled here and rides along: for the stable ABI, so that any Python of this platform can import it.
+COMPILED = ("_trees.abi3.so", "_trees.pyd")
 #: Zip cannot hold an earlier time; a fixed one keeps the bytes the same from build to build.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -67,8 +71,9 @@ def _package_files(package: str) -> Iterator[tuple[str, Path]]:
     for location in (spec.submodule_search_locations or ()) if spec else ():
         root = Path(location)
         for file in sorted(root.rglob("*")):
-            # not what images are built from, and nothing that was compiled for this machine; images compile the source
-            if file.is_file() and (file.suffix in (".py", ".c") or file.name == "py.typed"):
+            # not what images are built from, and of what was compiled for this machine the walk of trees alone
+            is_ours = file.suffix in (".py", ".c") or file.name == "py.typed" or file.name in COMPILED
+            if file.is_file() and is_ours:
                 yield f"{package}/{file.relative_to(root).as_posix()}", file
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble, type_name
+from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble
 from fin_pyfunc.compiling.linear import is_linear, linear_scores
 from fin_pyfunc.compiling.tree_nodes import Nodes, add_ensemble
+from fin_pyfunc.model.backends.nameless import type_name
 
 #: As skl2onnx calls it: scope, operator, container.
 Converter = Callable[[Any, Any, Any], None]

@@ -15,7 +15,7 @@ from fin_pyfunc.model.backends.native import NativeBackend
 from fin_pyfunc.model.decision import Label, Scores
 from fin_pyfunc.model.errors import ScoringError
 from fin_pyfunc.model.features import FeatureSpec
-from fin_pyfunc.model.form import LEAST_BAND, band_of
+from fin_pyfunc.model.form import LEAST_BAND, Cut, band_of
 
 #: Rows scored one at a time, to be compared with the same rows in a batch.
 SINGLE_ROWS = 20
@@ -76,7 +76,7 @@ class Reference:
         rows = np.vstack([asked for asked, _ in answers])
         index = np.concatenate([own.index for _, own in answers])
         if answers[0][1].probabilities is None:
-            return cls(rows, n_plain, index, _decisions(native, spec, rows, k), "decision", native, spec)
+            return cls(rows, n_plain, index, _decisions(native, spec, rows, index, k), "decision", native, spec)
         p = np.vstack([own.probabilities for _, own in answers if own.probabilities is not None])
         return cls(rows, n_plain, index, p, "probabilities", native, spec)
 
@@ -100,7 +100,10 @@ class Reference:
             scores=np.vstack([self.scores, further.scores]),
         )  # fmt: skip
 
-    def judge(self, run: Run, batch: Run | None, *, exact: bool, tolerance: float) -> tuple[float, float]:
+    def judge(
+        self, run: Run, batch: Run | None, *, exact: bool, tolerance: float, cut: Cut | None = None,
+        withholds: bool = False,
+    ) -> tuple[float, float]:  # fmt: skip
         """Compare one form.
 
         Parameters
@@ -113,6 +116,10 @@ class Reference:
             Whether the form is equal to the last bit by how it is made.
         tolerance : float
             How far a score may be off; a decision value relative to its size, where that is more than 1.
+        cut : Cut or None, default None
+            As in `Form`.
+        withholds : bool, default False
+            Whether the form answers NaN for a row that is to be asked of the estimator.
 
         Returns
         -------
@@ -132,7 +139,10 @@ class Reference:
             raise NotCompilable(f"it cannot be run ({type(e).__name__})") from e
         if scores.shape != self.scores.shape or any(other.shape != scores.shape for other in others):
             raise NotCompilable("it answers another number of scores than the estimator")
-        errors = [_error(self.scores, found, self.output) for found in (scores, *others)]
+        known = np.ones(len(scores), dtype=bool)
+        if withholds:
+            known &= ~np.isnan(scores).any(axis=1)
+        errors = [_error(self.scores[known], found[known], self.output) for found in (scores, *others)]
         error = max(errors)
         if not error <= tolerance:  # NaN is no error that could be tolerated
             raise NotCompilable(f"its scores are off by {error:.1g}")
@@ -140,20 +150,26 @@ class Reference:
         if tolerance == 0 and band:
             raise NotCompilable("it need not be equal to the last bit on rows that were not compared")
         # a form's own answers may differ by the last bit with the number of rows: what the band is for
-        pairs = [(scores[: len(singles)], singles), *((scores, other) for other in others)]
+        alone = known[: len(singles)]
+        if withholds:
+            alone &= ~np.isnan(singles).any(axis=1)
+        pairs = [(scores[: len(singles)][alone], singles[alone]), *((scores, other) for other in others)]
         apart = max(_error(one, other, self.output) for one, other in pairs)
         if not apart <= (0.0 if band == 0 else max(LEAST_BAND, band / 10)):
             raise NotCompilable(f"the same row's scores differ by {apart:.1g} alone and among others")
         for found in (scores, *others):
-            self._judge_classes(found, band)
+            self._judge_classes(found, band, cut)
         return error, band
 
-    def _judge_classes(self, scores: Array, band: float) -> None:
-        sure = np.ones(len(scores), dtype=bool)
-        if scores.shape[1] > 1 and band:
+    def _judge_classes(self, scores: Array, band: float, cut: Cut | None) -> None:
+        sure, index = np.ones(len(scores), dtype=bool), scores.argmax(axis=1)
+        if cut is not None:
+            index = cut.index(scores)
+            sure = np.abs(scores[:, cut.column] - cut.least) > band  # NaN is no distance
+        elif scores.shape[1] > 1 and band:
             ranked = np.sort(scores, axis=1)
             sure = ranked[:, -1] - ranked[:, -2] > band
-        flipped = int((scores.argmax(axis=1) != self.index)[sure].sum())
+        flipped = int((index != self.index)[sure].sum())
         if flipped:
             raise NotCompilable(f"it flips the class of {flipped:,} of {len(scores):,} rows")
         asked = int((~sure[: self.n_plain]).sum())
@@ -168,11 +184,11 @@ def _error(expected: Array, found: Array, output: str) -> float:
     return float(apart.max()) if apart.size else 0.0
 
 
-def _decisions(native: NativeBackend, spec: FeatureSpec, rows: Array, n_classes: int) -> Array:
-    """One decision value a class, of which the first maximum is the predicted class."""
+def _decisions(native: NativeBackend, spec: FeatureSpec, rows: Array, index: Array, n_classes: int) -> Array:
+    """One decision value a class; a 1 for the predicted class where the estimator has none."""
     estimator = native.estimator
     if not callable(getattr(estimator, "decision_function", None)):
-        raise NotCompilable("it has neither probabilities nor decision values")
+        return np.eye(n_classes)[index]
     frame = spec.restore(rows)
     named = hasattr(estimator, "feature_names_in_") or not hasattr(estimator, "n_features_in_")
     try:

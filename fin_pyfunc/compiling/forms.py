@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fin_pyfunc.compiling.boosted_form import boosted_trees, is_boosted
 from fin_pyfunc.compiling.comparisons import compared_values, comparisons
 from fin_pyfunc.compiling.conversion import convert, culprit, parts
 from fin_pyfunc.compiling.errors import NotCompilable
@@ -22,25 +21,27 @@ from fin_pyfunc.compiling.graph import ensemble_graph, linear_graph
 from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble
 from fin_pyfunc.compiling.hard_rows import HardRows, hard_rows
 from fin_pyfunc.compiling.linear import is_linear
-from fin_pyfunc.compiling.program.build import has_steps, program_of
+from fin_pyfunc.compiling.program.build import program_of
+from fin_pyfunc.compiling.program.classifiers import is_classifier
 from fin_pyfunc.compiling.program.comparisons import program_rows
+from fin_pyfunc.compiling.program.delegates import cut_of
 from fin_pyfunc.compiling.rounding import grades
 from fin_pyfunc.compiling.timing import ROW_COUNTS, seconds
+from fin_pyfunc.compiling.tree_form import decides_by_probability, trees_of
 from fin_pyfunc.compiling.treelite_model import treelite_model
 from fin_pyfunc.compiling.trees import Array
-from fin_pyfunc.model.backends.boosted import is_here, runner
-from fin_pyfunc.model.backends.forest import ForestBackend, NotAForestError, can_run
 from fin_pyfunc.model.backends.native import has_proba, single_threaded
 from fin_pyfunc.model.backends.onnx import INPUT, OUTPUT
 from fin_pyfunc.model.backends.onnx_session import open_session
-from fin_pyfunc.model.boosted_file import written
-from fin_pyfunc.model.decision import Label, Thresholds
+from fin_pyfunc.model.backends.trees import runner
+from fin_pyfunc.model.decision import Label
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.form import Form
 from fin_pyfunc.model.program import program as programs
+from fin_pyfunc.model.tree_file import check, written
 
-BOOSTED_FILE, PROGRAM_FILE = "trees.boosted", "steps.program"
+TREES_FILE, PROGRAM_FILE = "model.trees", "steps.program"
 ONNX_FILE, ONNX_BATCH_FILE, TREELITE_FILE = "model.onnx", "model-batch.onnx", "trees.treelite"
 #: Tree nodes beyond which a second file is written for many rows, and most nodes in one of its blocks.
 WHOLE_NODES, BLOCK_NODES = 16_000, 8_000
@@ -108,7 +109,8 @@ def compile_estimator(
         Rows of the training data, NaN for null. None where there are none at hand.
     tolerance : float, default 1e-6
         How far a score may be off; 0 keeps only forms that are equal to the last bit.
-    backends : sequence of {"boosted", "onnx", "treelite"}, default `backends_of` it
+    backends : sequence of {"trees", "onnx", "treelite"}, default `backends_of` it
+        ONNX's is made of a tree ensemble only where there is none of "trees", which is no slower and more exact.
     cuml : (mapping of str to str, str) or None, default None
         For the twin of an estimator of cuML's: scikit-learn class to cuML class, and the name of the estimator's file.
     begun : callable, optional
@@ -140,7 +142,9 @@ def compile_estimator(
         native_seconds = seconds(reference.native.score, reference.rows[: reference.n_plain])
         for backend in backends:
             if any(form.backend == "program" for form in forms):
-                break  # slower, and not as exact
+                break  # it is no faster and less exact
+            if backend == "onnx" and any(form.backend == "trees" for form in forms):
+                continue  # it is no faster and less exact
             if begun is not None:
                 begun(Compiled(forms, dropped, native_seconds), backend)
             try:
@@ -163,7 +167,7 @@ def compile_estimator(
 
 
 def _form(backend: str, estimator: Any, reference: Reference, single: bool, folder: Path, tolerance: float) -> Form:
-    make = {"boosted": _boosted, "program": _program, "onnx": _onnx, "treelite": _treelite}.get(backend)
+    make = {"trees": _trees, "program": _program, "onnx": _onnx, "treelite": _treelite}.get(backend)
     if make is None:
         raise NotCompilable("there is no such backend")
     made = make(estimator, reference, single)
@@ -172,7 +176,9 @@ def _form(backend: str, estimator: Any, reference: Reference, single: bool, fold
         hard = made.hard(plain)
         _judge_steps(made.run, hard, culprit(estimator), tolerance)
         reference = reference.with_rows(_answered(made.run, hard.rows))
-    error, band = reference.judge(made.run, made.batch, exact=made.exact, tolerance=tolerance)
+    error, band = reference.judge(
+        made.run, made.batch, exact=made.exact, tolerance=tolerance, cut=made.form.cut, withholds=backend == "program"
+    )
     taken, batch_from = _timed(made, plain)
     form = msgspec.structs.replace(
         made.form, output=reference.output, error=error, band=band, seconds=taken, batch_from=batch_from,
@@ -180,12 +186,6 @@ def _form(backend: str, estimator: Any, reference: Reference, single: bool, fold
     )  # fmt: skip
     for name in form.files:
         (folder / name).write_bytes(made.contents[name])
-    try:
-        _judge_forest(form, reference, folder)
-    except NotCompilable:
-        for name in form.files:
-            (folder / name).unlink()
-        raise
     return form
 
 
@@ -204,21 +204,12 @@ def _answered(run: Run, rows: Array) -> Array:
     return rows
 
 
-def _judge_forest(form: Form, reference: Reference, folder: Path) -> None:
-    """Hold our own walk of the form's trees to the estimator, where that is what will run it."""
-    if can_run(form):
-        with contextlib.suppress(NotAForestError):
-            labels = list(range(reference.scores.shape[1]))
-            walk = ForestBackend(folder, form, labels, Thresholds(), reference.native).run
-            reference.judge(walk, None, exact=True, tolerance=0)
-
-
-def _boosted(estimator: Any, reference: Reference, single: bool) -> _Made:
-    if not is_here():
-        raise NotCompilable("the module that runs it was not built here")
-    trees = boosted_trees(estimator, reference.rows.shape[1], single=single)
-    # a class may hang on less than a probability shows: the band asks the estimator about such a row
-    return _Made(Form(backend="boosted", file=BOOSTED_FILE), {BOOSTED_FILE: written(trees)}, runner(trees), None, False)
+def _trees(estimator: Any, reference: Reference, single: bool) -> _Made:
+    trees = trees_of(estimator, reference.rows.shape[1], single=single)
+    check(trees, reference.scores.shape[1])
+    # a class that hangs on less than a probability shows: the band asks the estimator about such a row
+    exact = decides_by_probability(estimator)
+    return _Made(Form(backend="trees", file=TREES_FILE), {TREES_FILE: written(trees)}, runner(trees), None, exact)
 
 
 def _program(estimator: Any, reference: Reference, single: bool) -> _Made:
@@ -226,11 +217,14 @@ def _program(estimator: Any, reference: Reference, single: bool) -> _Made:
         raise NotCompilable("it computes in float32, as its features are, and a program would in float64")
     content = programs.written(program_of(estimator, reference.spec))
     run = programs.read(content, reference.scores.shape[1])
-    form, hard = Form(backend="program", file=PROGRAM_FILE), partial(program_rows, run, reference.spec)
+    form = Form(backend="program", file=PROGRAM_FILE, cut=cut_of(estimator))
+    hard = partial(program_rows, run, reference.spec)
     return _Made(form, {PROGRAM_FILE: content}, run, None, False, hard)
 
 
 def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:
+    if not has_proba(estimator) and not _has_decisions(estimator):
+        raise NotCompilable("it has neither probabilities nor decision values")
     n_features, n_scores = reference.rows.shape[1], reference.scores.shape[1]
     exact, n_nodes, is_converted = False, 0, False
     build: Callable[[int | None], Any]
@@ -337,10 +331,10 @@ def _numbers(spec: FeatureSpec) -> tuple[FeatureSpec, bool]:
     return msgspec.structs.replace(spec, features=features), single
 
 
-def backends_of(estimator: Any) -> tuple[str, ...]:
-    """What an estimator may be compiled for, in the order in which forms are made."""
-    first = ("boosted",) if is_boosted(estimator) else ("program",) if has_steps(estimator) else ()
-    return (*first, "onnx", "treelite")
+def backends_of(estimator: Any, wanted: str = "auto") -> tuple[str, ...]:
+    """What an estimator may be compiled for, in the order in which forms are made; `wanted` is a backend's name."""
+    first = "program" if is_classifier(estimator) else "trees" if is_ensemble(estimator) else "onnx"
+    return (first, "onnx", "treelite") if "onnx" not in (first, wanted) else ("onnx", "treelite")
 
 
 def can_compile(estimator: Any) -> bool:
@@ -363,5 +357,9 @@ def why_not(estimator: Any, spec: FeatureSpec) -> str | None:
 def _compilable(estimator: Any) -> None:
     if not can_compile(estimator):
         raise NotCompilable(f"{type(estimator).__name__} is no estimator of a library that can be compiled")
-    if not has_proba(estimator) and not callable(getattr(estimator, "decision_function", None)):
+    if not has_proba(estimator) and not _has_decisions(estimator) and not is_classifier(estimator):
         raise NotCompilable("it has neither probabilities nor decision values")
+
+
+def _has_decisions(estimator: Any) -> bool:
+    return callable(getattr(estimator, "decision_function", None))

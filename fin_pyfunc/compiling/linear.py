@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fin_pyfunc.compiling.grown import type_name
 from fin_pyfunc.compiling.tree_nodes import Nodes
+from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.backends.native import has_proba
 
 _LINEAR = frozenset(

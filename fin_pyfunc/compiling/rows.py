@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from fin_pyfunc.compiling.conversion import parts
-from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble
+from fin_pyfunc.compiling.grown import constants, is_ensemble
 from fin_pyfunc.compiling.trees import Array
 from fin_pyfunc.model.feature import Feature
 from fin_pyfunc.model.features import FeatureSpec
@@ -121,19 +120,12 @@ def _thresholds(estimator: Any, n_features: int) -> list[Array]:
     found: list[list[Array]] = [[] for _ in range(n_features)]
     for part in parts(estimator):
         try:
-            known = _of_trees(part, n_features) if is_ensemble(part) else _of_features(part, n_features)
+            known = constants(part, n_features) if is_ensemble(part) else _of_features(part, n_features)
         except Exception:  # noqa: S112 - what cannot be read has no compiled form to compare either
             continue
         for each, more in zip(found, known, strict=False):
             each.append(more)
     return [np.concatenate([np.empty(0), *known])[:100_000] for known in found]
-
-
-def _of_trees(part: Any, n_features: int) -> list[Array]:
-    trees = ensemble_of(part).trees
-    order = np.argsort(trees.feature, kind="stable")
-    bounds = np.searchsorted(trees.feature[order], np.arange(n_features + 1))
-    return [trees.threshold[order[start:end]] for start, end in pairwise(bounds)]
 
 
 def _of_features(part: Any, n_features: int) -> list[Array]:

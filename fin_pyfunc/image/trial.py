@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import numpy as np
 import pyarrow
@@ -21,7 +22,7 @@ import fin_pyfunc
 
 _URL = "http://127.0.0.1:8000"
 #: What is to compute a forest in an image.
-BACKENDS = ("forest", "onnx", "native")
+BACKENDS = ("trees", "native")
 #: Longest that the server may take to be ready, in seconds.
 _READY_SECONDS = 120.0
 
@@ -47,6 +48,7 @@ def main(uri: str) -> None:
     if manifest is None:
         raise SystemExit("the trial needs a model that fin_pyfunc logged")
     row = manifest.example.features
+    import_module("onnxruntime")  # other models' forms need it
     for backend in BACKENDS:
         fin_pyfunc.load_model(uri, backend=backend).predict_one(row)
     table = pyarrow.table({name: np.full(3, value) for name, value in row.items()})

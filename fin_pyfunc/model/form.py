@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 #: The module that runs a form, which the model's requirements name; a GPU's is an extra of the machine's.
 LIBRARIES = {"onnx": "onnxruntime", "treelite": "treelite"}
@@ -15,13 +16,32 @@ BAND_PER_ERROR = 100.0
 LEAST_BAND = 1e-9
 
 
+class Cut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a class follows from one of two scores (FixedThresholdClassifier), rather than from the higher one.
+
+    Parameters
+    ----------
+    column : {0, 1}
+        The class whose score is compared.
+    least : float
+        From which score on it is predicted; the other class below.
+    """
+
+    column: Literal[0, 1]
+    least: float
+
+    def index(self, scores: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.intp]]:
+        """Position of each row's class, of scores (n_rows, 2)."""
+        return np.where(scores[:, self.column] >= self.least, self.column, 1 - self.column)
+
+
 class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One compiled form, as the manifest records it.
 
     Parameters
     ----------
-    backend : {"boosted", "program", "onnx", "treelite", "cuml"}
-        What runs it; treelite's is run by nvForest, too.
+    backend : {"trees", "program", "onnx", "treelite", "cuml"}
+        What runs it; treelite's is run by nvForest, too, and was run by `forest` before there was "trees".
     file : str
         Its file in the artifact's folder.
     batch_file : str or None, default None
@@ -42,9 +62,11 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Seconds that this many rows took when it was made.
     parts : dict of str to str
         scikit-learn class to the cuML class that computes in its place ("cuml" only).
+    cut : Cut or None, default None
+        Where the class does not follow from the highest score.
     """
 
-    backend: Literal["boosted", "program", "onnx", "treelite", "cuml"]
+    backend: Literal["trees", "program", "onnx", "treelite", "cuml"]
     file: str
     batch_file: str | None = None
     batch_from: int = 0
@@ -54,6 +76,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     error: float = 0.0
     seconds: dict[int, float] = {}
     parts: dict[str, str] = {}
+    cut: Cut | None = None
 
     @property
     def files(self) -> list[str]:

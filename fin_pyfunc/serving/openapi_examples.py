@@ -73,8 +73,8 @@ INFO |= {
     "classes": [-1, 0, 1],
     "has_probabilities": True,
     "thresholds": {"high": 0.8, "medium": 0.6},
-    "backend": "forest",
-    "backends": ["forest", "native"],
+    "backend": "trees",
+    "backends": ["trees", "native"],
     "example": {
         "features": {"spread": 0.0005},
         "prediction": 1,

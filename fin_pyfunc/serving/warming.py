@@ -19,7 +19,7 @@ from fin_pyfunc.serving.settings import Settings
 
 #: What every server needs.
 SERVING = (
-    "fin_pyfunc.model.backends.forest",
+    "fin_pyfunc.model.backends.trees",
     "onnxruntime",
     "pyarrow.compute",
     "pyarrow.csv",

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from fin_pyfunc.compiling.forms import Compiled, compile_estimator
-from fin_pyfunc.model.backends.boosted import BoostedBackend
 from fin_pyfunc.model.backends.compiled import CompiledBackend
-from fin_pyfunc.model.backends.forest import ForestBackend, can_run
+from fin_pyfunc.model.backends.forest import ForestBackend, is_forest
 from fin_pyfunc.model.backends.native import NativeBackend, labels_of
 from fin_pyfunc.model.backends.onnx import OnnxBackend
 from fin_pyfunc.model.backends.program import ProgramBackend
 from fin_pyfunc.model.backends.treelite import TreeliteBackend
+from fin_pyfunc.model.backends.trees import TreesBackend
 from fin_pyfunc.model.decision import Thresholds
 from fin_pyfunc.model.features import FeatureSpec, infer
 from fin_pyfunc.model.form import Form
@@ -24,9 +24,9 @@ from tests.models import Fitted
 
 #: What LightGBM just takes for 0.
 ZERO = float(np.float32(1e-35))
-RUNS: dict[str, type[BoostedBackend | OnnxBackend | ProgramBackend | TreeliteBackend | ForestBackend]] = {
-    "boosted": BoostedBackend, "onnx": OnnxBackend, "treelite": TreeliteBackend, "forest": ForestBackend,
-    "program": ProgramBackend,
+RUNS: dict[str, type[CompiledBackend]] = {
+    "trees": TreesBackend, "program": ProgramBackend, "onnx": OnnxBackend, "treelite": TreeliteBackend,
+    "forest": ForestBackend,
 }  # fmt: skip
 
 
@@ -58,7 +58,7 @@ class Made(NamedTuple):
         """Every backend that serves one of these forms."""
         for form in forms:
             yield form, self.open(form)
-            if can_run(form):
+            if is_forest(form):
                 yield form, self.open(form, "forest")
 
 

@@ -18,6 +18,7 @@ from tests.authoring.estimators import (
     duck,
     encoded_text,
     hist_of_categories,
+    lightgbm,
     linear,
     of,
     piped,
@@ -28,23 +29,20 @@ from tests.authoring.estimators import (
 from tests.compiling.checks import assert_same, compiled, matrix
 from tests.models import Fitted, bars, fit, labels, logistic, quotes, quotes_as_categories, small_forest
 
+neighbours = sk("neighbors.KNeighborsClassifier", n_neighbors=3)
+
 DROPPED: dict[str, tuple[Callable[[], Fitted], str]] = {
-    "SVC": (of(sk("svm.SVC")), "float32"),
-    "nearest neighbours": (of(sk("neighbors.KNeighborsClassifier", n_neighbors=3)), "rounded on the way (TopK)"),
+    "SVC with probabilities": (of(sk("svm.SVC", probability=True)), "float32"),
+    "nearest neighbours": (of(neighbours), "rounded on the way (TopK)"),
     "an object of the user's own": (duck, "Momentum is no estimator of a library that can be compiled"),
     "hard votes": (
-        of(lambda: sk("ensemble.VotingClassifier", estimators=[("a", linear()), ("b", random_forest())])()),
+        of(lambda: sk("ensemble.VotingClassifier", estimators=[("a", linear()), ("b", neighbours())])()),
         "neither probabilities nor decision values",
     ),
     "text": (of(encoded_text, frame=quotes), "not a number"),
     "categories": (of(hist_of_categories, frame=quotes_as_categories), "category, not a number"),
     "what skl2onnx does not know": (of(sk("neighbors.NearestCentroid")), "cannot be converted to ONNX"),
     "mixed precision": (of(linear, frame=lambda: bars().astype({"spread": "float32"})), "mix float32"),
-    "a number for a missing value": (of(lambda: xgboost(missing=-1.0), 0, 1), "missing="),
-    "boosting of something else than trees": (
-        of(lambda: sk("ensemble.AdaBoostClassifier", estimator=linear())()),
-        "other estimators than trees",
-    ),
     "a boosted ensemble on top of another estimator": (
         of(lambda: sk("ensemble.GradientBoostingClassifier", n_estimators=3, init=linear())()),
         "start at another estimator's",
@@ -62,20 +60,21 @@ def test_what_cannot_be_compiled_says_why_and_leaves_nothing(case: str, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_categories_that_are_numbers_are_dropped_from_onnx(tmp_path: Path) -> None:
+def test_categories_that_are_numbers_are_compiled(tmp_path: Path) -> None:
     frame = quotes()[["return_1", "hour"]]
     make = sk("ensemble.HistGradientBoostingClassifier", max_iter=4, categorical_features=[1])
     made = compiled(fit(make(), frame, labels(0, 1)), tmp_path)
-    assert "categories" in made.compiled.dropped["onnx"]
+    assert "trees" in made.kept, made.compiled.dropped
     assert_same(made, matrix(frame, made.spec))
 
 
 @pytest.mark.parametrize(
     ("make", "kept"),
     [
-        (of(sk("ensemble.RandomForestClassifier", n_estimators=10, random_state=0)), ["onnx", "treelite"]),
-        (of(random_forest), ["treelite"]),
-        (of(sk("tree.DecisionTreeClassifier", max_depth=3, random_state=0)), ["onnx"]),
+        (of(sk("ensemble.RandomForestClassifier", n_estimators=10, random_state=0)), ["treelite", "trees"]),
+        (of(random_forest), ["treelite", "trees"]),
+        (of(lightgbm), ["trees"]),
+        (of(sk("tree.DecisionTreeClassifier", max_depth=3, random_state=0)), ["trees"]),
         (of(sk("ensemble.GradientBoostingClassifier", n_estimators=5)), []),
         (of(piped(linear)), []),
     ],
@@ -134,7 +133,7 @@ def test_skl2onnx_is_left_as_it_was(tmp_path: Path) -> None:
         return [dict(table) for table in tables]
 
     before = known()
-    compiled(of(piped(xgboost), 0, 1)(), tmp_path)
+    compiled(of(piped(xgboost), 0, 1)(), tmp_path, backends=("onnx",))
     assert known() == before
 
 
@@ -142,7 +141,7 @@ def test_features_of_any_kind_are_taken_as_numbers(tmp_path: Path) -> None:
     model = logistic()
     spec = FeatureSpec(features=[Feature(name=name, kind="any", dtype="object") for name in model.train.columns])
     found = compile_estimator(model.estimator, spec, labels_of(model.estimator), tmp_path)
-    assert [form.backend for form in found.forms] == ["onnx"], found.dropped
+    assert [form.backend for form in found.forms] == ["program"], found.dropped
 
 
 def test_an_estimator_that_raises_is_dropped(tmp_path: Path) -> None:

@@ -26,8 +26,7 @@ from tests.authoring.estimators import (
 from tests.compiling.checks import assert_same, compiled, odd_rows
 from tests.models import Fitted, bars, bars_with_gaps, fit_array, labels, quotes
 
-ONNX, BOTH, ALL = ["onnx"], ["onnx", "treelite"], ["boosted", "onnx", "treelite"]
-PROGRAM = ["program"]
+ONNX, PROGRAM, TREES, BOTH = ["onnx"], ["program"], ["trees"], ["treelite", "trees"]
 boosting = sk("ensemble.GradientBoostingClassifier", n_estimators=8, random_state=0)
 pure_forest = sk("ensemble.RandomForestClassifier", n_estimators=15, random_state=0)
 
@@ -55,65 +54,74 @@ FAMILIES: dict[str, tuple[Callable[[], Fitted], list[str]]] = {
     "forest of numbers, integers and booleans": (of(random_forest, frame=numbers), BOTH),
     "forest on float32": (of(random_forest, frame=singles), BOTH),
     "forest on a bare array": (lambda: fit_array(random_forest(), labels(-1, 0, 1)), BOTH),
-    "forest with gaps": (of(random_forest, frame=bars_with_gaps), ONNX),  # treelite forgets which way gaps go
+    "forest with gaps": (of(random_forest, frame=bars_with_gaps), TREES),  # treelite forgets which way gaps go
     "extra trees, text": (
         of(sk("ensemble.ExtraTreesClassifier", n_estimators=10, random_state=0), "buy", "hold", "sell"),
         BOTH,
     ),
-    "one tree": (of(sk("tree.DecisionTreeClassifier", max_depth=4, random_state=0)), ONNX),
-    "one tree, two classes": (of(sk("tree.DecisionTreeClassifier", max_depth=4, random_state=0), 0, 1), ONNX),
-    "gradient boosting": (of(boosting), ALL),
-    "gradient boosting, two classes": (of(boosting, "down", "up"), ALL),
+    "one tree": (of(sk("tree.DecisionTreeClassifier", max_depth=4, random_state=0)), TREES),
+    "one tree, two classes": (of(sk("tree.DecisionTreeClassifier", max_depth=4, random_state=0), 0, 1), TREES),
+    "gradient boosting": (of(boosting), BOTH),
+    "gradient boosting, two classes": (of(boosting, "down", "up"), BOTH),
     "gradient boosting, exponential": (
         of(sk("ensemble.GradientBoostingClassifier", n_estimators=8, loss="exponential", random_state=0), 0, 1),
-        ["boosted", "onnx"],  # treelite forgets that its score counts twice
+        TREES,  # treelite forgets that its score counts twice
     ),
     "gradient boosting from zero": (
         of(sk("ensemble.GradientBoostingClassifier", n_estimators=8, init="zero", random_state=0)),
-        ALL,
+        BOTH,
     ),
-    "hist gradient boosting": (of(hist, frame=bars_with_gaps), ALL),
-    "hist gradient boosting, two classes": (of(hist, 0, 1), ALL),
-    "ada boost": (of(sk("ensemble.AdaBoostClassifier", n_estimators=20, random_state=0)), ONNX),
-    "ada boost, two classes": (of(sk("ensemble.AdaBoostClassifier", n_estimators=20, random_state=0), 0, 1), ONNX),
-    "lightgbm": (of(lightgbm, frame=bars_with_gaps), ALL),
-    "lightgbm, two classes": (of(lightgbm, "down", "up"), ALL),
-    "lightgbm, one against the rest": (of(lambda: lightgbm(objective="multiclassova")), ALL),
-    "lightgbm, zero is missing": (of(lambda: lightgbm(zero_as_missing=True), frame=bars_with_gaps), []),
-    "xgboost": (of(xgboost, 0, 1, 2, frame=bars_with_gaps), ALL),
-    "xgboost, two classes": (of(xgboost, 0, 1), ALL),
-    "logistic regression": (of(linear), ONNX),
-    "logistic regression, two classes": (of(linear, "down", "up"), ONNX),
-    "linear discriminants": (of(sk("discriminant_analysis.LinearDiscriminantAnalysis")), ONNX),
+    "hist gradient boosting": (of(hist, frame=bars_with_gaps), BOTH),
+    "hist gradient boosting, two classes": (of(hist, 0, 1), BOTH),
+    "ada boost": (of(sk("ensemble.AdaBoostClassifier", n_estimators=20, random_state=0)), TREES),
+    "ada boost, two classes": (of(sk("ensemble.AdaBoostClassifier", n_estimators=20, random_state=0), 0, 1), TREES),
+    "lightgbm": (of(lightgbm, frame=bars_with_gaps), BOTH),
+    "lightgbm, two classes": (of(lightgbm, "down", "up"), BOTH),
+    "lightgbm, one against the rest": (of(lambda: lightgbm(objective="multiclassova")), BOTH),
+    "lightgbm, zero is missing": (of(lambda: lightgbm(zero_as_missing=True), frame=bars_with_gaps), TREES),
+    "xgboost": (of(xgboost, 0, 1, 2, frame=bars_with_gaps), BOTH),
+    "xgboost, two classes": (of(xgboost, 0, 1), BOTH),
+    "ada boost of linear ones": (of(lambda: sk("ensemble.AdaBoostClassifier", estimator=linear())()), PROGRAM),
+    "hard votes": (
+        of(lambda: sk("ensemble.VotingClassifier", estimators=[("a", linear()), ("b", lightgbm()), ("c", hist())])()),
+        PROGRAM,
+    ),
+    "calibrated boosting": (
+        of(lambda: sk("calibration.CalibratedClassifierCV", estimator=hist(), method="isotonic", cv=2)()),
+        PROGRAM,
+    ),
+    "logistic regression": (of(linear), PROGRAM),
+    "logistic regression, two classes": (of(linear, "down", "up"), PROGRAM),
+    "linear discriminants": (of(sk("discriminant_analysis.LinearDiscriminantAnalysis")), PROGRAM),
     "quadratic discriminants": (of(sk("discriminant_analysis.QuadraticDiscriminantAnalysis", reg_param=0.1)), ONNX),
     "naive bayes": (of(sk("naive_bayes.GaussianNB")), ONNX),
-    "scaled network": (of(piped(sk("neural_network.MLPClassifier", max_iter=30, random_state=0))), ONNX),
+    "scaled network": (of(piped(sk("neural_network.MLPClassifier", max_iter=30, random_state=0))), PROGRAM),
     "scaled logistic regression": (of(piped(linear)), PROGRAM),
-    "scaled forest": (of(piped(random_forest)), ONNX),
+    "scaled forest": (of(piped(random_forest)), PROGRAM),
     "scaled gradient boosting": (of(piped(boosting), 0, 1), PROGRAM),
     "scaled lightgbm": (of(piped(lightgbm)), PROGRAM),
     "scaled xgboost": (of(piped(xgboost), 0, 1, 2), PROGRAM),
     "scaled decision values": (of(piped(sk("svm.LinearSVC", random_state=0))), PROGRAM),
     "scaled decision values, two classes": (of(piped(sk("svm.LinearSVC", random_state=0)), "down", "up"), PROGRAM),
-    "ridge": (of(sk("linear_model.RidgeClassifier"), 0, 1), ONNX),
+    "ridge": (of(sk("linear_model.RidgeClassifier"), 0, 1), PROGRAM),
     "stochastic descent": (of(piped(sk("linear_model.SGDClassifier", loss="log_loss", random_state=0))), PROGRAM),
     "imputed forest": (
         of(lambda: piped_through(sk("impute.SimpleImputer")(), random_forest()), frame=bars_with_gaps),
         ONNX,
     ),
     "principal components": (of(lambda: piped_through(sk("decomposition.PCA", n_components=3)(), linear())), PROGRAM),
-    "voting": (of(voting), ONNX),
-    "voting of boosted and linear": (of(voting_of(boosting, lightgbm, linear)), ONNX),
-    "stacking": (of(stacking), ONNX),
-    "bagging": (of(sk("ensemble.BaggingClassifier", random_state=0)), ONNX),
+    "voting": (of(voting), PROGRAM),
+    "voting of boosted and linear": (of(voting_of(boosting, lightgbm, linear)), PROGRAM),
+    "stacking": (of(stacking), PROGRAM),
+    "bagging": (of(sk("ensemble.BaggingClassifier", random_state=0)), TREES),
     "calibrated forest": (
         of(lambda: sk("calibration.CalibratedClassifierCV", estimator=random_forest(), cv=2)()),
-        ONNX,
+        PROGRAM,
     ),
-    "one against the rest": (of(lambda: sk("multiclass.OneVsRestClassifier", estimator=linear())()), ONNX),
+    "one against the rest": (of(lambda: sk("multiclass.OneVsRestClassifier", estimator=linear())()), PROGRAM),
     "grid search": (
         of(lambda: sk("model_selection.GridSearchCV", estimator=random_forest(), param_grid={}, cv=2)()),
-        ONNX,
+        PROGRAM,
     ),
 }
 
@@ -124,6 +132,7 @@ def test_forms_answer_as_the_estimator_does(family: str, tmp_path: Path) -> None
     model = make()
     made = compiled(model, tmp_path)
     assert made.kept == expected, made.compiled.dropped
+    assert all(form.error == 0 for form in made.compiled.forms if form.backend == "trees")
     assert_same(made, odd_rows(made, model.train))
     assert_same(made, odd_rows(made, model.held_out, seed=1)[:1])
 
@@ -135,8 +144,16 @@ def test_forms_answer_as_the_estimator_does(family: str, tmp_path: Path) -> None
 def test_without_a_sample_rows_come_from_what_the_estimator_knows(family: str, tmp_path: Path) -> None:
     model = FAMILIES[family][0]()
     made = compiled(model, tmp_path, sample=False)
-    assert {"onnx", "program"} & set(made.kept), made.compiled.dropped
+    assert made.kept, made.compiled.dropped
     assert_same(made, odd_rows(made, model.held_out))
+
+
+@pytest.mark.parametrize("family", [name for name, (_, kept) in FAMILIES.items() if kept == BOTH])
+def test_graphs_of_trees_alone_answer_as_the_estimator_does(family: str, tmp_path: Path) -> None:
+    model = FAMILIES[family][0]()
+    made = compiled(model, tmp_path, backends=ONNX)
+    assert made.kept == ONNX, made.compiled.dropped
+    assert_same(made, odd_rows(made, model.train))
 
 
 def test_where_every_leaf_is_pure_no_row_is_ever_asked_again(tmp_path: Path) -> None:
@@ -147,7 +164,7 @@ def test_where_every_leaf_is_pure_no_row_is_ever_asked_again(tmp_path: Path) -> 
 def test_a_row_within_the_band_is_left_to_the_estimator(tmp_path: Path) -> None:
     model = FAMILIES["gradient boosting, two classes"][0]()
     made = compiled(model, tmp_path)
-    form = made.form("onnx")
+    form = made.form("trees")
     assert 0 < form.band < 1e-6
-    assert form.error < 1e-12
+    assert form.error == 0
     assert made.open(form).score(np.zeros((1, 5))).probabilities is not None

@@ -21,7 +21,7 @@ def test_a_forest_behind_a_scaler_refuses_what_is_too_large_for_float32_compiled
 ) -> None:
     model = of(piped(random_forest))()
     made = compiled(model, tmp_path)
-    backend = made.open(made.form("onnx"))
+    backend = made.open(made.form("program"))
     rows = matrix(model.held_out, made.spec)[:n_rows]
     rows[0, 2] = 3e38  # scaled, it is more than float32 holds
     with pytest.raises(ScoringError):
@@ -36,7 +36,7 @@ def test_far_out_and_close_rows_in_one_batch_are_answered_as_by_the_estimator(tm
     model = of(piped(linear), frame=lambda: bars() * 1e20)()
     made = compiled(model, tmp_path)
     rows = matrix(model.train, made.spec)
-    np.testing.assert_array_equal(made.open(made.form("onnx")).score(rows).index, made.native.score(rows).index)
+    np.testing.assert_array_equal(made.open(made.form("program")).score(rows).index, made.native.score(rows).index)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,4 +1,4 @@
-"""Our own walk of a forest's trees: to the last bit what scikit-learn computes, and never beyond its arrays."""
+"""Forests, by their trees and by the treelite forms of older models: to the last bit what scikit-learn computes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 import fin_pyfunc
-from fin_pyfunc.model.backends import forest
 from fin_pyfunc.model.backends.forest import float32_below
 from fin_pyfunc.model.errors import BackendError, NotLoggableError
 from tests.authoring.estimators import of, random_forest, sk
 from tests.compiling.checks import Made, compiled, matrix
-from tests.models import OF_FORESTS, Fitted, bars, bars_with_gaps, fit, labels, logistic, small_forest
-
-pytestmark = pytest.mark.skipif(OF_FORESTS != "forest", reason="the module in C was not built: no compiler was found")
+from tests.models import Fitted, bars, bars_with_gaps, fit, labels, logistic, small_forest
 
 Array = np.ndarray[Any, Any]
 
@@ -64,10 +60,12 @@ def on_thresholds(model: Fitted) -> Array:
 def test_every_row_has_the_forests_own_probabilities_to_the_last_bit(model: Fitted) -> None:
     rows = np.vstack([on_thresholds(model), model.train.to_numpy()])
     with tempfile.TemporaryDirectory() as folder:
-        made = compiled(model, Path(folder), backends=("treelite",))
-        run = made.open(made.form("treelite"), "forest").run
+        made = compiled(model, Path(folder), backends=("treelite", "trees"))
+        older = made.open(made.form("treelite"), "forest").run
+        run = made.open(made.form("trees")).run
     own = model.estimator.predict_proba(pd.DataFrame(rows, columns=model.train.columns))
     np.testing.assert_array_equal(run(rows), own)
+    np.testing.assert_array_equal(older(rows), own)
     for i in range(0, len(rows), 41):
         np.testing.assert_array_equal(run(rows[i : i + 1]), own[i : i + 1])
     np.testing.assert_array_equal(run(np.asfortranarray(rows)), own)
@@ -75,14 +73,15 @@ def test_every_row_has_the_forests_own_probabilities_to_the_last_bit(model: Fitt
 
 
 def of_trees(made: Made) -> Any:
-    return made.open(made.form("treelite"), "forest")
+    return made.open(made.form("trees"))
 
 
-def test_missing_values_go_where_the_form_sends_them(tmp_path: Path) -> None:
+def test_missing_values_go_where_an_older_form_sends_them(tmp_path: Path) -> None:
     made = compiled(small_forest(), tmp_path)
     rows = matrix(small_forest().train, made.spec).copy()
     rows[np.random.default_rng(0).random(rows.shape) < 0.3] = np.nan
-    np.testing.assert_array_equal(of_trees(made).run(rows), made.open(made.form("treelite")).run(rows))
+    form = made.form("treelite")
+    np.testing.assert_array_equal(made.open(form, "forest").run(rows), made.open(form).run(rows))
 
 
 def test_threads_that_score_at_once_have_each_their_own_answers(tmp_path: Path) -> None:
@@ -103,51 +102,42 @@ def test_threads_that_score_at_once_have_each_their_own_answers(tmp_path: Path) 
     assert not wrong
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        of(sk("ensemble.GradientBoostingClassifier", n_estimators=5)),
-        of(random_forest, frame=bars_with_gaps),  # which way gaps go treelite forgets
-        logistic,
-    ],
-)
-def test_what_is_no_forest_is_refused_by_its_name_and_served_otherwise(model: Any, tmp_path: Path) -> None:
-    fitted = model()
-    with pytest.raises(NotLoggableError, match="backend='forest' cannot be had for this estimator"):
-        fin_pyfunc.save_model(fitted.estimator, fitted.train, tmp_path / "refused", backend="forest")
-    fin_pyfunc.save_model(fitted.estimator, fitted.train, tmp_path / "model", input_example=None)
-    assert fin_pyfunc.load_model(str(tmp_path / "model")).dispatch.backends[0].name in ("boosted", "onnx")
-    with pytest.raises(BackendError, match="backend 'forest' is not available for this model"):
-        fin_pyfunc.load_model(str(tmp_path / "model"), backend="forest")
+def backends(path: Path, backend: str | None = None) -> list[str]:
+    return [b.name for b in fin_pyfunc.load_model(str(path), backend=backend).dispatch.backends]
 
 
-def test_a_forest_is_served_by_it_alone_and_by_others_by_name(tmp_path: Path) -> None:
+def test_a_forest_is_served_by_its_trees_alone_and_by_others_by_name(tmp_path: Path) -> None:
     model = fit(random_forest(), bars(), labels(-1, 0, 1))
-    fin_pyfunc.save_model(model.estimator, model.train, tmp_path / "model", input_example=None, backend="forest")
-    assert [b.name for b in fin_pyfunc.load_model(str(tmp_path / "model")).dispatch.backends] == ["forest"]
-    assert [b.name for b in fin_pyfunc.load_model(str(tmp_path / "model"), backend="cpu").dispatch.backends] == [
-        "forest",
-        "native",
-    ]
-    for name in ("onnx", "treelite", "native"):
-        loaded = fin_pyfunc.load_model(str(tmp_path / "model"), backend=name)
-        assert [b.name for b in loaded.dispatch.backends] == [name]
+    fin_pyfunc.save_model(model.estimator, model.train, tmp_path / "model", input_example=None)
+    assert backends(tmp_path / "model") == backends(tmp_path / "model", "cpu") == ["trees", "native"]
+    for name in ("trees", "forest", "treelite", "native"):
+        assert backends(tmp_path / "model", name) == [name]
+    with pytest.raises(BackendError, match="backend 'onnx' is not available for this model"):
+        fin_pyfunc.load_model(str(tmp_path / "model"), backend="onnx")
 
 
-def test_where_it_was_not_built_forests_are_served_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_form_that_is_asked_for_is_made_in_place_of_trees(tmp_path: Path) -> None:
+    model = small_forest()
+    fin_pyfunc.save_model(model.estimator, model.train, tmp_path / "model", input_example=None, backend="onnx")
+    assert backends(tmp_path / "model") == ["onnx"]
+    with pytest.raises(NotLoggableError, match="backend='trees' cannot be had for this estimator"):
+        fin_pyfunc.save_model(logistic().estimator, logistic().train, tmp_path / "refused", backend="trees")
+
+
+def test_a_forest_with_gaps_is_compiled(tmp_path: Path) -> None:
+    model = of(random_forest, frame=bars_with_gaps)()
+    fin_pyfunc.save_model(model.estimator, model.train, tmp_path / "model", input_example=None)
+    assert backends(tmp_path / "model") == ["trees", "native"]
+
+
+def test_where_the_module_is_not_built_numpy_answers_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_forest()
     fin_pyfunc.save_model(model.estimator, model.train, tmp_path / "model", input_example=None)
     expected = fin_pyfunc.load_model(str(tmp_path / "model")).decide_frame(model.held_out)
-    # a module that is there but was built for another machine does not import either
-    monkeypatch.setitem(sys.modules, "fin_pyfunc.model.backends._forest", None)
-    monkeypatch.delattr("fin_pyfunc.model.backends._forest")
-    monkeypatch.setattr(forest, "find_spec", lambda _: object())
+    monkeypatch.setitem(sys.modules, "fin_pyfunc.model.backends._trees", None)
+    monkeypatch.delattr("fin_pyfunc.model.backends._trees", raising=False)
     loaded = fin_pyfunc.load_model(str(tmp_path / "model"))
-    as_before = [["onnx", "native"], ["onnx", "treelite", "native"]]  # as they were measured when it was logged
-    assert [b.name for b in loaded.dispatch.backends] in as_before
-    monkeypatch.setattr(forest, "find_spec", lambda _: None)
-    loaded = fin_pyfunc.load_model(str(tmp_path / "model"))
-    assert [b.name for b in loaded.dispatch.backends] in as_before
+    assert loaded.dispatch.backends[0].name == "trees"
     assert loaded.decide_frame(model.held_out).predictions == expected.predictions
 
 
@@ -159,103 +149,3 @@ def test_a_threshold_becomes_the_float32_that_parts_the_same_numbers() -> None:
         above = np.nextafter(below, np.float32(np.inf))
     assert (below.astype(np.float64) <= cuts).all()
     assert (above.astype(np.float64) > cuts).all()
-
-
-# --- the module itself, given anything
-
-
-def made_of(
-    n_features: int = 2,
-    roots: Any = (0,),
-    left: Any = (1, -1, -1),
-    right: Any = (2, -1, -1),
-    feature: Any = (1, 0, 0),
-    row: Any = (0, 0, 1),
-    n_values: int = 2,
-) -> Any:
-    from fin_pyfunc.model.backends._forest import Forest
-
-    n = len(left)
-    return Forest(
-        n_features, np.array(roots, dtype=np.int64), *(np.array(a, dtype=np.int32) for a in (left, right, feature)),
-        np.zeros(n, dtype=np.float32), np.zeros(n, dtype=bool), np.array(row, dtype=np.int32), np.eye(n_values),
-    )  # fmt: skip
-
-
-def scored(made: Any, X: Any, n_outputs: int = 2) -> list[list[float]]:
-    out = np.full((len(X), n_outputs), np.nan)
-    made.score(np.array(X, dtype=np.float64), out)
-    answer: list[list[float]] = out.tolist()
-    return answer
-
-
-def test_a_row_goes_left_unless_its_feature_is_greater() -> None:
-    rows = [[9.0, -1.0], [9.0, 0.0], [9.0, 1e-30], [9.0, 1e-60], [9.0, np.inf], [9.0, np.nan], [np.nan, -1.0]]
-    left, right = [1.0, 0.0], [0.0, 1.0]
-    assert scored(made_of(), rows) == [left, left, right, left, right, right, left]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error"),
-    [
-        ({"left": (3, -1, -1)}, ValueError),
-        ({"left": (0, -1, -1)}, ValueError),
-        ({"right": (-1, -1, -1)}, ValueError),
-        ({"right": (1, -1, -1)}, None),  # two ways to one leaf cost a node and lead nowhere else
-        ({"left": (1, 0, -1)}, ValueError),
-        ({"feature": (2, 0, 0)}, ValueError),
-        ({"feature": (-1, 0, 0)}, ValueError),
-        ({"row": (0, 0, 2)}, ValueError),
-        ({"row": (0, -1, 0)}, ValueError),
-        ({"roots": (0, 0)}, ValueError),
-        ({"roots": (7,)}, ValueError),
-        ({"roots": (-1,)}, ValueError),
-        ({"roots": ()}, ValueError),
-        ({"n_features": 0}, ValueError),
-        ({"n_features": 2**31}, OverflowError),
-        ({"right": (2, -1)}, ValueError),
-        ({"left": (), "right": (), "feature": (), "row": ()}, ValueError),
-    ],
-)
-def test_arrays_that_are_no_trees_are_refused(wrong: dict[str, Any], error: type[Exception] | None) -> None:
-    if error is None:
-        scored(made_of(**wrong), [[0.0, 1.0]])
-        return
-    with pytest.raises(error):
-        made_of(**wrong)
-
-
-@settings(max_examples=400, deadline=None, derandomize=True)
-@given(st.data())
-def test_arrays_of_any_numbers_make_a_forest_that_ends_or_none(data: st.DataObject) -> None:
-    n = data.draw(st.integers(1, 12))
-    same = arrays.arrays(np.int32, n, elements=st.integers(-2, 12))
-    left, right, feature, row = (data.draw(same) for _ in range(4))
-    roots = data.draw(arrays.arrays(np.int64, st.integers(1, 4), elements=st.integers(-1, 12)))
-    try:
-        made = made_of(3, roots, left, right, feature, row, 4)
-    except ValueError:
-        return
-    X = np.random.default_rng(0).normal(size=(300, 3))
-    X[::3, 1] = np.nan
-    sums = np.array(scored(made, X, 4))
-    np.testing.assert_allclose(sums.sum(axis=1), 1)
-
-
-@pytest.mark.parametrize(
-    ("X", "out", "error"),
-    [
-        (np.zeros((1, 3)), np.zeros((1, 2)), ValueError),
-        (np.zeros((2, 2)), np.zeros((1, 2)), ValueError),
-        (np.zeros((1, 2)), np.zeros((1, 3)), ValueError),
-        (np.zeros((1, 2), dtype=np.float32), np.zeros((1, 2)), TypeError),
-        (np.zeros((1, 2), dtype=">f8"), np.zeros((1, 2)), TypeError),
-        (np.zeros(2), np.zeros((1, 2)), TypeError),
-        (np.zeros((2, 2)).T[:, ::2], np.zeros((2, 2)), (ValueError, BufferError)),
-        (np.zeros((1, 2)), np.broadcast_to(np.zeros(2), (1, 2)), (ValueError, BufferError)),
-        ([[0.0, 0.0]], np.zeros((1, 2)), TypeError),
-    ],
-)
-def test_rows_and_answers_of_another_shape_or_kind_are_refused(X: Any, out: Any, error: Any) -> None:
-    with pytest.raises(error):
-        made_of().score(X, out)

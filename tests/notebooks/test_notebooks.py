@@ -57,7 +57,6 @@ def test_what_is_kept_was_run_in_order_and_names_no_place(name: str) -> None:
     assert "17,995 bars" in " ".join(texts) or "9,595 bars" in " ".join(texts), "kept on the demo's bars"
 
 
-@pytest.mark.skipif(OF_FORESTS != "forest", reason="no compiler built the module that computes forests")
 def test_what_is_kept_names_what_computes_a_forest_now_and_the_route_that_errors_name() -> None:
     kept = (FOLDER / "01_log_serve_predict.ipynb").read_text(encoding="utf-8")
     assert re.findall(r"computed by (\w+);", kept) == [OF_FORESTS]

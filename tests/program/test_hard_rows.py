@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 
 from fin_pyfunc.compiling import forms
+from fin_pyfunc.compiling.program.comparisons import program_rows
 from fin_pyfunc.model.program.classifiers import rounded_at
 from fin_pyfunc.model.program.numbers import Threshold
-from fin_pyfunc.model.program.program import Program
+from fin_pyfunc.model.program.program import Program, read
 from fin_pyfunc.model.program.quantiles import Bins
 from tests.authoring.estimators import linear, of, sk
-from tests.compiling.checks import assert_same, compiled, odd_rows
+from tests.compiling.checks import assert_same, compiled, matrix, odd_rows
 from tests.compiling.test_hard_rows import around, binarizer, bins, boosting, scaled, steps
 from tests.models import Fitted
 
@@ -119,18 +120,25 @@ def test_a_constant_on_the_wrong_side_is_found(
     assert "off by" in made.compiled.dropped["program"]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        steps(sk("decomposition.PCA", n_components=2), boosting),
-        steps(sk("preprocessing.Normalizer"), boosting),
-        steps(sk("decomposition.PCA", n_components=2), sk("preprocessing.Binarizer", threshold=0.02), linear),
-    ],
-)
-def test_trees_behind_sums_stay_with_the_estimator(make: Callable[[], Any], tmp_path: Path) -> None:
+def test_thresholds_behind_sums_stay_with_the_estimator(tmp_path: Path) -> None:
+    make = steps(sk("decomposition.PCA", n_components=2), sk("preprocessing.Binarizer", threshold=0.02), linear)
     made = compiled(of(make, 0, 1)(), tmp_path, backends=("program",))
     assert made.kept == []
     assert "rounded" in made.compiled.dropped["program"]
+
+
+@pytest.mark.parametrize("before", [sk("decomposition.PCA", n_components=2), sk("preprocessing.Normalizer")])
+def test_trees_behind_sums_leave_rows_at_their_thresholds_to_the_estimator(before: Any, tmp_path: Path) -> None:
+    model = of(steps(before, boosting), 0, 1)()
+    made = compiled(model, tmp_path, backends=("program",))
+    form = made.form("program")
+    program = read((made.folder / form.file).read_bytes(), 2)
+    rows = matrix(model.train, made.spec)
+    hard = program_rows(program, made.spec, rows)
+    assert len(hard.below)
+    assert np.isnan(program(hard.below)).any(axis=1).all()
+    assert not np.isnan(program(rows)).any()
+    assert_same(made, hard.below)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -26,7 +26,6 @@ from fin_pyfunc.serving.errors import RequestError
 from fin_pyfunc.serving.model_folder import classify
 from fin_pyfunc.serving.snapshot import describe
 from fin_pyfunc.serving.uris import parse
-from tests.models import OF_FORESTS
 from tests.test_artifact import FIXTURES, folder, record, sign
 
 SEEDS = Path(__file__).with_name("seeds")
@@ -192,7 +191,7 @@ def run_damage(source: Path, name: str, backend: str, first: int, count: int) ->
 FILES = [
     ("artifact-v2", "model.onnx", "onnx"),
     ("artifact-v2", "trees.treelite", "treelite"),
-    ("artifact-v2", "trees.treelite", OF_FORESTS),
+    ("artifact-v2", "trees.treelite", "forest"),
     ("artifact-v2", "estimator.skops", "native"),
     ("artifact-v2", "manifest.json", "auto"),
     ("artifact-v1", "estimator.skops", "native"),

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.grown import type_name
 from fin_pyfunc.compiling.program import (
     composition,
     distributions,
@@ -22,6 +21,7 @@ from fin_pyfunc.compiling.program import (
 from fin_pyfunc.compiling.program.classifiers import classifier
 from fin_pyfunc.compiling.program.requirements import require_input, vouched
 from fin_pyfunc.compiling.program.values import Builder, Column, Value
+from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.program.program import Program
 
@@ -73,17 +73,12 @@ NUMERIC = frozenset(
 )  # fmt: skip
 
 
-def has_steps(estimator: Any) -> bool:
-    """Whether an estimator is a Pipeline with a step before its classifier."""
-    return type_name(estimator) == "sklearn.pipeline.Pipeline" and len(estimator.steps) > 1
-
-
 def program_of(estimator: Any, spec: FeatureSpec) -> Program:
-    """Build the program of a Pipeline.
+    """Build the program of a classifier.
 
     Parameters
     ----------
-    estimator : Pipeline
+    estimator : object
         Fitted; it is not modified.
     spec : FeatureSpec
         Rows of it come as a float64 matrix; text and categories as codes.
@@ -91,13 +86,11 @@ def program_of(estimator: Any, spec: FeatureSpec) -> Program:
     Raises
     ------
     NotCompilable
-        A step of it is none that can be compiled; the clause names it.
+        A part of it is none that can be compiled; the clause names it.
     """
     builder = Builder(_transform)
     value = Value(0, tuple(Column(name=feature.name, dtype=feature.dtype) for feature in spec.features))
-    for _, step in estimator.steps[:-1]:
-        value = builder.transform(step, value)
-    scores = classifier(builder, estimator.steps[-1][1], value)
+    scores = classifier(builder, estimator, value)
     vouched(builder, scores, np.array([feature.nullable for feature in spec.features]))
     return Program(n_features=len(spec.features), steps=builder.steps)
 

@@ -11,21 +11,15 @@ from fin_pyfunc.compiling.hard_rows import HardRows, hard_rows
 from fin_pyfunc.compiling.trees import Array
 from fin_pyfunc.model.feature import NUMERIC
 from fin_pyfunc.model.features import FeatureSpec
-from fin_pyfunc.model.program.arithmetic import Fill, IsMissing, Scale
-from fin_pyfunc.model.program.categories import Categorise, Lookup, OneHot
-from fin_pyfunc.model.program.columns import Concat, Select
-from fin_pyfunc.model.program.numbers import Clip, Function, Threshold
-from fin_pyfunc.model.program.polynomials import Polynomials
-from fin_pyfunc.model.program.power import Power
+from fin_pyfunc.model.program.arithmetic import IsMissing
+from fin_pyfunc.model.program.categories import Categorise, OneHot
+from fin_pyfunc.model.program.numbers import Threshold
 from fin_pyfunc.model.program.program import Program
-from fin_pyfunc.model.program.quantiles import Bins, Quantiles
-from fin_pyfunc.model.program.spline_bases import SplineBases
-from fin_pyfunc.model.program.vouch import Vouch
+from fin_pyfunc.model.program.quantiles import Bins
+from fin_pyfunc.model.program.votes import Choose
 
-#: Nodes that make the same bits of the same bits as scikit-learn; all others round in another order.
-_EXACT = (Concat, Clip, Fill, Function, Lookup, Polynomials, Power, Quantiles, Scale, Select, SplineBases, Vouch)
-#: Nodes that make whole numbers, which are either those of scikit-learn or others.
-_WHOLE = (Bins, Categorise, IsMissing, OneHot, Threshold)
+#: Nodes that make whole numbers, or votes, which are either those of scikit-learn or others.
+_WHOLE = (Bins, Categorise, Choose, IsMissing, OneHot, Threshold)
 
 
 def program_rows(program: Program, spec: FeatureSpec, plain: Array) -> HardRows:
@@ -45,7 +39,7 @@ def program_rows(program: Program, spec: FeatureSpec, plain: Array) -> HardRows:
 def _comparisons(program: Program) -> Iterator[Comparison]:
     rounded = [False]
     for step in program.steps:
-        is_exact = isinstance(step.node, _EXACT) and not any(rounded[i] for i in step.of)
+        is_exact = not step.node.rounds and not any(rounded[i] for i in step.of)
         rounded.append(not (is_exact or isinstance(step.node, _WHOLE)))
         for edge in step.node.edges():
             of = step.of[edge.of]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
-from fin_pyfunc.compiling.grown import type_name
 from fin_pyfunc.compiling.program.scalers import numbers, standard_scaler
 from fin_pyfunc.compiling.program.values import Builder, Value
+from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.program.categories import OneHot
 from fin_pyfunc.model.program.numbers import Threshold
 from fin_pyfunc.model.program.power import Power

@@ -8,15 +8,18 @@ import numpy as np
 
 from fin_pyfunc.compiling.trees import Array
 from fin_pyfunc.model.program.arithmetic import Fill, IsMissing, Scale
+from fin_pyfunc.model.program.calibration import Isotonic, Platt, Temperature
 from fin_pyfunc.model.program.categories import Categorise, Lookup, OneHot
-from fin_pyfunc.model.program.classifiers import Linear
+from fin_pyfunc.model.program.classifiers import Linear, TreeEnsemble
 from fin_pyfunc.model.program.columns import Concat, Select
+from fin_pyfunc.model.program.links import Link
 from fin_pyfunc.model.program.numbers import Clip, Function, Normalize, Threshold
 from fin_pyfunc.model.program.polynomials import Polynomials
 from fin_pyfunc.model.program.power import Power
 from fin_pyfunc.model.program.program import Step
 from fin_pyfunc.model.program.quantiles import Bins, Quantiles
 from fin_pyfunc.model.program.spline_bases import SplineBases
+from fin_pyfunc.model.program.votes import Average, Choose, Pairs, Spread
 
 #: A row with a number beyond this is asked of the estimator in any case (`CompiledBackend`).
 _FAR = float(np.sqrt(np.finfo(np.float32).max))
@@ -79,7 +82,7 @@ def _polynomials(node: Polynomials, given: Range) -> Range:
 
 def _linear(node: Linear, given: Range) -> Range:
     size, missing = given
-    made = abs(node.coef) @ size + abs(node.intercept) if node.link == "none" else np.ones(1)
+    made = abs(node.coef) @ size + abs(node.intercept) if node.link in ("none", "relu") else np.ones(1)
     return made, np.atleast_1d(missing.any())
 
 
@@ -93,8 +96,30 @@ def _splines(node: SplineBases, given: Range) -> Range:
     )
 
 
+def _link(node: Link, given: Range) -> Range:
+    size, missing = given
+    is_bounded = node.how not in ("none", "pair", "difference", "relu")
+    return np.full(1, 1.0 if is_bounded else 2 * size.max()), np.atleast_1d(missing.any())
+
+
+def _average(node: Average, *given: Range) -> Range:
+    weights = abs(node.weights) if len(node.weights) else np.ones(len(given))
+    size = sum(weight * of for weight, (of, _) in zip(weights, given, strict=True))
+    return np.asarray(size / abs(node.divisor)), np.any([missing for _, missing in given], axis=0)
+
+
 _NEVER = np.zeros(1, dtype=bool)
+# what a classifier withholds is no missing value: it is handed on
 _RANGES: dict[type, Callable[..., Range]] = {
+    Average: _average,
+    Choose: lambda node, given: (abs(node.table).max(axis=0), np.atleast_1d(given[1].any())),
+    Isotonic: lambda node, given: (np.full(1, abs(node.y).max()), given[1]),
+    Link: _link,
+    Pairs: lambda node, *_: (np.full(1, 2.0 * node.n_classes), _NEVER),
+    Platt: lambda _, given: (np.ones(1), given[1]),
+    Spread: lambda _, given: (np.full(1, given[0].max()), np.atleast_1d(given[1].any())),
+    Temperature: lambda _, given: (np.ones(1), np.atleast_1d(given[1].any())),
+    TreeEnsemble: lambda node, _: (np.full(1, node.greatest), _NEVER),
     Bins: lambda node, _: (node.sizes, _NEVER),
     Categorise: lambda node, given: (node.sizes, given[1]),
     Clip: lambda node, given: (np.full(1, max(abs(node.least), abs(node.greatest))), given[1]),

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fin_pyfunc.compiling.grown import type_name
 from fin_pyfunc.compiling.program.ranges import ranges
 from fin_pyfunc.compiling.program.values import NUMBER, Builder, Value
+from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.program.vouch import Vouch
 
 #: Modules whose estimators compute in float32, and refuse what that does not hold.

@@ -47,11 +47,14 @@ class Value(NamedTuple):
     columns : tuple of Column
     is_sparse : bool, default False
         Whether scikit-learn has a sparse matrix there, in which a 0 is not stored.
+    is_rounded : bool, default False
+        Whether a node on the way `rounds`: what jumps at a constant, such as a tree, may then be on its other side.
     """
 
     at: int
     columns: tuple[Column, ...]
     is_sparse: bool = False
+    is_rounded: bool = False
 
     @property
     def width(self) -> int:
@@ -106,7 +109,8 @@ class Builder:
         self.steps.append(Step(of=tuple(value.at for value in of), node=node))  # type: ignore[arg-type] # one of the union
         width = node.width(*(value.width for value in of))
         made = (NUMBER,) * width if columns is None else tuple(columns)
-        return Value(len(self.steps), made, of[0].is_sparse if is_sparse is None else is_sparse)
+        is_rounded = node.rounds or any(value.is_rounded for value in of)
+        return Value(len(self.steps), made, of[0].is_sparse if is_sparse is None else is_sparse, is_rounded)
 
     def select(self, value: Value, positions: Sequence[int]) -> Value:
         """Some columns of a value, in this order."""

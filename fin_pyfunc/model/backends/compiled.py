@@ -63,7 +63,7 @@ class CompiledBackend(ABC):
     ) -> None:
         self.form, self._classes, self._estimator = form, list(classes), estimator
         self._names = label_names(self._classes)
-        self._band, self._wary = form.band, wary
+        self._band, self._wary, self._cut = form.band, wary, form.cut
         self._has_proba = form.output == "probabilities"
         self._cuts = (thresholds.medium, thresholds.high) if self._has_proba else ()
         self.open(folder, form)
@@ -105,13 +105,14 @@ class CompiledBackend(ABC):
             return scores, ~ordinary.all(axis=1) | (False if known is None else known)
         if not self._band:
             return scores, None
-        unsure = self._unsure_row(scores) if len(scores) == 1 else self._unsure(scores)
+        is_one = len(scores) == 1 and self._cut is None
+        unsure = self._unsure_row(scores) if is_one else self._unsure(scores)
         if (far := np.abs(matrix) > _FAR).any():
-            return scores, far.any(axis=1) | (False if unsure is None or len(scores) == 1 else unsure)
+            return scores, far.any(axis=1) | (False if unsure is None or is_one else unsure)
         return scores, unsure
 
     def _answers(self, scores: Probabilities) -> Scores:
-        index = scores.argmax(axis=1)
+        index = scores.argmax(axis=1) if self._cut is None else self._cut.index(scores)
         if not self._has_proba:
             return Scores(classes=self._classes, index=index, probabilities=None)
         # a band is for a form that may leave 0 to 1 by a rounding of the last bit
@@ -135,7 +136,11 @@ class CompiledBackend(ABC):
         """Rows whose answer hangs on less than the band; None where there are none."""
         best, second = highest_two(scores)
         sure = np.isfinite(best)  # the maximum is NaN where any score is
-        sure &= best - second > self._band
+        if self._cut is None:
+            sure &= best - second > self._band
+        else:
+            sure &= abs(scores[:, self._cut.column] - self._cut.least) > self._band
+            best = scores[np.arange(len(scores)), self._cut.index(scores)]
         for cut in self._cuts:
             sure &= abs(best - cut) > self._band
         return None if sure.all() else ~sure

@@ -45,6 +45,7 @@ _GAPS: Mapping[str, float] = {
 }
 #: Where `predict` is that of a part, and so is `predict_proba`.
 _PARTS: Mapping[str, Callable[[Any], Any]] = {
+    "sklearn.frozen._frozen.FrozenEstimator": lambda e: e.estimator,
     "sklearn.ensemble._stacking.StackingClassifier": lambda e: e.final_estimator_,
     "sklearn.model_selection._search.GridSearchCV": lambda e: e.best_estimator_,
     "sklearn.model_selection._search.RandomizedSearchCV": lambda e: e.best_estimator_,

@@ -1,19 +1,19 @@
-"""A random forest in treelite's form, through our own module in C, which walks sixteen of its trees at a time."""
+"""A random forest in treelite's form, as models that were logged before there was the form "trees" have it."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fin_pyfunc.model.backends.compiled import CompiledBackend
+from fin_pyfunc.model.backends.trees import runner
 from fin_pyfunc.model.decision import Probabilities
 from fin_pyfunc.model.form import Form
 from fin_pyfunc.model.soundness.treelite import Checkpoint, check_treelite
+from fin_pyfunc.model.tree_file import NAN_LEFT, Arithmetic, Trees
 
-_MODULE = "fin_pyfunc.model.backends._forest"
 #: treelite's number of the comparison "at most", and its name of doing nothing with the mean of a forest's leaves.
 _AT_MOST, _AS_IT_IS = 3, "identity_multiclass"
 
@@ -25,11 +25,6 @@ def is_forest(form: Form) -> bool:
     return form.backend == "treelite" and form.casts and not form.band
 
 
-def can_run(form: Form) -> bool:
-    """Whether a form may be run here: `is_forest`, and the module was built."""
-    return is_forest(form) and find_spec(_MODULE) is not None
-
-
 def float32_below(threshold: Array) -> Array:
     """The greatest float32 at most each threshold: a float32 is at most the one just where at most the other."""
     rounded = threshold.astype(np.float32)
@@ -38,32 +33,25 @@ def float32_below(threshold: Array) -> Array:
 
 
 class ForestBackend(CompiledBackend):
-    """Scores with the trees of a treelite form; made as any `CompiledBackend`, from one that `can_run`.
+    """Scores with the trees of a treelite form; made as any `CompiledBackend`, from one that `is_forest`.
 
     Raises
     ------
     ArtifactError
         The file cannot be read.
     NotAForestError
-        It can, and holds something that scores are made of in another way, or that is too large for 32 bits.
+        It can, and holds something that scores are made of in another way.
     """
 
     name = "forest"
 
     def open(self, folder: Path, form: Form) -> None:
         """Read the form's file; see `CompiledBackend.open`."""
-        read = check_treelite((folder / form.file).read_bytes(), len(self._classes))
-        self._width = len(self._classes)
-        try:
-            self._forest = _laid_out(read)
-        except (OverflowError, ValueError) as e:
-            raise NotAForestError(str(e)) from e
+        self._run = runner(_read(check_treelite((folder / form.file).read_bytes(), len(self._classes))))
 
     def run(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
         """The trees' scores; see `CompiledBackend.run`."""
-        scores = np.empty((len(matrix), self._width))
-        self._forest.score(np.ascontiguousarray(matrix), scores)
-        return scores
+        return self._run(matrix)
 
 
 class NotAForestError(Exception):
@@ -88,9 +76,7 @@ def _is_plain(read: Checkpoint) -> bool:
     return read.averages and read.width > 1 and read.postprocessor == _AS_IT_IS and not read.base.any()
 
 
-def _laid_out(read: Checkpoint) -> Any:
-    from fin_pyfunc.model.backends import _forest
-
+def _read(read: Checkpoint) -> Trees:
     def joined(name: str, dtype: Any) -> Array:
         return np.concatenate([getattr(tree, name) for tree in read.trees]).astype(dtype, copy=False)
 
@@ -100,7 +86,6 @@ def _laid_out(read: Checkpoint) -> Any:
         raise NotAForestError("it has too many nodes")
     start = np.repeat(roots, sizes).astype(np.int32)
     leaf = joined("left", np.int32) < 0
-    left, right = (np.where(leaf, -1, joined(side, np.int32) + start) for side in ("left", "right"))
     threshold = joined("threshold", np.float64)
     if (
         not _is_plain(read)
@@ -109,22 +94,24 @@ def _laid_out(read: Checkpoint) -> Any:
         or np.isnan(threshold[~leaf]).any()
     ):
         raise NotAForestError("it is no mean of trees that split on numbers")
-    values, row = _values(read, leaf)
-    return _forest.Forest(
-        read.n_features, roots, left, right, joined("feature", np.int32), float32_below(threshold),
-        joined("nan_left", bool), row, values,
+    left, right = (np.where(leaf, -1, joined(side, np.int32) + start) for side in ("left", "right"))
+    values, item = _values(read, leaf)
+    how = Arithmetic(rounds=True, divisor=float(len(roots)), link="identity")
+    return Trees(
+        read.n_features, how, roots, left, right, joined("feature", np.int32), threshold,
+        np.where(joined("nan_left", bool), NAN_LEFT, 0), item, np.zeros(len(roots)), values, np.zeros(read.width),
     )  # fmt: skip
 
 
 def _values(read: Checkpoint, leaf: Array) -> tuple[Array, Array]:
     """What leaves add, as rows of scores, and which of them each node adds (0 at a branch)."""
     values = np.concatenate([_rows(tree, read.width) for tree in read.trees])
-    row = np.zeros(len(leaf), dtype=np.int32)
+    item = np.zeros(len(leaf), dtype=np.int32)
     if _are_votes(values):  # few rows stay in the nearest cache
-        row[leaf] = values.argmax(axis=1)
-        return np.eye(read.width), row
-    row[leaf] = np.arange(len(values))
-    return values, row
+        item[leaf] = values.argmax(axis=1)
+        return np.eye(read.width), item
+    item[leaf] = np.arange(len(values))
+    return values, item
 
 
 def _rows(tree: Any, width: int) -> Array:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fin_pyfunc.model.backends import Backend
-from fin_pyfunc.model.backends.boosted import is_here
 from fin_pyfunc.model.backends.compiled import CompiledBackend
 from fin_pyfunc.model.backends.devices import KINDS, Kind, open_on_devices
 from fin_pyfunc.model.decision import Label, Scores, Thresholds
@@ -69,7 +68,7 @@ def open_forms(
 
     def close_calls() -> Backend:
         """What is asked of a row that is too close to call: a form that is equal to the last bit, if there is one."""
-        equal = next((f for f in forms if not f.band), None)
+        equal = next((f for f in sorted(forms, key=lambda f: f.backend != "trees") if not f.band), None)
         if equal is None:
             return estimator
         of_trees, of_equal = partial(_forest, folder, [equal]), partial(_open, folder, equal)
@@ -80,14 +79,15 @@ def open_forms(
         asked = estimator if kind.form == "cuml" else close_calls()
         return _BACKENDS[kind.name](folder, form, classes, thresholds, asked, wary)
 
-    forms = [form for form in forms if form.backend != "boosted" or is_here()]
     opened: list[CompiledBackend] = []
-    if wanted in ("auto", "cpu", "forest"):
+    has_trees = any(form.backend == "trees" for form in forms)
+    if wanted == "forest" or (wanted in ("auto", "cpu") and not has_trees):
         opened += _forest(folder, forms, classes, thresholds, estimator, wary)
     for form in forms:
         if form.backend in _ELSEWHERE or wanted not in ("auto", "cpu", form.backend):
             continue
-        if opened and opened[0].name == "forest":  # slower at every row count: by name alone
+        is_slow = form.backend == "treelite" and has_trees and wanted != "treelite"
+        if is_slow or (opened and opened[0].name == "forest"):  # at every row count: by name alone
             continue
         others = [f for f in forms if f is not form and f.backend != wanted]
         if wanted != form.backend and form is not forms[0] and any(_is_slower(form, f, times) for f in others):
@@ -125,10 +125,10 @@ def _is_slower(form: Form, other: Form, times: Mapping[str, Times]) -> bool:
 
 
 def _forest(folder: Path, forms: Sequence[Form], *args: Any) -> list[CompiledBackend]:
-    from fin_pyfunc.model.backends.forest import ForestBackend, NotAForestError, can_run
+    from fin_pyfunc.model.backends.forest import ForestBackend, NotAForestError, is_forest
 
-    for form in filter(can_run, forms):
-        with contextlib.suppress(NotAForestError, ImportError):  # ImportError: it was built for another machine
+    for form in filter(is_forest, forms):
+        with contextlib.suppress(NotAForestError):
             return [ForestBackend(folder, form, *args)]
     return []
 
@@ -137,10 +137,10 @@ def _open(folder: Path, form: Form, *args: Any) -> CompiledBackend:
     return _BACKENDS[form.backend](folder, form, *args)
 
 
-def _boosted(*args: Any) -> CompiledBackend:
-    from fin_pyfunc.model.backends.boosted import BoostedBackend
+def _trees(*args: Any) -> CompiledBackend:
+    from fin_pyfunc.model.backends.trees import TreesBackend
 
-    return BoostedBackend(*args)
+    return TreesBackend(*args)
 
 
 def _program(*args: Any) -> CompiledBackend:
@@ -181,7 +181,7 @@ def _cuml(*args: Any) -> CompiledBackend:
 
 #: Each imports its library when it is called.
 _BACKENDS: dict[str, Callable[..., CompiledBackend]] = {
-    "boosted": _boosted, "program": _program, "onnx": _onnx, "treelite": _treelite, "nvforest-cpu": _nvforest_cpu,
+    "trees": _trees, "program": _program, "onnx": _onnx, "treelite": _treelite, "nvforest-cpu": _nvforest_cpu,
     "nvforest-gpu": _nvforest_gpu, "cuml": _cuml,
 }  # fmt: skip
 #: Forms that no CPU runs.

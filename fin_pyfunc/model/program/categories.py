@@ -122,7 +122,8 @@ def _sound(sizes: Array) -> bool:
 
 
 def _starts(sizes: Array) -> Array:
-    return np.cumsum(sizes + 2) - (sizes + 2)
+    starts: Array = np.cumsum(sizes + 2) - (sizes + 2)
+    return starts
 
 
 def _positions(codes: Array, sizes: Array, starts: Array) -> Array:

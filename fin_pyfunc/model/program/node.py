@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -38,7 +38,14 @@ class Edge(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, dict=True, eq=False):
-    """An operation on float64 matrices of as many rows; a subclass is one kind, named by its tag in a file."""
+    """An operation on float64 matrices of as many rows; a subclass is one kind, named by its tag in a file.
+
+    A node may answer NaN for a row that it cannot vouch for; every node hands that on, so that the row is asked of the
+    estimator itself.
+    """
+
+    #: Whether what it makes may differ from scikit-learn's in the last bits, such as a product of matrices.
+    rounds: ClassVar[bool] = False
 
     def width(self, *widths: int) -> int:
         """Check the node against the numbers of columns that its inputs have.

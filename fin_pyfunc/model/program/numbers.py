@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -118,6 +118,8 @@ class Normalize(Node, tag="normalize"):
     is_sparse : bool, default False
         Whether scikit-learn has a sparse matrix there, whose norms it takes for 0 only where they are.
     """
+
+    rounds: ClassVar[bool] = True
 
     norm: str
     is_sparse: bool = False

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
 from fin_pyfunc.model.program.arithmetic import Fill, IsMissing, Scale
+from fin_pyfunc.model.program.calibration import Isotonic, Platt, Temperature
 from fin_pyfunc.model.program.categories import Categorise, Lookup, OneHot
-from fin_pyfunc.model.program.classifiers import Linear, TreeEnsemble
+from fin_pyfunc.model.program.classifiers import Constant, Linear, TreeEnsemble
 from fin_pyfunc.model.program.columns import Concat, Select
+from fin_pyfunc.model.program.densities import Counts, Gaussian, Quadratic
+from fin_pyfunc.model.program.kernels import KernelMachine
+from fin_pyfunc.model.program.links import Link
 from fin_pyfunc.model.program.node import MAX_WIDTH, Array, expect, from_builtins, to_builtins
 from fin_pyfunc.model.program.numbers import Clip, Function, Normalize, Threshold
 from fin_pyfunc.model.program.polynomials import Polynomials
 from fin_pyfunc.model.program.power import Power
 from fin_pyfunc.model.program.quantiles import Bins, Quantiles
 from fin_pyfunc.model.program.spline_bases import SplineBases
+from fin_pyfunc.model.program.votes import Average, Choose, Pairs, Spread, Withhold
 from fin_pyfunc.model.program.vouch import Vouch
 from fin_pyfunc.model.soundness.trees import forged
 
@@ -23,7 +29,12 @@ _Arithmetic = (
 )
 
 #: Every kind of node that a file may hold.
-AnyNode = _Arithmetic | Categorise | Concat | Linear | Lookup | OneHot | Select | Threshold | TreeEnsemble | Vouch
+_OfColumns = Categorise | Concat | Lookup | OneHot | Select | Threshold
+_OfClassifiers = (
+    Average | Choose | Constant | Counts | Gaussian | Isotonic | KernelMachine | Linear | Link | Pairs | Platt
+    | Quadratic | Spread | Temperature | TreeEnsemble | Vouch | Withhold
+)  # fmt: skip
+AnyNode = _Arithmetic | _OfColumns | _OfClassifiers
 #: Most steps of a program.
 MAX_STEPS = 10_000
 
@@ -76,8 +87,9 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def values(self, rows: Array) -> list[Array]:
         """Every value on the way: the rows, then what each step made."""
         values = [rows]
-        for step in self.steps:
-            values.append(step.node(*[values[i] for i in step.of]))
+        with np.errstate(all="ignore"):  # a row far out may overflow, here as in scikit-learn
+            for step in self.steps:
+                values.append(step.node(*[values[i] for i in step.of]))
         return values
 
 
