@@ -176,7 +176,7 @@ def test_what_is_compiled_after_it_is_loaded_is_held_to_every_edge_too(tmp_path:
     assert compiling is not None
     compiling.join(120)
     compiled, native = model.dispatch.backends
-    assert compiled.name == "onnx"
+    assert compiled.name == "program"
     edges = np.concatenate(bins.bin_edges_)
     at = np.concatenate([edges, np.nextafter(edges, np.inf), np.nextafter(edges, -np.inf), edges.astype(np.float32)])
     rows = np.array([(a, b) for a in at for b in at[::5]])

@@ -110,7 +110,7 @@ def test_a_model_whose_compiling_ends_its_process_is_logged_natively(
         monkeypatch.setattr(compile_child, "SECONDS", 3.0)
     fitted = piped(act)
     model = saved(fitted, tmp_path, serialization="cloudpickle")
-    assert dropped(model) == {"onnx": said, "treelite": said}
+    assert dropped(model) == {"program": said, "onnx": said, "treelite": said}
     assert_same_answers(model, fitted)
 
 

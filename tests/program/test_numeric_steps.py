@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import special
 from sklearn.decomposition import PCA, FastICA, IncrementalPCA, TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import (
     RFE,
     RFECV,
@@ -158,7 +158,7 @@ STEPS: dict[str, tuple[Callable[[], Any], str]] = {
         )
     },
     "SelectFromModel of trees": (
-        lambda: make_pipeline(SelectFromModel(ExtraTreesClassifier(10, random_state=0)), StandardScaler()), "gaps"
+        lambda: make_pipeline(SelectFromModel(RandomForestClassifier(10, random_state=0)), StandardScaler()), "gaps"
     ),
     "MissingIndicator": (lambda: MissingIndicator(error_on_new=False), "gaps"),
     "MissingIndicator, strict": (MissingIndicator, "gaps"),

@@ -14,7 +14,7 @@ import pandas as pd
 
 import fin_pyfunc
 from fin_pyfunc.model import dispatch
-from fin_pyfunc.model.backends.forest import can_run
+from fin_pyfunc.model.backends.forest import is_forest
 from fin_pyfunc.model.errors import FinPyfuncError, NotLoggableError, ScoringError
 from fin_pyfunc.model.features import FeatureSpec
 from tests.authoring.checks import as_rows
@@ -113,7 +113,7 @@ def _serve(
     models = {"native": fin_pyfunc.load_model(str(folder / "model"), backend="native")}
     manifest = models["native"].manifest
     assert manifest is not None
-    compiled = [form.backend for form in manifest.forms] + ["forest" for form in manifest.forms if can_run(form)]
+    compiled = [form.backend for form in manifest.forms] + ["forest" for form in manifest.forms if is_forest(form)]
     models |= {name: fin_pyfunc.load_model(str(folder / "model"), backend=name) for name in compiled}
     if compiled:
         models["auto"] = fin_pyfunc.load_model(str(folder / "model"))
