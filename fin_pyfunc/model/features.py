@@ -262,8 +262,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def _frame(self, columns: Mapping[str, Any], index: pd.Index[Any] | None = None) -> pd.DataFrame:
         if index is None:  # one for all: pandas would compare those of any two columns
             index = pd.RangeIndex(len(columns[self.names[0]]))
-        series = {f.name: f.restore(columns[f.name], index) for f in self.features}
-        return pd.DataFrame(series, columns=pd.Index(self.names), index=index)
+        return pd.DataFrame({f.name: f.restore(columns[f.name], index) for f in self.features}, index=index)
 
     def _keyed(self, rows: Sequence[Row]) -> Sequence[Mapping[str, Any]]:
         """Rows by the names that features have here.
