@@ -71,6 +71,14 @@ def test_numbers_and_text_go_through_one_imputer(table: TABLE, imputer: Any, enc
         assert "fills numbers with something else" in str(e)  # noqa: PT017
 
 
+def test_the_indicator_alone_is_left_of_a_column_without_any_text() -> None:
+    rows = pd.DataFrame({"a": ["p", "q", "x"]})
+    for train in (["x", "x", "x"], ["x", "p", "x"]):
+        imputer = SimpleImputer(missing_values="x", strategy="most_frequent", add_indicator=True)
+        made = make_pipeline(imputer, OneHotEncoder(handle_unknown="ignore")).fit(pd.DataFrame({"a": train}))
+        assert_as_transformed(made, pd.DataFrame({"a": train}), rows, (*TEXTS, "x", "p", "q"))
+
+
 def test_a_fill_value_that_no_dictionary_has_is_refused() -> None:
     train = pd.DataFrame({"a": ["x", "y", None]})
     made = make_pipeline(SimpleImputer(strategy="constant", fill_value="gone"), OneHotEncoder()).fit(train)

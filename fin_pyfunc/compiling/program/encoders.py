@@ -131,10 +131,12 @@ def _answers(step: Any, columns: Sequence[Column], value: Value) -> Any:
 
     asked = [[*(column.values or ()), _other(column), column.null] for column in columns]
     n = max(map(len, asked))
-    series = [
-        pd.Series([*of, *of[-1:] * (n - len(of))], dtype=np.float64 if column.values is None else object)
-        for of, column in zip(asked, value.columns, strict=True)
+    # numbers beside text, or out of an imputer of text, were objects in training, too
+    dtypes = [
+        np.float64 if column.values is None and np.asarray(known).dtype != object else object
+        for column, known in zip(value.columns, step.categories_, strict=True)
     ]
+    series = [pd.Series([*of, *of[-1:] * (n - len(of))], dtype=dtype) for of, dtype in zip(asked, dtypes, strict=True)]
     frame = pd.concat(series, axis=1)
     names = getattr(step, "feature_names_in_", None)
     if names is not None:
