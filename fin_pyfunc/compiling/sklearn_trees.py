@@ -112,10 +112,11 @@ def _categories(estimator: Any, n_features: int) -> tuple[Array, dict[int, Array
     encoder = estimator._preprocessor.named_transformers_["encoder"]
     each: list[Array] = [np.zeros(0)] * n_features
     for feature, categories in zip(np.flatnonzero(is_category), encoder.categories_, strict=True):
-        if np.asarray(categories).dtype.kind not in "iufb":
-            raise NotCompilable("its categories are no numbers")
-        numbers = np.asarray(categories, dtype=np.float64)
-        each[feature] = numbers[~np.isnan(numbers)]
+        if np.asarray(categories).dtype.kind in "iufb":
+            numbers = np.asarray(categories, dtype=np.float64)
+            each[feature] = numbers[~np.isnan(numbers)]
+        else:  # text comes as its position among the encoder's categories (`classifier_input`)
+            each[feature] = np.arange(sum(category == category and category is not None for category in categories))
         if not len(each[feature]):
             raise NotCompilable("a feature has no categories")
     # categories come first: ColumnTransformer in `_preprocess_X`
