@@ -190,3 +190,10 @@ def checked_thresholds(given: Mapping[str, float] | None) -> Thresholds:
 def _list(names: Sequence[Label]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(map(repr, names[:5])) + more
+
+
+def checked_code_paths(given: Sequence[str] | None) -> list[str]:
+    """The files and folders to log with the model; raises NotLoggableError for text in place of a list."""
+    if isinstance(given, str):
+        raise NotLoggableError("code_paths is text: pass a list of files and folders, code_paths=[…].")
+    return [str(path) for path in given or ()]

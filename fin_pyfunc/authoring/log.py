@@ -16,6 +16,7 @@ import pandas as pd
 from fin_pyfunc.authoring import compile_child, requirements, wheel
 from fin_pyfunc.authoring.checks import (
     checked_classes,
+    checked_code_paths,
     checked_estimator,
     checked_sample,
     checked_thresholds,
@@ -215,7 +216,7 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
     serialization = _one_of("serialization", options.get("serialization", "skops"), tuple(estimators.FILE_NAMES))
     backend = _one_of("backend", options.get("backend", "auto"), (*DEVICES, *BACKENDS))
     identifiers = options.get("identifiers") or ()
-    code_paths = _checked_code_paths(options.get("code_paths"))
+    code_paths = checked_code_paths(options.get("code_paths"))
     tolerance = checked_tolerance(options.get("tolerance", TOLERANCE))
     checked_estimator(estimator, options.get("classes"))
     if can_compile(estimator):
@@ -386,12 +387,6 @@ def _one_of(option: str, value: Any, allowed: Sequence[Any]) -> Any:
     if value not in allowed:
         raise NotLoggableError(f"{option}={value!r} is not known; expected one of {', '.join(map(repr, allowed))}.")
     return value
-
-
-def _checked_code_paths(given: Sequence[str] | None) -> list[str]:
-    if isinstance(given, str):
-        raise NotLoggableError("code_paths is text: pass a list of files and folders, code_paths=[…].")
-    return [str(path) for path in given or ()]
 
 
 def _refuse_unknown(function: str, options: Mapping[str, Any], known: type) -> None:

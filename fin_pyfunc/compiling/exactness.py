@@ -162,13 +162,14 @@ class Reference:
         return error, band
 
     def _judge_classes(self, scores: Array, band: float, cut: Cut | None) -> None:
-        sure, index = np.ones(len(scores), dtype=bool), scores.argmax(axis=1)
+        sure: Array = np.asarray(~np.isnan(scores).any(axis=1))
+        index = scores.argmax(axis=1)
         if cut is not None:
             index = cut.index(scores)
             sure = np.abs(scores[:, cut.column] - cut.least) > band  # NaN is no distance
         elif scores.shape[1] > 1 and band:
             ranked = np.sort(scores, axis=1)
-            sure = ranked[:, -1] - ranked[:, -2] > band
+            sure = sure & (ranked[:, -1] - ranked[:, -2] > band)
         flipped = int((index != self.index)[sure].sum())
         if flipped:
             raise NotCompilable(f"it flips the class of {flipped:,} of {len(scores):,} rows")

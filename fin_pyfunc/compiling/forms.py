@@ -23,13 +23,14 @@ from fin_pyfunc.compiling.hard_rows import HardRows, hard_rows
 from fin_pyfunc.compiling.linear import is_linear
 from fin_pyfunc.compiling.program.build import program_of
 from fin_pyfunc.compiling.program.classifiers import is_classifier
-from fin_pyfunc.compiling.program.comparisons import program_rows
+from fin_pyfunc.compiling.program.comparisons import is_exact, program_rows
 from fin_pyfunc.compiling.program.delegates import cut_of
 from fin_pyfunc.compiling.rounding import grades
 from fin_pyfunc.compiling.timing import ROW_COUNTS, seconds
 from fin_pyfunc.compiling.tree_form import decides_by_probability, trees_of
 from fin_pyfunc.compiling.treelite_model import treelite_model
 from fin_pyfunc.compiling.trees import Array
+from fin_pyfunc.model.backends.following import gap
 from fin_pyfunc.model.backends.native import has_proba, single_threaded
 from fin_pyfunc.model.backends.onnx import INPUT, OUTPUT
 from fin_pyfunc.model.backends.onnx_session import open_session
@@ -222,7 +223,10 @@ def _program(estimator: Any, reference: Reference, single: bool) -> _Made:
     content = programs.written(program_of(estimator, reference.spec))
     run = programs.read(content, reference.scores.shape[1])
     form = Form(backend="program", file=PROGRAM_FILE, cut=cut_of(estimator))
-    return _Made(form, {PROGRAM_FILE: content}, run, None, False, partial(program_rows, run, reference.spec))
+    hard = partial(program_rows, run, reference.spec)
+    # a class that hangs on less than a probability shows: the band asks the estimator about such a row
+    exact = is_exact(run) and has_proba(estimator) and gap(estimator, is_given_frames=False) == 0
+    return _Made(form, {PROGRAM_FILE: content}, run, None, exact, hard)
 
 
 def _onnx(estimator: Any, reference: Reference, single: bool) -> _Made:

@@ -26,7 +26,8 @@ _BY_PROBABILITY = ("sklearn.ensemble._forest.", "sklearn.tree.", "sklearn.ensemb
 def is_known(estimator: Any) -> bool:
     """Whether `trees_of` knows the estimator's class, and that of what it bags."""
     name = type_name(estimator)
-    return name in _READERS and (name != BAGGING or all(type_name(part) in TREES for part in estimator.estimators_))
+    parts = getattr(estimator, "estimators_", [None])  # None before it is fitted
+    return name in _READERS and (name != BAGGING or all(type_name(part) in TREES for part in parts))
 
 
 def decides_by_probability(estimator: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, TunedThresholdClassifierCV
 from sklearn.multiclass import OneVsOneClassifier
@@ -110,3 +111,21 @@ def test_confidence_is_that_of_the_class_by_the_threshold(tmp_path: Path) -> Non
 def test_a_threshold_of_other_scores_than_are_answered_is_not_compiled() -> None:
     with pytest.raises(NotCompilable, match="compares decision values, and answers probabilities"):
         cut_of(fitted(lambda: fixed(threshold=0.2, response_method="decision_function")).estimator)
+
+
+def test_a_program_equal_to_the_last_bit_answers_ties_and_leaves_what_it_withholds(tmp_path: Path) -> None:
+    trees = RandomForestClassifier(n_estimators=4, random_state=0)  # of pure leaves, so that two and two is common
+    model = fitted(lambda: make_pipeline(StandardScaler(), trees))
+    made = compiled(model, tmp_path)
+    form = made.form("program")
+    assert (form.error, form.band) == (0, 0)
+    native = Asked(made)
+    backend = type(made.open(form))(tmp_path, form, ["down", "up"], Thresholds(), native)
+    rows = odd_rows(made, model.train)
+    rows = rows[(abs(rows) < 1e15).all(axis=1)]
+    assert (model.estimator.predict_proba(rows)[:, 0] == 0.5).any()
+    np.testing.assert_array_equal(backend.score(rows).index, made.native.score(rows).index)
+    assert not len(native.rows)
+    rows[0, 0] = 1e25
+    backend.score(rows)
+    assert len(native.rows) == 1

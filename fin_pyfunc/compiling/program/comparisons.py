@@ -36,6 +36,15 @@ def program_rows(program: Program, spec: FeatureSpec, plain: Array) -> HardRows:
     return hard_rows(run, found, plain, is_fixed)
 
 
+def is_exact(program: Program) -> bool:
+    """Whether a program's answer is scikit-learn's to the last bit, where it has one."""
+    rounded = [False]
+    for step in program.steps:  # a vote that may go either way is withheld
+        rounds = step.node.rounds or any(rounded[i] for i in step.of)
+        rounded.append(rounds and not isinstance(step.node, Choose))
+    return not rounded[-1]
+
+
 def _comparisons(program: Program) -> Iterator[Comparison]:
     rounded = [False]
     for step in program.steps:

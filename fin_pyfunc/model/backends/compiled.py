@@ -51,6 +51,8 @@ class CompiledBackend(ABC):
 
     name: str
     device: Literal["cpu", "gpu"] = "cpu"
+    #: whether scores are NaN where the estimator is to be asked
+    withholds = False
     #: rows of one call of `run`
     chunk_rows = CHUNK_ROWS
 
@@ -107,7 +109,7 @@ class CompiledBackend(ABC):
         if self._wary and not (ordinary := np.abs(matrix) <= _GREATEST).all():  # NaN is none
             known = self._unsure(scores)
             return scores, ~ordinary.all(axis=1) | (False if known is None else known)
-        if not self._band:
+        if not self._band and not self.withholds:
             return scores, None
         is_one = len(scores) == 1 and self._cut is None
         unsure = self._unsure_row(scores) if is_one else self._unsure(scores)
@@ -119,8 +121,8 @@ class CompiledBackend(ABC):
         index = scores.argmax(axis=1) if self._cut is None else self._cut.index(scores)
         if not self._has_proba:
             return Scores(classes=self._classes, index=index, probabilities=None)
-        # a band is for a form that may leave 0 to 1 by a rounding of the last bit
-        known = scores.clip(0, 1) if self._band else scores
+        # an estimator's own sums may leave 0 to 1 by a rounding of the last bit, and so may a form with a band
+        known = scores.clip(0, 1) if self._band or self.withholds else scores
         return Scores(classes=self._classes, index=index, probabilities=known, names=self._names)
 
     def _run_in_chunks(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
@@ -130,6 +132,8 @@ class CompiledBackend(ABC):
     def _unsure_row(self, scores: Probabilities) -> slice | None:
         """As `_unsure` for one row, without NumPy's overhead."""
         row = scores[0].tolist()
+        if not self._band:
+            return None if all(value == value for value in row) else slice(0, 1)
         best, rest = max(row), sorted(row)[:-1]
         sure = all(value == value for value in row)  # NaN is no distance from anything
         sure = sure and (not rest or best - rest[-1] > self._band)
@@ -139,6 +143,8 @@ class CompiledBackend(ABC):
     def _unsure(self, scores: Probabilities) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         """Rows whose answer hangs on less than the band; None where there are none."""
         best, second = highest_two(scores)
+        if not self._band:
+            return None if (known := best == best).all() else ~known
         sure = np.isfinite(best)  # the maximum is NaN where any score is
         if self._cut is None:
             sure &= best - second > self._band

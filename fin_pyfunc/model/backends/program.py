@@ -23,6 +23,7 @@ class ProgramBackend(CompiledBackend):
     """
 
     name = "program"
+    withholds = True
 
     def open(self, folder: Path, form: Form) -> None:
         """Read the form's file; see `CompiledBackend.open`."""

@@ -39,6 +39,11 @@ class TreeEnsemble(Node, tag="trees"):
     def _trees(self) -> Trees:
         return read(self.content, self.n_classes)
 
+    @property
+    def rounds(self) -> bool:  # type: ignore[override] # others of its class do not
+        """Whether the last bit of a sum over classes hangs on how many rows there are, as NumPy's does."""
+        return self._trees.arithmetic.exp != "c" and self._trees.arithmetic.link in ("softmax", "votes")
+
     @cached_property
     def _run(self) -> Callable[[Array], Array]:
         return runner(self._trees)
