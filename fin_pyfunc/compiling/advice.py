@@ -14,41 +14,32 @@ COMPILED = "less than 0.2 ms"
 ADVICE: tuple[tuple[str, str], ...] = (
     (
         r"\bFunctionTransformer\b",
-        "compute that column before the model, and log the model with it as a feature",
+        "functions of NumPy and scipy.special by name are compiled; compute anything else before the model, and log "
+        "the model with it as a feature",
     ),
     (
         r"\b(Tfidf|Count|Hashing)Vectorizer\b",
         "free text is not compiled: turn it into numbers or categories before the model",
     ),
     (
-        r"\bQuantileTransformer\b",
-        "StandardScaler and RobustScaler are compiled, and trees need no scaling",
-    ),
-    (
         r"\b(KNN|Iterative)Imputer\b",
         "SimpleImputer(add_indicator=True) is compiled, and boosted trees take missing values as they are",
     ),
     (
-        r"\b(Kernel|Sparse|Incremental|MiniBatchSparse)PCA\b|\b(Nystroem|RBFSampler|Isomap|FastICA|NMF)\b",
-        "PCA before a linear classifier is compiled",
+        r"\b(Kernel|Sparse|MiniBatchSparse)PCA\b|\b(Nystroem|Isomap|NMF|MiniBatchNMF)\b",
+        "PCA and TruncatedSVD are compiled",
     ),
     (
         r"\b(SVC|NuSVC|KNeighborsClassifier|RadiusNeighborsClassifier|GaussianProcessClassifier|NearestCentroid|"
         r"LabelPropagation|LabelSpreading)\b",
         "LogisticRegression, HistGradientBoostingClassifier and RandomForestClassifier are compiled",
     ),
-    (r"in float32, as its features are|mix float32", "fit it on float64 columns: X.astype('float64')"),
+    (r"in float32, as|mix float32", "fit it on float64 columns: X.astype('float64')"),
+    (r"is datetime, not a number", "compute numbers of it before the model, and log the model with these as features"),
     (
-        r"is category, not a number|it takes categories|splits on categories",
-        "encode the categories before the model, and log it with their codes as features",
+        r"is string, not a number|given text or categories",
+        "encode that column by OneHotEncoder, OrdinalEncoder or TargetEncoder, which are compiled",
     ),
-    (r"is (string|datetime), not a number", "encode that column before the model, and log it with numbers as features"),
-    (r"takes a number for a missing value", "fit it with missing=nan, and NaN in the columns"),
-    (
-        r"counts votes|neither probabilities nor decision values",
-        "VotingClassifier with voting='soft' has probabilities",
-    ),
-    (r"leaves are linear models", "linear_tree=False is compiled"),
     (r"\(init\)", "boosting without init= is compiled"),
     (
         r"is no estimator of a library that can be compiled",

@@ -21,7 +21,7 @@ from fin_pyfunc.compiling.graph import ensemble_graph, linear_graph
 from fin_pyfunc.compiling.grown import ensemble_of, is_ensemble
 from fin_pyfunc.compiling.hard_rows import HardRows, hard_rows
 from fin_pyfunc.compiling.linear import is_linear
-from fin_pyfunc.compiling.program.build import program_of
+from fin_pyfunc.compiling.program.build import program_of, step_in_the_way
 from fin_pyfunc.compiling.program.classifiers import is_classifier
 from fin_pyfunc.compiling.program.comparisons import is_exact, program_rows
 from fin_pyfunc.compiling.program.delegates import cut_of
@@ -374,10 +374,11 @@ def why_not(estimator: Any, spec: FeatureSpec) -> str | None:
     do not.
     """
     try:
-        _numbers(spec, backends_of(estimator, spec))
         _compilable(estimator)
+        _numbers(spec, backends_of(estimator, spec))
     except NotCompilable as e:
-        return str(e)
+        has_no_codes = _not_numbers(spec) and not spec.is_coded and can_compile(estimator)
+        return (step_in_the_way(estimator, spec) if has_no_codes else None) or str(e)
     return None
 
 

@@ -7,7 +7,13 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 import fin_pyfunc
 from fin_pyfunc.compiling.advice import advise, slow_line, spoken, why_native
@@ -20,14 +26,14 @@ from tests.models import logistic, small_forest
 @pytest.mark.parametrize(
     ("clause", "advice"),
     [
-        ("FunctionTransformer calls a function of your own", "compute that column before the model"),
+        ("FunctionTransformer calls a function of your own", "compute anything else before the model"),
         ("the step 'tfidf' (TfidfVectorizer) is not compiled", "free text is not compiled"),
         ("the step 'gaps' (KNNImputer) is not compiled", "SimpleImputer"),
         ("the classifier (SVC) is not compiled behind such steps", "LogisticRegression"),
         ("its ONNX form has SVMClassifier in float32, and SVC computes in float64", "LogisticRegression"),
         ("it computes in float32, as its features are, and a converted form would in float64", "float64 columns"),
-        ("a feature is string, not a number", "before the model"),
-        ("it takes a number for a missing value (missing=)", "missing=nan"),
+        ("a feature is string, not a number", "OneHotEncoder"),
+        ("a feature is datetime, not a number", "before the model"),
     ],
 )
 def test_each_reason_leads_to_a_way_out(clause: str, advice: str) -> None:
@@ -81,3 +87,11 @@ def test_log_model_says_nothing_of_a_compiled_model(
     assert re.search(
         r"a row took [\d.]+ (µs|ms) by \w+, .* by the estimator itself when", run("inspect", tmp_path / "fast").out
     )
+
+
+def test_the_step_that_takes_text_is_named_rather_than_the_text(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"price": np.arange(90.0), "note": ["buy now", "sell it", "hold on"] * 30})
+    words = ColumnTransformer([("words", TfidfVectorizer(), "note")], remainder="passthrough")
+    fitted = make_pipeline(words, LogisticRegression()).fit(frame, frame["price"] > 40)
+    fin_pyfunc.save_model(fitted, frame, tmp_path / "text")
+    assert "the step 'words' (TfidfVectorizer) is not compiled; free text" in run("inspect", tmp_path / "text").out

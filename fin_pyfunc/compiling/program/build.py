@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from fin_pyfunc.compiling.errors import NotCompilable
@@ -24,6 +25,7 @@ from fin_pyfunc.compiling.program.feature_columns import column_of
 from fin_pyfunc.compiling.program.requirements import require_input, vouched
 from fin_pyfunc.compiling.program.values import Builder, Value
 from fin_pyfunc.model.backends.nameless import type_name
+from fin_pyfunc.model.feature import NUMERIC
 from fin_pyfunc.model.features import FeatureSpec
 from fin_pyfunc.model.program.program import Program
 
@@ -105,6 +107,19 @@ def program_of(estimator: Any, spec: FeatureSpec) -> Program:
     is_missing = np.array([column.nullable for column in value.columns])
     answer = vouched(builder, classifier(builder, estimator, value), is_missing)
     return Program(n_features=len(spec.features), steps=builder.steps_to(answer))
+
+
+def step_in_the_way(estimator: Any, spec: FeatureSpec) -> str | None:
+    """Which step takes text or times in a way that is not compiled, as a clause; None where that cannot be told."""
+    bare = {feature.name: feature.kind not in NUMERIC and feature.codes is None for feature in spec.features}
+    features = [msgspec.structs.replace(each, codes=[]) if bare[each.name] else each for each in spec.features]
+    try:
+        program_of(estimator, msgspec.structs.replace(spec, features=features))
+    except NotCompilable as e:
+        return str(e)
+    except Exception:  # an estimator of any kind at all
+        return None
+    return None
 
 
 def _transform(builder: Builder, step: Any, value: Value) -> Value:

@@ -30,6 +30,9 @@ def column_transformer(builder: Builder, step: Any, value: Value) -> Value:
         if not positions:
             continue
         if np.isscalar(columns):  # what is given one column is not a matrix
+            kind = type(transformer).__name__
+            if kind.endswith("Vectorizer"):  # which takes no list of columns
+                raise NotCompilable(f"the step {name!r} ({kind}) is not compiled")
             raise NotCompilable(f"gives {name!r} one column by itself: give it a list of one")
         chosen = builder.select(value, positions)
         made = chosen if isinstance(transformer, str) else builder.transform(transformer, chosen, name)
