@@ -29,7 +29,7 @@ from fin_pyfunc.authoring.cuml import Twin, checked_twin, twin_of
 from fin_pyfunc.authoring.signature import checked_signature, example_frame
 from fin_pyfunc.authoring.training_parts import without_training_parts
 from fin_pyfunc.authoring.verify import Reference, verify, within_float32
-from fin_pyfunc.compiling.advice import slow_line, why_native
+from fin_pyfunc.compiling.advice import slow_line, unused_line, why_native
 from fin_pyfunc.compiling.forms import Compiled, backends_of, can_compile, coded_for, compile_estimator, why_not
 from fin_pyfunc.model import artifact, estimators
 from fin_pyfunc.model.backends import asks_for
@@ -294,6 +294,8 @@ def _packed(estimator: Any, X: pd.DataFrame, options: ModelOptions) -> Iterator[
             dropped=compiled.dropped,
             seconds=compiled.native_seconds or answers.seconds_alone(),
         )
+        if (unused := unused_line(manifest.features)) is not None:
+            logger.warning("%s", unused)
         if not gpu_only and (why := why_native(manifest.forms, manifest.dropped)) is not None:
             logger.warning("%s", slow_line(why, manifest.seconds[1]))
         written = artifact.write(folder, manifest)

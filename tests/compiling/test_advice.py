@@ -14,6 +14,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import fin_pyfunc
 from fin_pyfunc.compiling.advice import advise, slow_line, spoken, why_native
@@ -95,3 +96,12 @@ def test_the_step_that_takes_text_is_named_rather_than_the_text(tmp_path: Path) 
     fitted = make_pipeline(words, LogisticRegression()).fit(frame, frame["price"] > 40)
     fin_pyfunc.save_model(fitted, frame, tmp_path / "text")
     assert "the step 'words' (TfidfVectorizer) is not compiled; free text" in run("inspect", tmp_path / "text").out
+
+
+def test_log_model_says_which_text_the_estimator_does_not_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frame = pd.DataFrame({"price": np.arange(90.0), "client": ["a", "b", "c"] * 30})
+    scaled = ColumnTransformer([("numbers", StandardScaler(), ["price"])])
+    fitted = make_pipeline(scaled, LogisticRegression()).fit(frame, frame["price"] > 40)
+    with caplog.at_level(logging.WARNING, "fin_pyfunc"):
+        fin_pyfunc.save_model(fitted, frame, tmp_path / "wide")
+    assert any("does not use 'client': leave that out of X" in record.getMessage() for record in caplog.records)
