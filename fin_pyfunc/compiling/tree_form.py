@@ -26,7 +26,9 @@ _BY_PROBABILITY = ("sklearn.ensemble._forest.", "sklearn.tree.", "sklearn.ensemb
 def is_known(estimator: Any) -> bool:
     """Whether `trees_of` knows the estimator's class, and that of what it bags."""
     name = type_name(estimator)
-    return name in _READERS and (name != BAGGING or all(type_name(part) in TREES for part in estimator.estimators_))
+    return name in _READERS and (
+        name != BAGGING or all(type_name(part) in TREES for part in getattr(estimator, "estimators_", [None]))
+    )
 
 
 def decides_by_probability(estimator: Any) -> bool:
