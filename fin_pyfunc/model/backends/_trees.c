@@ -25,6 +25,8 @@
 /* trees times rows from which on other threads of Python may run meanwhile */
 #define RELEASE 4000
 #define MAX_SCORES 4096
+/* up to so many steps it is cheaper not to ask whether a walk has ended */
+#define SHALLOW 8
 /* a leaf's row of values is the payload of a NaN in its threshold, which no feature is greater than */
 #define NAN_32 0x7FC00000u
 #define PAYLOAD_32 0x3FFFFFu
@@ -81,6 +83,7 @@ typedef struct {
     double missing, divisor;
     size_t *roots;
     unsigned char *by_category; /* whether a tree splits on categories */
+    int *depth;
     void *nodes;
     Split *splits;
     void *array[N_ARRAYS];
@@ -126,18 +129,27 @@ static uint32_t step_by_category(const Trees *self, const Wide *tree, uint32_t a
 /* --- the walks: sixteen of them, of one row through sixteen trees (`across`) or of sixteen rows through one tree; where
  * each of them ends */
 
-INLINE void walk(int narrow, int gaps, int across, const char *const *from, const void *with, uint32_t *at) {
-    uint32_t moved;
+/* One step of each; whether any of them moved. */
+INLINE uint32_t step(int narrow, int gaps, int across, const char *const *from, const void *with, uint32_t *at) {
+    uint32_t moved = 0;
+    for (int i = 0; i < LANES; i++) {
+        const void *tree = across ? from[i] : with, *row = across ? with : from[i];
+        const uint32_t next = narrow ? step_narrow(tree, at[i], row, gaps) : step_wide(tree, at[i], row, gaps);
+        moved |= next ^ at[i];
+        at[i] = next;
+    }
+    return moved;
+}
+
+/* `depth`: steps from a root to the furthest leaf. */
+INLINE void walk(int narrow, int gaps, int across, int depth, const char *const *from, const void *with, uint32_t *at) {
     for (int i = 0; i < LANES; i++) at[i] = 0;
-    do {
-        moved = 0;
-        for (int i = 0; i < LANES; i++) {
-            const void *tree = across ? from[i] : with, *row = across ? with : from[i];
-            const uint32_t next = narrow ? step_narrow(tree, at[i], row, gaps) : step_wide(tree, at[i], row, gaps);
-            moved |= next ^ at[i];
-            at[i] = next;
-        }
-    } while (moved);
+    if (depth <= SHALLOW) {
+        for (int i = 0; i < depth; i++) step(narrow, gaps, across, from, with, at);
+        return;
+    }
+    do step(narrow, gaps, across, from, with, at); /* to ask after every second one is cheaper */
+    while (step(narrow, gaps, across, from, with, at));
 }
 
 static void walk_by_category(const Trees *self, int across, const char *const *from, const void *with, uint32_t *at) {
@@ -154,13 +166,13 @@ static void walk_by_category(const Trees *self, int across, const char *const *f
     } while (moved);
 }
 
-INLINE void walk_any(const Trees *self, int by_category, int gaps, int across, const char *const *from, const void *with,
-                     uint32_t *at) {
+INLINE void walk_any(const Trees *self, int by_category, int gaps, int across, int depth, const char *const *from,
+                     const void *with, uint32_t *at) {
     if (by_category) walk_by_category(self, across, from, with, at);
-    else if (self->narrow && gaps) walk(1, 1, across, from, with, at);
-    else if (self->narrow) walk(1, 0, across, from, with, at);
-    else if (gaps) walk(0, 1, across, from, with, at);
-    else walk(0, 0, across, from, with, at);
+    else if (self->narrow && gaps) walk(1, 1, across, depth, from, with, at);
+    else if (self->narrow) walk(1, 0, across, depth, from, with, at);
+    else if (gaps) walk(0, 1, across, depth, from, with, at);
+    else walk(0, 0, across, depth, from, with, at);
 }
 
 static size_t leaf_of(const Trees *self, Py_ssize_t tree, uint32_t at) {
@@ -189,6 +201,7 @@ INLINE void add(const Trees *self, Py_ssize_t tree, uint32_t at, const void *row
     const double *values = OF(self, double, VALUES) + leaf * (size_t)self->width;
     sums += OF(self, int32_t, TARGET)[tree];
     if (self->is_sum) *sums += *values;
+    else if (self->single && self->width == 1) *sums = (double)((float)*sums + (float)*values);
     else if (self->single)
         for (Py_ssize_t i = 0; i < self->width; i++) sums[i] = (double)((float)sums[i] + (float)values[i]);
     else if (self->length[LINEAR_STARTS]) *sums += linear(self, leaf, row);
@@ -251,11 +264,14 @@ static void sum_across(const Trees *self, const char *const *rows, Py_ssize_t n,
     uint32_t at[LANES];
     for (Py_ssize_t first = 0; first < self->n_trees; first += LANES) {
         const int count = self->n_trees - first < LANES ? (int)(self->n_trees - first) : LANES;
-        int by_category = 0;
+        int by_category = 0, depth = 0;
         for (int i = 0; i < LANES; i++) tree[i] = root_of(self, i < count ? first + i : first);
-        for (int i = 0; i < count; i++) by_category |= self->by_category[first + i];
+        for (int i = 0; i < count; i++) {
+            by_category |= self->by_category[first + i];
+            depth = self->depth[first + i] > depth ? self->depth[first + i] : depth;
+        }
         for (Py_ssize_t row = 0; row < n; row++) {
-            walk_any(self, by_category, gaps, 1, tree, rows[row], at);
+            walk_any(self, by_category, gaps, 1, depth, tree, rows[row], at);
             for (int i = 0; i < count; i++) add(self, first + i, at[i], rows[row], sums + row * self->n_scores);
         }
     }
@@ -268,7 +284,7 @@ static void sum_along(const Trees *self, const char *const *rows, Py_ssize_t n, 
         const char *tree = root_of(self, t);
         for (Py_ssize_t first = 0; first < n; first += LANES) {
             const int count = n - first < LANES ? (int)(n - first) : LANES;
-            walk_any(self, self->by_category[t], gaps, 0, rows + first, tree, at);
+            walk_any(self, self->by_category[t], gaps, 0, self->depth[t], rows + first, tree, at);
             for (int i = 0; i < count; i++) add(self, t, at[i], rows[first + i], sums + (first + i) * self->n_scores);
         }
     }
@@ -388,12 +404,13 @@ static Py_ssize_t lay_out(Trees *self, const Py_buffer *given, Py_ssize_t tree, 
     /* one place is left out, so that two nodes side by side lie in one line of the cache */
     Py_ssize_t used = 2, waiting = 1;
     if (room < used) return bad("the nodes do not form trees");
-    /* what waits: where a node was, and where it goes */
-    stack[0] = ((const int64_t *)given[ROOTS].buf)[tree], stack[1] = 0;
+    /* what waits: where a node was, where it goes, and how deep */
+    stack[0] = ((const int64_t *)given[ROOTS].buf)[tree], stack[1] = 0, stack[2] = 0;
     while (waiting) {
         waiting--;
-        const int64_t from = stack[2 * waiting], to = stack[2 * waiting + 1];
+        const int64_t from = stack[3 * waiting], to = stack[3 * waiting + 1], depth = stack[3 * waiting + 2];
         if (from < 0 || from >= n_nodes) return bad("the nodes do not form trees");
+        if (depth > self->depth[tree]) self->depth[tree] = (int)depth;
         if (left[from] < 0) {
             if (item[from] < 0 || item[from] >= n_leaves) return bad("a leaf has values that there are not");
             put(self, start, (uint32_t)to, 1, 0, given, from);
@@ -407,8 +424,9 @@ static Py_ssize_t lay_out(Trees *self, const Py_buffer *given, Py_ssize_t tree, 
         if (used + 2 > room) return bad("the nodes do not form trees"); /* a node below two others */
         if (used + 2 > most) return self->narrow ? 0 : bad("a tree has too many nodes");
         put(self, start, (uint32_t)to, 0, (uint32_t)used, given, from);
-        stack[2 * waiting] = right[from], stack[2 * waiting + 1] = used + 1;
-        stack[2 * waiting + 2] = left[from], stack[2 * waiting + 3] = used;
+        int64_t *next = stack + 3 * waiting;
+        next[0] = right[from], next[1] = used + 1, next[2] = depth + 1;
+        next[3] = left[from], next[4] = used, next[5] = depth + 1;
         waiting += 2, used += 2;
     }
     return used;
@@ -486,12 +504,13 @@ static int fill(Trees *self, const Py_buffer *given) {
                    self->n_features <= (Py_ssize_t)REF_FEATURE + 1 &&
                    self->length[VALUES] / self->width <= (Py_ssize_t)PAYLOAD_32;
     const size_t places = (size_t)given[LEFT].shape[0] + (size_t)self->n_trees;
-    /* two numbers for each node that waits, of which there are never more than nodes */
-    int64_t *stack = malloc((places + 2) * 2 * sizeof *stack);
+    /* three numbers for each node that waits, of which there are never more than nodes */
+    int64_t *stack = malloc((places + 2) * 3 * sizeof *stack);
     self->roots = malloc((size_t)self->n_trees * sizeof *self->roots);
     self->by_category = calloc((size_t)self->n_trees, 1);
+    self->depth = calloc((size_t)self->n_trees, sizeof *self->depth);
     self->splits = calloc((size_t)self->length[CATEGORY_STARTS], sizeof *self->splits);
-    if (!stack || !self->roots || !self->by_category || !self->splits) {
+    if (!stack || !self->roots || !self->by_category || !self->depth || !self->splits) {
         free(stack);
         goto no_memory;
     }
@@ -537,6 +556,7 @@ static void Trees_dealloc(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     free(self->roots);
     free(self->by_category);
+    free(self->depth);
     free(self->nodes);
     free(self->splits);
     for (int i = 0; i < N_ARRAYS; i++) free(self->array[i]);
