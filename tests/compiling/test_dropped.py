@@ -55,7 +55,7 @@ def test_what_cannot_be_compiled_says_why_and_leaves_nothing(case: str, tmp_path
     make, reason = DROPPED[case]
     made = compiled(make(), tmp_path)
     assert made.kept == []
-    assert reason in made.compiled.dropped["onnx"]
+    assert any(reason in clause for clause in made.compiled.dropped.values())
     assert made.compiled.dropped.keys() == set(backends_of(made.native.estimator, made.spec))
     assert list(tmp_path.iterdir()) == []
 
