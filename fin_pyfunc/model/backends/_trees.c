@@ -79,7 +79,8 @@ static const struct {
 typedef struct {
     PyObject_HEAD
     Py_ssize_t n_features, n_scores, n_trees, width; /* width: values of a leaf */
-    int rounds, single, narrow, plain, is_sum; /* plain: features are only rounded; is_sum: one float64 a leaf is added */
+    int rounds, single, narrow;
+    int plain, is_sum; /* features are rounded at most; a leaf is one number, added in float64 */
     double missing, divisor;
     size_t *roots;
     unsigned char *by_category; /* whether a tree splits on categories */
@@ -126,8 +127,7 @@ static uint32_t step_by_category(const Trees *self, const Wide *tree, uint32_t a
     return node->below + !(OF(self, unsigned char, CATEGORIES)[split->start + category / 8] >> (category % 8) & 1);
 }
 
-/* --- the walks: sixteen of them, of one row through sixteen trees (`across`) or of sixteen rows through one tree; where
- * each of them ends */
+/* --- the walks: sixteen of them, of one row through sixteen trees (`across`) or of sixteen rows through one tree */
 
 /* One step of each; whether any of them moved. */
 INLINE uint32_t step(int narrow, int gaps, int across, const char *const *from, const void *with, uint32_t *at) {
@@ -277,7 +277,7 @@ static void sum_across(const Trees *self, const char *const *rows, Py_ssize_t n,
     }
 }
 
-/* A block of rows through one tree after the other, sixteen rows at a time; `rows` is filled up to a multiple of those. */
+/* A block of rows through one tree after the other, sixteen at a time; `rows` is filled up to a multiple of sixteen. */
 static void sum_along(const Trees *self, const char *const *rows, Py_ssize_t n, int gaps, double *sums) {
     uint32_t at[LANES];
     for (Py_ssize_t t = 0; t < self->n_trees; t++) {
@@ -362,7 +362,8 @@ static int bad(const char *what) {
 }
 
 /* Put a node where the walks find it: a leaf with `item` its row of values, or a branch with the left node below. */
-static void put(Trees *self, size_t where, uint32_t to, int is_leaf, uint32_t below, const Py_buffer *given, int64_t from) {
+static void put(Trees *self, size_t where, uint32_t to, int is_leaf, uint32_t below, const Py_buffer *given,
+                int64_t from) {
     const uint32_t item = (uint32_t)((const int32_t *)given[ITEM].buf)[from];
     const unsigned flags = ((const unsigned char *)given[FLAGS].buf)[from];
     const uint32_t feature = is_leaf ? 0 : (uint32_t)((const int32_t *)given[FEATURE].buf)[from];
@@ -373,7 +374,8 @@ static void put(Trees *self, size_t where, uint32_t to, int is_leaf, uint32_t be
     if (is_leaf) below = to;
     if (self->narrow) {
         Narrow *node = (Narrow *)self->nodes + where + to;
-        float rounded = (float)threshold; /* the greatest float32 that is at most the threshold parts the same numbers */
+        /* the greatest float32 that is at most the threshold parts the same numbers */
+        float rounded = (float)threshold;
         if ((double)rounded > threshold) rounded = nextafterf(rounded, -INFINITY);
         node->threshold = rounded;
         if (is_leaf) memcpy(&node->threshold, &narrow_bits, sizeof narrow_bits);
@@ -394,7 +396,8 @@ static void put(Trees *self, size_t where, uint32_t to, int is_leaf, uint32_t be
 
 /* Lay one tree out from `start` on, its root first. How many places it takes, 0 where narrow nodes cannot hold it, or -1
  * with an error set. */
-static Py_ssize_t lay_out(Trees *self, const Py_buffer *given, Py_ssize_t tree, size_t start, Py_ssize_t room, int64_t *stack) {
+static Py_ssize_t lay_out(Trees *self, const Py_buffer *given, Py_ssize_t tree, size_t start, Py_ssize_t room,
+                          int64_t *stack) {
     const int32_t *left = given[LEFT].buf, *right = given[RIGHT].buf, *feature = given[FEATURE].buf;
     const int32_t *item = given[ITEM].buf;
     const unsigned char *flags = given[FLAGS].buf;
@@ -416,7 +419,8 @@ static Py_ssize_t lay_out(Trees *self, const Py_buffer *given, Py_ssize_t tree, 
             put(self, start, (uint32_t)to, 1, 0, given, from);
             continue;
         }
-        if (feature[from] < 0 || feature[from] >= self->n_features) return bad("a node asks for a feature that there is not");
+        if (feature[from] < 0 || feature[from] >= self->n_features)
+            return bad("a node asks for a feature that there is not");
         if (flags[from] & CATEGORICAL) {
             if (item[from] < 0 || item[from] >= n_splits) return bad("a node has categories that there are not");
             self->by_category[tree] = 1;
