@@ -104,6 +104,12 @@ def _hist(estimator: Any, n_features: int, *, rounds: bool) -> Trees:
     )  # fmt: skip
 
 
+def are_numbers(categories: Any) -> bool:
+    """Whether an encoder's categories are numbers; beside a column of booleans they lie in an array of objects."""
+    kinds = int | float | np.number | np.bool_
+    return all(category is None or isinstance(category, kinds) for category in np.asarray(categories).tolist())
+
+
 def _categories(estimator: Any, n_features: int) -> tuple[Array, dict[int, Array], dict[str, Array]]:
     """Which feature each column of the trees is; by column the categories that were binned; and the features' codes."""
     if getattr(estimator, "is_categorical_", None) is None:
@@ -112,8 +118,8 @@ def _categories(estimator: Any, n_features: int) -> tuple[Array, dict[int, Array
     encoder = estimator._preprocessor.named_transformers_["encoder"]
     each: list[Array] = [np.zeros(0)] * n_features
     for feature, categories in zip(np.flatnonzero(is_category), encoder.categories_, strict=True):
-        if np.asarray(categories).dtype.kind in "iufb":
-            numbers = np.asarray(categories, dtype=np.float64)
+        if are_numbers(categories):
+            numbers = np.asarray(categories, dtype=np.float64)  # None becomes NaN
             each[feature] = numbers[~np.isnan(numbers)]
         else:  # text comes as its position among the encoder's categories (`classifier_input`)
             each[feature] = np.arange(sum(category == category and category is not None for category in categories))

@@ -34,6 +34,7 @@ _WRAPPERS = frozenset(
     {
         "sklearn.calibration.CalibratedClassifierCV",
         "sklearn.calibration._CalibratedClassifier",
+        "sklearn.ensemble._stacking.StackingClassifier",
         "sklearn.ensemble._voting.VotingClassifier",
         "sklearn.frozen._frozen.FrozenEstimator",
         "sklearn.model_selection._classification_threshold.FixedThresholdClassifier",

@@ -36,6 +36,8 @@ def _calibrated(answers: Answers, part: Any, k: int, value: Value) -> Value:
     if scores.width != (1 if k == 2 else k):
         raise NotCompilable("a part of the CalibratedClassifierCV answers scores that are not one a class")
     if part.method == "temperature":
+        if is_proba and answers.is_float32(part.estimator):
+            raise NotCompilable("the CalibratedClassifierCV computes in float32, as the probabilities of XGBoost are")
         if k == 2:
             scores = builder.add(Link(how="complement" if is_proba else "pair"), scores)
         return builder.add(Temperature(beta=float(part.calibrators[0].beta_), is_proba=is_proba), scores)

@@ -11,6 +11,7 @@ import numpy as np
 from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.grown import is_ensemble
 from fin_pyfunc.compiling.program.values import Builder, Column, Value
+from fin_pyfunc.compiling.sklearn_trees import are_numbers
 from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.program.arithmetic import Fill
 from fin_pyfunc.model.program.categories import Lookup
@@ -79,7 +80,7 @@ def _hist(estimator: Any, value: Value, coded: Sequence[int]) -> list[Numbers]:
     for i in coded:
         categories = np.asarray(known[int(np.sum(is_category[:i]))])
         numbers = _positions(value.columns[i], categories.tolist())
-        if categories.dtype.kind in "iufb":
+        if are_numbers(categories):
             numbers = [float(categories[int(at)]) if at == at else at for at in numbers]
         found.append(numbers)
     return found

@@ -15,6 +15,7 @@ from fin_pyfunc.model.decision import Label, Probabilities, Scores, Thresholds, 
 from fin_pyfunc.model.errors import DeviceError, ScoringError
 from fin_pyfunc.model.features import FeatureSpec, Table
 from fin_pyfunc.model.form import Form
+from fin_pyfunc.model.soundness.trees import forged
 
 #: Rows scored in one call, so that a large table takes no more memory than its answers.
 CHUNK_ROWS = 16_384
@@ -70,9 +71,15 @@ class CompiledBackend(ABC):
         self._names = label_names(self._classes)
         self._band, self._wary, self._cut = form.band, wary, form.cut
         self._features = features if features is not None and features.is_coded else None
+        self._n_features = None if features is None else len(features.features)
         self._has_proba = form.output == "probabilities"
         self._cuts = (thresholds.medium, thresholds.high) if self._has_proba else ()
         self.open(folder, form)
+
+    def expect_features(self, n_features: int) -> None:
+        """Raise ArtifactError where a file takes another number of features than the model has."""
+        if self._n_features not in (None, n_features):
+            raise forged(f"a form of {n_features} features for a model of {self._n_features}")
 
     @abstractmethod
     def open(self, folder: Path, form: Form) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from fin_pyfunc.model.backends.compiled import CompiledBackend
+from fin_pyfunc.model.backends.compiled import CHUNK_ROWS, CompiledBackend
 from fin_pyfunc.model.decision import Probabilities
 from fin_pyfunc.model.form import Form
 from fin_pyfunc.model.program.program import read
+
+#: Most numbers that the steps of a program hold at once: 256 MiB.
+MAX_VALUES = 1 << 25
 
 
 class ProgramBackend(CompiledBackend):
@@ -28,6 +31,8 @@ class ProgramBackend(CompiledBackend):
     def open(self, folder: Path, form: Form) -> None:
         """Read the form's file; see `CompiledBackend.open`."""
         self._program = read((folder / form.file).read_bytes(), len(self._classes))
+        self.expect_features(self._program.n_features)
+        self.chunk_rows = max(1, min(CHUNK_ROWS, MAX_VALUES // sum(self._program.check())))
 
     def run(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
         """The program's answer; see `CompiledBackend.run`."""

@@ -34,7 +34,9 @@ class TreesBackend(CompiledBackend):
 
     def open(self, folder: Path, form: Form) -> None:
         """Read the form's file; see `CompiledBackend.open`."""
-        self._run = runner(read((folder / form.file).read_bytes(), len(self._classes)))
+        trees = read((folder / form.file).read_bytes(), len(self._classes))
+        self.expect_features(trees.n_features)
+        self._run = runner(trees)
 
     def run(self, matrix: np.ndarray[Any, np.dtype[np.float64]]) -> Probabilities:
         """The trees' scores; see `CompiledBackend.run`."""

@@ -21,7 +21,8 @@ class Select(Node, tag="select"):
     columns: np.ndarray
 
     def width(self, *widths: int) -> int:
-        expect(len(widths) == 1 and self.columns.ndim == 1 and len(self.columns) <= MAX_WIDTH, "select")
+        expect(len(widths) == 1 and self.columns.dtype == np.int64 and self.columns.ndim == 1, "select")
+        expect(len(self.columns) <= MAX_WIDTH, "select")
         expect(bool(((self.columns >= 0) & (self.columns < widths[0])).all()), "select")
         return len(self.columns)
 

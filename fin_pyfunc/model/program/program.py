@@ -34,6 +34,8 @@ AnyNode |= Constant | Counts | Gaussian | KernelMachine | Linear | Link | Quadra
 AnyNode |= Average | Choose | Isotonic | Pairs | Platt | Spread | Temperature | Withhold
 #: Most steps of a program.
 MAX_STEPS = 10_000
+#: Most columns of all steps together: a row of them takes 16 MiB.
+MAX_COLUMNS = 1 << 21
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,9 +74,12 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """
         expect(0 < self.n_features <= MAX_WIDTH and 0 < len(self.steps) <= MAX_STEPS, "rows")
         widths = [self.n_features]
+        total = self.n_features
         for step in self.steps:
             expect(bool(step.of) and all(0 <= i < len(widths) for i in step.of), "inputs")
             widths.append(step.node.width(*(widths[i] for i in step.of)))
+            total += widths[-1]
+            expect(total <= MAX_COLUMNS, "columns")
         return widths
 
     def __call__(self, rows: Array) -> Array:
