@@ -144,9 +144,7 @@ def compile_estimator(
             return Compiled(dropped=dict.fromkeys(backends, f"comparing it raised {type(e).__name__}"))
         native_seconds = seconds(reference.native.score, reference.rows[: reference.n_plain])
         for backend in backends:
-            if any(form.backend == "program" for form in forms):
-                break  # it is no faster and less exact
-            if backend == "onnx" and any(form.backend == "trees" for form in forms):
+            if backend == "onnx" and any(form.backend in ("program", "trees") for form in forms):
                 continue  # it is no faster and less exact
             if begun is not None:
                 begun(Compiled(forms, dropped, native_seconds), backend)

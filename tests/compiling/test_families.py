@@ -107,7 +107,7 @@ FAMILIES: dict[str, tuple[Callable[[], Fitted], list[str]]] = {
     "stochastic descent": (of(piped(sk("linear_model.SGDClassifier", loss="log_loss", random_state=0))), PROGRAM),
     "imputed forest": (
         of(lambda: piped_through(sk("impute.SimpleImputer")(), random_forest()), frame=bars_with_gaps),
-        ONNX,
+        PROGRAM,
     ),
     "principal components": (of(lambda: piped_through(sk("decomposition.PCA", n_components=3)(), linear())), PROGRAM),
     "voting": (of(voting), PROGRAM),

@@ -116,7 +116,7 @@ MODELS: dict[str, tuple[Callable[[], Fitted], list[str]]] = {
     "forest, fewer asked for": (changed(random_forest, lambda e: e.set_params(n_estimators=2)), ["treelite", "trees"]),
     "forest, cut": (changed(random_forest, cut(4)), ["treelite", "trees"]),
     "forest, grown in steps": (changed(random_forest, grow_in_steps), ["treelite", "trees"]),
-    "forest in a pipeline, cut": (changed(piped(random_forest), cut_last_step), ["onnx"]),
+    "forest in a pipeline, cut": (changed(piped(random_forest), cut_last_step), ["program"]),
     "bagging, cut": (
         changed(lambda: sk("ensemble.BaggingClassifier", estimator=random_forest(), n_estimators=3)(), cut(2)), [],
     ),

@@ -100,7 +100,7 @@ def test_one_fitted_under_cuml_accel_is_its_scikit_learn_self(tmp_path: Path, st
     fitted = Proxy(C=2.0).fit(X.to_numpy(), y)
     manifest = saved(fitted, tmp_path)
     assert manifest["estimator"] == "sklearn.linear_model.LogisticRegression"
-    assert {form["backend"] for form in manifest["forms"]} == {"onnx", "cuml"}
+    assert {form["backend"] for form in manifest["forms"]} == {"program", "cuml"}
     model = fin_pyfunc.load_model(str(tmp_path / "model"), backend="native")
     assert model.predict(X)["prediction"].tolist() == fitted.predict(X.to_numpy()).tolist()
     native: Any = model.dispatch.backends[0]

@@ -79,13 +79,12 @@ class Asked:
 
 def test_rows_beside_the_threshold_are_left_to_the_estimator(tmp_path: Path) -> None:
     model = fitted(lambda: fixed(threshold=0.3))
-    made = compiled(model, tmp_path)
     row = model.train.to_numpy()[:1]
     threshold = float(model.estimator.predict_proba(model.train[:1])[0, 1])
     for away, is_asked in ((0.0, True), (1e-12, True), (-1e-12, True), (1e-3, False), (-1e-3, False)):
         model.estimator.set_params(threshold=threshold + away)
         again = compiled(model, tmp_path)
-        native = Asked(made)
+        native = Asked(again)
         backend = type(again.open(again.form("program")))(
             tmp_path, again.form("program"), ["down", "up"], Thresholds(), native
         )

@@ -21,7 +21,7 @@ OF_A_TEST = ("PYTEST_", "CI", "GITHUB_", "MLFLOW_", "ORT_", "FIN_PYFUNC")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("silence") / "model"
     logistic = models.logistic()
-    fin_pyfunc.save_model(logistic.estimator, logistic.train, folder)
+    fin_pyfunc.save_model(logistic.estimator, logistic.train, folder, backend="onnx")
     return folder
 
 

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fin_pyfunc.model.backends.onnx import OnnxBackend
+from fin_pyfunc.model.backends.program import ProgramBackend
 from tests.zoo import classifiers, pool, transformers
 from tests.zoo.case import Case, Outcome, fitting, linear, piped, sk
 from tests.zoo.check import check
@@ -124,9 +124,9 @@ def test_a_crash_and_a_hang_are_results_like_others(monkeypatch: pytest.MonkeyPa
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("by", [3e-6, 0.3])
 def test_a_backend_that_is_off_is_told(by: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = OnnxBackend.run
+    own = ProgramBackend.run
 
-    def off(self: OnnxBackend, matrix: Any) -> Any:
+    def off(self: ProgramBackend, matrix: Any) -> Any:
         scores = own(self, matrix)
         scores[matrix[:, 0] > 1.1] += np.array([by, -by, 0.0])  # some rows, after it was compared
         return scores
@@ -136,7 +136,7 @@ def test_a_backend_that_is_off_is_told(by: float, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("tests.zoo.check._save", _saving(monkeypatch, off))
     outcome = check(case, tmp_path, lambda _: None)
     assert outcome.verdict == "wrong"
-    assert outcome.says.startswith("onnx: ")
+    assert outcome.says.startswith("program: ")
     assert (outcome.flips > 0) == (by > 0.1)
 
 
@@ -147,7 +147,7 @@ def _saving(monkeypatch: pytest.MonkeyPatch, off: Any) -> Any:
 
     def saved(*args: Any) -> bool:
         found: bool = save(*args)
-        monkeypatch.setattr(OnnxBackend, "run", off)
+        monkeypatch.setattr(ProgramBackend, "run", off)
         return found
 
     return saved
