@@ -22,6 +22,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "LogisticRegressionCV": {"max_iter": 300, "Cs": 2, "cv": 2},
     "MLPClassifier": {"hidden_layer_sizes": (6,), "max_iter": 60},
     "NuSVC": {"nu": 0.1},
+    "OutputCodeClassifier": {"random_state": 0},  # which has constant codes, as most have
     "QuadraticDiscriminantAnalysis": {"reg_param": 0.1},
     "RadiusNeighborsClassifier": {"radius": 3.0},
     "TunedThresholdClassifierCV": {"cv": 2},
