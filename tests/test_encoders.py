@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import BaggingClassifier, HistGradientBoostingClassifier, StackingClassifier, VotingClassifier
+from sklearn.ensemble import BaggingClassifier, HistGradientBoostingClassifier, VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import MissingIndicator, SimpleImputer
@@ -135,7 +135,6 @@ class Length(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                                     ("b", columns((one_hot(sparse_output=False), ["venue"])))]),
                       Length(), LogisticRegression()),
         BaggingClassifier(make_pipeline(columns((one_hot(), [0])), LogisticRegression()), 2),
-        StackingClassifier([("a", model((one_hot(), ["venue"])))], cv=2),
     ],
 )  # fmt: skip
 def test_a_text_that_is_looked_at_in_another_way_leaves_the_model_to_dataframes(estimator: Any) -> None:
