@@ -112,7 +112,10 @@ def program_of(estimator: Any, spec: FeatureSpec) -> Program:
 def step_in_the_way(estimator: Any, spec: FeatureSpec) -> str | None:
     """Which step takes text or times in a way that is not compiled, as a clause; None where that cannot be told."""
     bare = {feature.name: feature.kind not in NUMERIC and feature.codes is None for feature in spec.features}
-    features = [msgspec.structs.replace(each, codes=[]) if bare[each.name] else each for each in spec.features]
+    features = [
+        msgspec.structs.replace(each, codes=each.categories or []) if bare[each.name] else each
+        for each in spec.features
+    ]
     try:
         program_of(estimator, msgspec.structs.replace(spec, features=features))
     except NotCompilable as e:
