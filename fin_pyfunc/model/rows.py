@@ -19,6 +19,8 @@ from fin_pyfunc.model.feature import NUMERIC, Feature
 
 #: JSON escapes these, and msgspec does not compare escaped names.
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
+#: Fewer rows than this become a matrix all at once; of more, a column or all values at a time are quicker.
+_FEW = 10
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -72,12 +74,8 @@ class RowReader:
             return None
         if self._has_more:
             row = row[: self._width]
-        if self._codes:
-            row = [*row]
-            for i, codes in self._codes:
-                if (code := codes.get(row[i])) is None:
-                    return None
-                row[i] = code
+        if self._codes and (row := self._coded(row)) is None:
+            return None
         return self._checked(np.array((row,), dtype=np.float64))
 
     def many(self, encoded: bytes | msgspec.Raw) -> Matrix | None:
@@ -104,7 +102,12 @@ class RowReader:
         values: Iterable[tuple[Any, ...]] = map(msgspec.structs.astuple, rows)
         if self._has_more:
             values = (row[: self._width] for row in values)
-        if self._codes and rows:
+        if self._codes and len(rows) < _FEW:
+            coded = [self._coded(row) for row in values]
+            if None in coded:
+                return None
+            matrix = np.array(coded, dtype=np.float64).reshape(len(rows), self._width)
+        elif self._codes:
             columns: list[Any] = list(zip(*values, strict=True))
             try:
                 for i, codes in self._codes:
@@ -114,12 +117,21 @@ class RowReader:
             matrix = np.empty((len(rows), self._width))
             for i, column in enumerate(columns):
                 matrix[:, i] = column
-        elif self._has_nulls or len(rows) < 10:  # NumPy reads None as NaN; and fromiter pays from some rows on
+        elif self._has_nulls or len(rows) < _FEW:  # NumPy reads None as NaN; and fromiter pays from some rows on
             matrix = np.array(list(values), dtype=np.float64).reshape(len(rows), self._width)
         else:
             flat = np.fromiter(chain.from_iterable(values), np.float64, len(rows) * self._width)
             matrix = flat.reshape(len(rows), self._width)
         return self._checked(matrix)
+
+    def _coded(self, row: Sequence[Any]) -> list[Any] | None:
+        """One row's values with codes in place of text; None where a text has none."""
+        coded = [*row]
+        for i, codes in self._codes:
+            if (code := codes.get(coded[i])) is None:
+                return None
+            coded[i] = code
+        return coded
 
     def _checked(self, matrix: Matrix) -> Matrix | None:
         """The matrix, if its numbers are among those that an encoder knows, and its integers whole."""
