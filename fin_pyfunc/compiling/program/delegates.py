@@ -9,35 +9,22 @@ from fin_pyfunc.compiling.errors import NotCompilable
 from fin_pyfunc.compiling.grown import is_ensemble
 from fin_pyfunc.compiling.program.values import Builder, Value
 from fin_pyfunc.compiling.sklearn_trees import TREES
+from fin_pyfunc.model.backends.class_threshold import FIXED, TUNED, threshold_of
+from fin_pyfunc.model.backends.following import HANDS_ON
 from fin_pyfunc.model.backends.nameless import type_name
 from fin_pyfunc.model.backends.native import has_proba
 from fin_pyfunc.model.form import Cut
 
 ADA_BOOST = "sklearn.ensemble._weight_boosting.AdaBoostClassifier"
-_FIXED = "sklearn.model_selection._classification_threshold.FixedThresholdClassifier"
-_TUNED = "sklearn.model_selection._classification_threshold.TunedThresholdClassifierCV"
 _ONE_VS_ONE = "sklearn.multiclass.OneVsOneClassifier"
 _PIPELINES = ("sklearn.pipeline.Pipeline", "imblearn.pipeline.Pipeline")
 
 
-def _trained(estimator: Any) -> Any:
-    return estimator.estimator_ if hasattr(estimator, "estimator_") else estimator.base_estimator_  # before 1.6
-
-
-def _best(estimator: Any) -> Any:
-    return estimator.best_estimator_
-
-
 #: By class: the estimator whose answers are its own.
 _DELEGATES: Mapping[str, Callable[[Any], Any]] = {
-    "sklearn.frozen._frozen.FrozenEstimator": lambda e: e.estimator,
-    _FIXED: lambda e: getattr(e, "estimator_", e.estimator),
-    _TUNED: lambda e: e.estimator_,
-    "sklearn.model_selection._search.GridSearchCV": _best,
-    "sklearn.model_selection._search.RandomizedSearchCV": _best,
-    "sklearn.model_selection._search_successive_halving.HalvingGridSearchCV": _best,
-    "sklearn.model_selection._search_successive_halving.HalvingRandomSearchCV": _best,
-    "sklearn.semi_supervised._self_training.SelfTrainingClassifier": _trained,
+    **HANDS_ON,
+    FIXED: lambda e: getattr(e, "estimator_", e.estimator),
+    TUNED: lambda e: e.estimator_,
 }
 
 
@@ -94,7 +81,7 @@ def cut_of(estimator: Any) -> Cut | None:
     NotCompilable
         It compares another score than those that it answers.
     """
-    while (name := type_name(estimator)) not in (_FIXED, _TUNED):
+    while (name := type_name(estimator)) not in (FIXED, TUNED):
         if name in _PIPELINES:
             estimator = estimator.steps[-1][1]
         elif name in _DELEGATES:
@@ -109,11 +96,7 @@ def cut_of(estimator: Any) -> Cut | None:
     uses_proba = has_proba(inner) if method == "auto" else method == "predict_proba"
     if uses_proba != has_proba(inner):
         raise NotCompilable(f"{type(estimator).__name__} compares decision values, and answers probabilities")
-    if name == _TUNED:
-        label, least = estimator._curve_scorer._get_pos_label(), estimator.best_threshold_
-    else:
-        label, least = estimator.pos_label, estimator.threshold
-    if isinstance(least, str):  # "auto"
-        least = 0.5 if uses_proba else 0.0
-    is_first = label is not None and label == estimator.classes_[0]
-    return Cut(column=0 if is_first else 1, least=float(least))
+    cut = threshold_of(estimator, uses_proba)
+    if cut is None:
+        raise NotCompilable(f"the {type(estimator).__name__} looks for a label that is none of its classes")
+    return Cut(column=cut.column, least=float(cut.least))

@@ -1,40 +1,48 @@
-"""Classifiers of two classes that take their class by a threshold of their own, worked out from their probabilities."""
+"""Classifiers of two classes that take their class by a threshold of their own, worked out from their scores."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from fin_pyfunc.model.backends.following import deciding_part
 from fin_pyfunc.model.backends.nameless import type_name
+from fin_pyfunc.model.form import Cut
 
 _MODULE = "sklearn.model_selection._classification_threshold"
-_FIXED, _TUNED = f"{_MODULE}.FixedThresholdClassifier", f"{_MODULE}.TunedThresholdClassifierCV"
+FIXED, TUNED = f"{_MODULE}.FixedThresholdClassifier", f"{_MODULE}.TunedThresholdClassifierCV"
 
 
-class ClassThreshold(NamedTuple):
-    """The class is that of `column` where its probability is at least `least`, else the other."""
-
-    column: int
-    least: Any
-
-    def positions(self, probabilities: Any) -> np.ndarray[Any, np.dtype[np.intp]]:
-        """The class of each row, by its position.
-
-        Parameters
-        ----------
-        probabilities : array of shape (n_rows, 2)
-            As the estimator answered them: a float32 is compared as float32.
-        """
-        is_it = np.asarray(probabilities)[:, self.column] >= self.least
-        return np.where(is_it, self.column, 1 - self.column)
-
-
-def class_threshold(estimator: Any) -> ClassThreshold | None:
-    """The threshold that an estimator takes its class by; None where it does not, or not of its probabilities.
+def threshold_of(estimator: Any, is_of_probabilities: bool) -> Cut | None:
+    """The threshold of a FixedThresholdClassifier or a TunedThresholdClassifierCV.
 
     By `predict` in sklearn/model_selection/_classification_threshold.py, 1.5 to 1.9.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+    is_of_probabilities : bool
+        Whether it compares probabilities, rather than decision values; a threshold "auto" is 0.5 then, else 0.
+
+    Returns
+    -------
+    Cut or None
+        None where the label that it looks for is none of its two classes.
+    """
+    if type_name(estimator) == TUNED:
+        label, least = estimator._curve_scorer._get_pos_label(), estimator.best_threshold_
+    else:
+        label, least = estimator.pos_label, estimator.threshold
+    if isinstance(least, str):
+        least = 0.5 if is_of_probabilities else 0.0
+    classes = list(estimator.classes_)
+    if label is None:
+        return Cut(column=1, least=least)
+    return Cut(column=0 if label == classes[0] else 1, least=least) if label in classes else None
+
+
+def class_threshold(estimator: Any) -> Cut | None:
+    """The threshold that an estimator takes its class by; None where it does not, or not of its probabilities.
 
     Parameters
     ----------
@@ -42,15 +50,8 @@ def class_threshold(estimator: Any) -> ClassThreshold | None:
         Fitted.
     """
     last = deciding_part(estimator)
-    if last is None or (name := type_name(last)) not in (_FIXED, _TUNED):
+    if last is None or type_name(last) not in (FIXED, TUNED):
         return None
     if last.response_method not in ("auto", "predict_proba") or len(last.classes_) != 2:
         return None
-    if name == _TUNED:
-        label, least = last._curve_scorer._get_pos_label(), last.best_threshold_
-    else:
-        label, least = last.pos_label, 0.5 if isinstance(last.threshold, str) else last.threshold
-    if label is None:
-        return ClassThreshold(1, least)
-    columns = np.flatnonzero(last.classes_ == label)
-    return ClassThreshold(int(columns[0]), least) if len(columns) == 1 else None
+    return threshold_of(last, True)

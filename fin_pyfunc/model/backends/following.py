@@ -43,17 +43,24 @@ _GAPS: Mapping[str, float] = {
     "sklearn.tree._classes.ExtraTreeClassifier": 0.0,
     "xgboost.sklearn.XGBClassifier": CLEAR_IN_FLOAT32,
 }
-#: Where `predict` is that of a part, and so is `predict_proba`.
-_PARTS: Mapping[str, Callable[[Any], Any]] = {
+#: By class: the estimator that gets the same rows, and whose answers are its own.
+HANDS_ON: Mapping[str, Callable[[Any], Any]] = {
     "sklearn.frozen._frozen.FrozenEstimator": lambda e: e.estimator,
-    "sklearn.ensemble._stacking.StackingClassifier": lambda e: e.final_estimator_,
     "sklearn.model_selection._search.GridSearchCV": lambda e: e.best_estimator_,
     "sklearn.model_selection._search.RandomizedSearchCV": lambda e: e.best_estimator_,
     "sklearn.model_selection._search_successive_halving.HalvingGridSearchCV": lambda e: e.best_estimator_,
     "sklearn.model_selection._search_successive_halving.HalvingRandomSearchCV": lambda e: e.best_estimator_,
+    # `base_estimator_` before scikit-learn 1.6
+    "sklearn.semi_supervised._self_training.SelfTrainingClassifier": lambda e: (
+        e.estimator_ if hasattr(e, "estimator_") else e.base_estimator_
+    ),
+}
+#: Where `predict` is that of a part, and so is `predict_proba`; some of these get other rows.
+_PARTS: Mapping[str, Callable[[Any], Any]] = {
+    **HANDS_ON,
+    "sklearn.ensemble._stacking.StackingClassifier": lambda e: e.final_estimator_,
     "sklearn.pipeline.Pipeline": lambda e: e.steps[-1][1],
-    "sklearn.semi_supervised._self_training.SelfTrainingClassifier": lambda e: e.estimator_,
-}  # fmt: skip
+}
 
 
 def gap(estimator: Any, is_given_frames: bool) -> float | None:

@@ -83,7 +83,7 @@ class NativeBackend:
         probabilities = self._call("predict_proba", X) if self._has_proba else None
         checked = None if probabilities is None else self._check(probabilities, len(table))
         if checked is not None and self._threshold is not None:
-            index = self._threshold.positions(probabilities)
+            index = self._threshold.index(np.asarray(probabilities))
         elif self._gap is None or checked is None:
             index = self._index(self._call("predict", X), len(table))
         else:
