@@ -30,7 +30,8 @@ sys.modules[name] = fin_pyfunc.model.backends._trees = module
 TESTS = """
 import pytest
 which = "bits or module or file or refused or narrow"
-sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "tests/compiling/test_trees.py", "-k", which]))
+files = "tests/compiling/test_trees.py", "tests/compiling/test_tree_files.py"
+sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *files, "-k", which]))
 """
 FUZZER = """
 import time
