@@ -17,7 +17,7 @@ with the estimator's own `predict` and `predict_proba`: on rows at each threshol
 closest floats beside it, on extreme and missing values, in batches of several sizes and alone. In what is listed here
 as served, no answer had another class than the estimator's, or another word of confidence.
 
-- **Served by**: what computes it. `trees`, `onnx` and `treelite` are compiled forms, which answer one row
+- **Served by**: what computes it. `trees`, `program`, `onnx` and `treelite` are compiled forms, which answer one row
   in microseconds; `native` is the estimator itself, in milliseconds. What is compiled can be served natively, too.
   (cloudpickle): it must be logged with `serialization="cloudpickle"`, and only servers that trust pickles load it.
 - **Difference**: the greatest difference of a probability from the estimator's own, to the power of ten; rounding is
